@@ -1,0 +1,138 @@
+"""The border: what users hand over becomes clean lists and arrays here, or a clear error.
+
+Everything below this layer trusts its input.
+"""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Captions", "check_captions", "check_k", "check_texts", "did_you_mean"]
+
+
+@dataclass(frozen=True)
+class Captions:
+    """The captions of n images, flattened.
+
+    Attributes
+    ----------
+    texts : list of str, length n_texts
+        All captions, in the order of their images.
+    image_index : ndarray of shape (n_texts,), int64
+        ``image_index[j]`` is the row of the image that text j describes; never decreasing.
+    n_images : int
+        How many images there are.
+    """
+
+    texts: list[str]
+    image_index: np.ndarray
+    n_images: int
+
+    @property
+    def starts(self) -> np.ndarray:
+        """Where each image's captions start in `texts`, shape (n_images + 1,), int64."""
+        return np.searchsorted(self.image_index, np.arange(self.n_images + 1))
+
+
+def _n_rows(X: Any) -> int:
+    shape = getattr(X, "shape", None)
+    return int(shape[0]) if shape is not None and len(shape) else len(X)
+
+
+def check_captions(y: Any, X: Any = None) -> Captions:
+    """Flatten captions given one entry per image: a str, or a sequence of str.
+
+    Parameters
+    ----------
+    y : sequence of (str or sequence of str), length n_images
+        Lists, tuples, object arrays, string arrays and pandas Series are accepted.
+    X : sequence of length n_images, optional
+        The images, to check that both have the same length.
+
+    Returns
+    -------
+    Captions
+
+    Raises
+    ------
+    ValueError
+        Lengths differ, an image has no captions, or a caption is empty; the message names the row.
+    TypeError
+        y is one str, or an entry is neither a str nor a sequence of str; the message names the row.
+    """
+    if y is None:
+        raise ValueError("requires y to be passed, but the target y is None; y holds the captions, one entry per image")
+    if isinstance(y, str | bytes):
+        raise TypeError("expected one caption entry per image, got a single string; wrap it in a list")
+    if X is not None and len(y) != _n_rows(X):
+        raise ValueError(
+            f"expected one caption entry per image, got {len(y)} caption entries for {_n_rows(X)} images; "
+            "group several captions of one image with sklearn_mm.model_selection.group_captions(...)"
+        )
+    texts: list[str] = []
+    image_index: list[int] = []
+    for row, entry in enumerate(y):
+        captions = [entry] if isinstance(entry, str) else _as_caption_list(entry, row)
+        if not captions:
+            raise ValueError(f"row {row} has no captions; drop the image or give it at least one caption")
+        for caption in captions:
+            if not isinstance(caption, str):
+                raise TypeError(
+                    f"expected a str or a list of str as the captions of row {row}, got a {type(caption).__name__} in it"
+                )
+            if not caption.strip():
+                raise ValueError(f"row {row} has an empty caption; drop it or drop the image")
+            texts.append(str(caption))
+            image_index.append(row)
+    return Captions(texts, np.asarray(image_index, dtype=np.int64), len(y))
+
+
+def _as_caption_list(entry: Any, row: int) -> Sequence[Any]:
+    if isinstance(entry, bytes) or not isinstance(entry, Iterable):
+        raise TypeError(
+            f"expected a str or a list of str as the captions of row {row}, got {type(entry).__name__}: {entry!r:.60}"
+        )
+    return list(entry)
+
+
+def check_texts(texts: Any) -> list[str]:
+    """Return `texts` as a list of str; the empty string is allowed (it embeds as unknown).
+
+    Raises
+    ------
+    TypeError
+        `texts` is one str, or an entry is not a str; the message names the row.
+    ValueError
+        There are no texts.
+    """
+    if isinstance(texts, str | bytes):
+        raise TypeError("expected a sequence of str, got a single string; wrap it in a list")
+    listed = list(texts)
+    if not listed:
+        raise ValueError("expected at least one text, got an empty sequence (0 sample(s))")
+    for row, text in enumerate(listed):
+        if not isinstance(text, str):
+            raise TypeError(f"expected a str in every row, got {type(text).__name__} in row {row}: {text!r:.60}")
+    return [str(text) for text in listed]
+
+
+def check_k(k: int, n_gallery: int) -> int:
+    """Check that `k` items can be had from a gallery of `n_gallery`."""
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise ValueError(f"k must be a positive int, got {k!r}")
+    if k > n_gallery:
+        raise ValueError(f"k={k} is larger than the gallery, which has {n_gallery} items; use k <= {n_gallery}")
+    return int(k)
+
+
+def did_you_mean(name: str, options: Iterable[str]) -> str:
+    """Return the end of an error message: the options nearest to `name`, or the first few."""
+    known = sorted(options)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if near:
+        return "did you mean " + " or ".join(repr(option) for option in near) + "?"
+    shown = ", ".join(repr(option) for option in known[:12])
+    return f"known are {shown}" + (", ..." if len(known) > 12 else "")

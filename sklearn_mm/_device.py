@@ -1,0 +1,69 @@
+"""Where and in which precision torch computes, and how its random numbers are kept apart."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+
+__all__ = ["autocast", "forked_rng", "generator_from", "resolve_device", "resolve_dtype"]
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def resolve_device(device: str | torch.device = "auto") -> torch.device:
+    """Turn the parameter `device` into a torch device; "auto" takes CUDA, then MPS, then the CPU.
+
+    Raises
+    ------
+    ValueError
+        The device is unknown to torch, or this machine does not have it.
+    """
+    if isinstance(device, str) and device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device={device!r} is not a torch device; use 'auto', 'cpu' or 'cuda'") from error
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={device!r}, but torch finds no CUDA device here; use device='auto' or 'cpu'")
+    return resolved
+
+
+def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Turn the parameter `precision` into the dtype of autocast.
+
+    "auto" is bfloat16 where the hardware computes in it natively (recent GPUs, CPUs with AVX-512 BF16 or
+    AMX), float32 elsewhere.
+    """
+    if precision != "auto":
+        return _DTYPES[precision]
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """Return the autocast context for `dtype`, or none for float32."""
+    if dtype == torch.float32:
+        return nullcontext()
+    return torch.autocast(device.type, dtype=dtype)
+
+
+@contextmanager
+def forked_rng(random_state: int | np.random.RandomState | None, device: torch.device) -> Iterator[None]:
+    """Seed torch from `random_state` inside the block, and restore its global state after it."""
+    seed = int(check_random_state(random_state).randint(2**31 - 1))
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def generator_from(random_state: np.random.RandomState) -> np.random.Generator:
+    """Draw a fast numpy generator from a scikit-learn random state."""
+    return np.random.default_rng(random_state.randint(2**31 - 1, size=4))

@@ -1,0 +1,58 @@
+"""Parameter constraints that several estimators share, in scikit-learn's vocabulary.
+
+The one module that touches scikit-learn's private parameter validation.
+"""
+
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+from sklearn.utils._param_validation import (
+    HasMethods,
+    Interval,
+    InvalidParameterError,
+    StrOptions,
+)
+
+__all__ = [
+    "DEVICE_CONSTRAINTS",
+    "TOKENIZER_CONSTRAINTS",
+    "HasMethods",
+    "Integral",
+    "Interval",
+    "InvalidParameterError",
+    "Real",
+    "StrOptions",
+    "non_negative_int",
+    "positive_int",
+    "positive_real",
+    "validate_params",
+]
+
+positive_int = Interval(Integral, 1, None, closed="left")
+non_negative_int = Interval(Integral, 0, None, closed="left")
+positive_real = Interval(Real, 0, None, closed="neither")
+
+DEVICE_CONSTRAINTS: dict[str, list[Any]] = {
+    "device": [str, torch.device],
+    "precision": [StrOptions({"auto", "float32", "bfloat16", "float16"})],
+}
+
+TOKENIZER_CONSTRAINTS: dict[str, list[Any]] = {
+    "lowercase": ["boolean"],
+    "token_pattern": [str],
+    "min_df": [Interval(Real, 0, 1, closed="both"), positive_int],
+    "max_features": [positive_int, None],
+    "analyzer": [StrOptions({"word"}), callable],
+}
+
+
+def validate_params(estimator: Any) -> None:
+    """Check the constructor's parameters of an estimator against its ``_parameter_constraints``.
+
+    Raises
+    ------
+    InvalidParameterError
+        A ValueError that names the parameter, what it must be and what it is.
+    """
+    estimator._validate_params()

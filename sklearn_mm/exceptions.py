@@ -1,0 +1,34 @@
+"""Errors and warnings that a caller may want to catch by name."""
+
+__all__ = [
+    "ImageReadError",
+    "ImageReadWarning",
+    "LeakageWarning",
+    "UnknownWordsWarning",
+    "VersionMismatchWarning",
+    "WeightsError",
+]
+
+
+class ImageReadError(ValueError):
+    """A picture could not be read; the message names its row."""
+
+
+class WeightsError(OSError):
+    """Pretrained weights are not to be had; the message names the file and the ways to work offline."""
+
+
+class ImageReadWarning(UserWarning):
+    """Pictures were left out or marked because they could not be read."""
+
+
+class LeakageWarning(UserWarning):
+    """What is scored was seen in training."""
+
+
+class UnknownWordsWarning(UserWarning):
+    """Texts hold no word that the vocabulary knows."""
+
+
+class VersionMismatchWarning(UserWarning):
+    """A model was saved by another version of this library or of torch."""
