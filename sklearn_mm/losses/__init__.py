@@ -1,1 +1,8 @@
-"""losses."""
+"""Losses on score matrices: they see scores and masks, never a model."""
+
+from sklearn_mm.losses._contrastive import infonce_loss
+from sklearn_mm.losses._instance import instance_loss
+from sklearn_mm.losses._pairs import PairScores
+from sklearn_mm.losses._ranking import ranking_loss
+
+__all__ = ["PairScores", "infonce_loss", "instance_loss", "ranking_loss"]

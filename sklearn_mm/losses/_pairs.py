@@ -1,0 +1,47 @@
+"""What every retrieval loss looks at: the scores of a batch, and which of them are no negatives."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["PairScores"]
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """The scores of a batch of images and texts.
+
+    Attributes
+    ----------
+    scores : Tensor of shape (n_images, n_texts), float
+        Larger is closer.
+    image_of_text : Tensor of shape (n_texts,), int64
+        The row of the image that each text describes: the positive pairs.
+    not_negative : Tensor of shape (n_images, n_texts), bool
+        Pairs that are no negatives of each other: the positive pairs, and every other pair of one image, one group
+        or one wording.
+    """
+
+    scores: Tensor
+    image_of_text: Tensor
+    not_negative: Tensor
+
+    @property
+    def positive(self) -> Tensor:
+        """The score of each positive pair, shape (n_texts,)."""
+        return self.scores[self.image_of_text, torch.arange(len(self.image_of_text), device=self.scores.device)]
+
+    def text_negatives(self) -> Tensor:
+        """For each positive pair, the scores of its image with all texts, shape (n_texts, n_texts).
+
+        What is no negative is minus infinity.
+        """
+        return self.scores.masked_fill(self.not_negative, -torch.inf)[self.image_of_text]
+
+    def image_negatives(self) -> Tensor:
+        """For each positive pair, the scores of its text with all images, shape (n_texts, n_images).
+
+        What is no negative is minus infinity.
+        """
+        return self.scores.masked_fill(self.not_negative, -torch.inf).T

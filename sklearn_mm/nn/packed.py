@@ -1,0 +1,59 @@
+"""Batches of texts with nothing padded: all tokens in one row, and where each text starts.
+
+A causal convolution of width two needs only each position and the one before it. On packed tokens it is a gather
+and one matrix product: no padding is ever computed, batch norm sees real positions only, and a text's features
+cannot depend on how long its neighbours in the batch are.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["PackedTexts", "segment_max", "segment_mean"]
+
+
+class PackedTexts(NamedTuple):
+    """Token ids of a batch of texts.
+
+    Attributes
+    ----------
+    ids : Tensor of shape (n_tokens,), int64
+        The ids of all texts, one text after the other.
+    lengths : Tensor of shape (n_texts,), int64
+        Tokens in each text; 0 is allowed.
+    shifts : Tensor of shape (n_texts,), int64
+        How many empty positions stand before each text.
+    """
+
+    ids: Tensor
+    lengths: Tensor
+    shifts: Tensor
+
+
+def segment_ids(lengths: Tensor) -> Tensor:
+    """Return the segment of each element, shape (sum of lengths,), int64."""
+    return torch.repeat_interleave(lengths)
+
+
+def segment_max(values: Tensor, lengths: Tensor) -> Tensor:
+    """Take the maximum over each segment; an empty segment gives 0.
+
+    Parameters
+    ----------
+    values : Tensor of shape (n, d)
+    lengths : Tensor of shape (n_segments,), int64
+
+    Returns
+    -------
+    Tensor of shape (n_segments, d)
+    """
+    index = segment_ids(lengths)[:, None].expand_as(values)
+    out = values.new_zeros(len(lengths), values.shape[1])
+    return out.scatter_reduce(0, index, values, reduce="amax", include_self=False)
+
+
+def segment_mean(values: Tensor, lengths: Tensor) -> Tensor:
+    """Take the mean over each segment; an empty segment gives 0. Shapes as in `segment_max`."""
+    out = values.new_zeros(len(lengths), values.shape[1])
+    return out.index_add(0, segment_ids(lengths), values) / lengths.clamp(min=1)[:, None].to(values.dtype)

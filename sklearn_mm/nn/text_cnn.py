@@ -1,0 +1,200 @@
+"""The text path of the dual-path network: residual blocks of causal 1x2 convolutions over words.
+
+Zheng, Zheng, Garrett, Yang, Xu and Shen, Dual-Path Convolutional Image-Text Embeddings with Instance Loss,
+ACM TOMM 16(2), 2020, section 3; stage widths and strides as in the authors' released code.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sklearn_mm.nn.packed import PackedTexts, segment_ids, segment_max
+
+__all__ = ["SHIFT_PERIOD", "TextCNN"]
+
+
+class _Stage(NamedTuple):
+    n_blocks: int
+    first_width: int  # the first block of a stage is no bottleneck
+    width: int
+    out_width: int
+    stride: int
+
+
+_STAGES = (
+    _Stage(3, 128, 64, 256, 1),
+    _Stage(4, 512, 128, 512, 2),
+    _Stage(6, 1024, 256, 1024, 2),
+    _Stage(1, 2048, 512, 2048, 1),
+)
+_BATCH_NORM_EPS = 1e-3
+
+SHIFT_PERIOD = 4
+"""The product of the strides: shifting a text by so many empty positions changes none of its features."""
+
+
+class _Window(NamedTuple):
+    """Where the two inputs of each output position of a causal 1x2 convolution stand, 0 meaning "empty"."""
+
+    previous: Tensor  # (n_out,), row of the input plus 1
+    current: Tensor  # (n_out,)
+
+
+def _windows(lengths: Tensor, offsets: Tensor, stride: int) -> tuple[_Window, Tensor, Tensor]:
+    """Lay out one convolution over packed texts.
+
+    Parameters
+    ----------
+    lengths, offsets : Tensor of shape (n_texts,), int64
+        Positions in each text, and the position of its first one.
+    stride : {1, 2}
+
+    Returns
+    -------
+    window : _Window
+    lengths, offsets : Tensor of shape (n_texts,), int64
+        The same for the output: output j reads positions ``stride * j - 1`` and ``stride * j``.
+    """
+    ends = offsets + lengths  # one past the last position
+    out_offsets = (offsets + stride - 1) // stride
+    out_ends = torch.where(lengths > 0, (ends - 1 + stride - 1) // stride + 1, out_offsets)
+    out_lengths = out_ends - out_offsets
+    text = segment_ids(out_lengths)
+    first_out = torch.cumsum(out_lengths, 0) - out_lengths
+    first_in = torch.cumsum(lengths, 0) - lengths
+    within = torch.arange(len(text), device=lengths.device) - first_out[text]
+    position = (out_offsets[text] + within) * stride
+    row = first_in[text] + position - offsets[text] + 1
+    is_current = position < ends[text]
+    is_previous = position > offsets[text]
+    zero = row.new_zeros(())
+    window = _Window(torch.where(is_previous, row - 1, zero), torch.where(is_current, row, zero))
+    return window, out_lengths, out_offsets
+
+
+def _with_empty_row(values: Tensor) -> Tensor:
+    return torch.cat([values.new_zeros(1, values.shape[1]), values])
+
+
+def _batch_norm(width: int) -> nn.BatchNorm1d:
+    return nn.BatchNorm1d(width, eps=_BATCH_NORM_EPS)
+
+
+class _Block(nn.Module):
+    """1x1, causal 1x2, 1x1 convolutions, each with batch norm, around a shortcut."""
+
+    def __init__(self, in_width: int, width: int, out_width: int, *, project: bool) -> None:
+        super().__init__()
+        self.reduce = nn.Linear(in_width, width, bias=False)
+        self.reduce_norm = _batch_norm(width)
+        self.window = nn.Linear(2 * width, width, bias=False)
+        self.window_norm = _batch_norm(width)
+        self.expand = nn.Linear(width, out_width, bias=False)
+        self.expand_norm = _batch_norm(out_width)
+        self.shortcut = nn.Linear(in_width, out_width, bias=False) if project else None
+        self.shortcut_norm = _batch_norm(out_width) if project else None
+
+    def forward(self, x: Tensor, window: _Window, strided: bool) -> Tensor:
+        h = torch.relu(self.reduce_norm(self.reduce(x)))
+        h = _with_empty_row(h)
+        h = self.window(torch.cat([h[window.previous], h[window.current]], dim=1))  # (n_out, width)
+        h = torch.relu(self.window_norm(h))
+        h = self.expand_norm(self.expand(h))
+        if strided:
+            x = _with_empty_row(x)[window.current]
+        if self.shortcut is not None and self.shortcut_norm is not None:
+            x = self.shortcut_norm(self.shortcut(x))
+        return torch.relu(h + x)
+
+
+class TextCNN(nn.Module):
+    """Embed texts by a residual convolutional network with maximum over time.
+
+    Parameters
+    ----------
+    n_words : int
+        Words of the vocabulary; ids run from 1 to n_words.
+    n_components : int
+        Width of the output.
+    width : float
+        Factor on the published widths of the stages (256, 512, 1024, 2048).
+    word_dim : int
+        Length of the word vectors.
+    dropout : float
+        Share of the pooled features dropped in training.
+    relu_in_training : bool
+        Train on the features after a last ReLU, embed with those before it, as published.
+
+    Notes
+    -----
+    Input is a `PackedTexts`. Positions outside a text are empty in every layer, where the published network, padded
+    to a fixed length, carries batch-norm constants there and lets them into the maximum. So features do not depend
+    on the batch, and shifts by multiples of four are one and the same.
+    """
+
+    def __init__(
+        self,
+        n_words: int,
+        n_components: int,
+        *,
+        width: float = 1.0,
+        word_dim: int = 300,
+        dropout: float = 0.0,
+        relu_in_training: bool = False,
+    ) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {
+            "n_words": n_words,
+            "n_components": n_components,
+            "width": width,
+            "word_dim": word_dim,
+            "dropout": dropout,
+            "relu_in_training": relu_in_training,
+        }
+        self.words = nn.Embedding(n_words + 1, word_dim, padding_idx=0)
+        self.word_bias = nn.Parameter(torch.zeros(word_dim))
+        self.word_norm = _batch_norm(word_dim)
+        self.stages = nn.ModuleList()
+        in_width = word_dim
+        for stage in _STAGES:
+            scaled = _Stage(stage.n_blocks, *(max(8, round(width * w)) for w in stage[1:4]), stage.stride)
+            blocks = nn.ModuleList()
+            for number in range(scaled.n_blocks):
+                middle = scaled.first_width if number == 0 else scaled.width
+                blocks.append(_Block(in_width, middle, scaled.out_width, project=number == 0))
+                in_width = scaled.out_width
+            self.stages.append(blocks)
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(in_width, n_components, bias=False)
+        self.output_norm = _batch_norm(n_components)
+        self.relu_in_training = relu_in_training
+        self._initialize()
+
+    def _initialize(self) -> None:
+        """Draw the weights as He et al. (2015): normal, variance 2 / fan-in; words with variance 1 / word_dim."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        nn.init.normal_(self.words.weight, std=self.words.embedding_dim**-0.5)
+        with torch.no_grad():
+            self.words.weight[0] = 0
+
+    def forward(self, texts: PackedTexts) -> Tensor:
+        """Embed `texts`: (n_texts, n_components) float32."""
+        lengths, offsets = texts.lengths, texts.shifts
+        x = self.word_norm(self.words(texts.ids) + self.word_bias)  # (n_tokens, word_dim)
+        for stage, blocks in zip(_STAGES, self.stages, strict=True):
+            for number, block in enumerate(blocks):
+                strided = number == 0 and stage.stride > 1
+                if number == 0:
+                    window, out_lengths, out_offsets = _windows(lengths, offsets, stage.stride)
+                    lengths, offsets = out_lengths, out_offsets
+                elif number == 1:
+                    window, _, _ = _windows(lengths, offsets, 1)
+                x = block(x, window, strided)
+        pooled = segment_max(x, lengths)  # (n_texts, top width)
+        out = self.output_norm(self.output(self.dropout(pooled)))
+        if self.relu_in_training and self.training:
+            out = torch.relu(out)
+        return out

@@ -1,0 +1,50 @@
+"""Batches for one epoch: every image once, with captions drawn anew."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+__all__ = ["caption_batches"]
+
+
+def caption_batches(
+    starts: np.ndarray, batch_size: int, captions_per_image: int, rng: np.random.Generator
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Draw the batches of an epoch.
+
+    Parameters
+    ----------
+    starts : ndarray of shape (n_images + 1,), int64
+        Where each image's captions start in the flat list of captions.
+    batch_size : int
+        Images a batch. The last one takes what is left, unless that is a single image.
+    captions_per_image : int
+        Captions drawn for each image, without replacement; all of them where it has fewer.
+    rng : numpy.random.Generator
+
+    Yields
+    ------
+    images : ndarray of shape (n_batch,), int64
+    texts : ndarray of shape (n_texts,), int64
+        Rows of the flat list of captions.
+    image_of_text : ndarray of shape (n_texts,), int64
+        The position in `images` of each text's image.
+    """
+    order = rng.permutation(len(starts) - 1)
+    ends = np.arange(batch_size, len(order) + batch_size, batch_size)
+    if len(ends) > 1 and len(order) - ends[-2] == 1:  # a lone image has no negative, and batch norm no variance
+        ends = ends[:-1]
+        ends[-1] = len(order)
+    first = 0
+    for end in ends:
+        images = order[first:end]
+        first = end
+        counts = starts[images + 1] - starts[images]
+        drawn = np.minimum(counts, captions_per_image)
+        image_of_text = np.repeat(np.arange(len(images)), drawn)
+        # Draw without replacement by ranking random keys: a key beyond an image's own captions is never drawn.
+        keys = rng.random((len(images), int(counts.max())))
+        keys[np.arange(keys.shape[1]) >= counts[:, None]] = 2.0
+        ranked = np.argsort(keys, axis=1)[:, : int(drawn.max())]
+        chosen = ranked[np.arange(ranked.shape[1]) < drawn[:, None]]
+        yield images, starts[images][image_of_text] + chosen, image_of_text

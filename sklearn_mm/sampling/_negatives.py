@@ -1,0 +1,46 @@
+"""Choose among the negatives of each positive pair.
+
+Each function takes the scores of the positive pairs, shape (n_pairs,), and of their negatives, shape
+(n_pairs, n_negatives), where minus infinity marks an entry that is none; it returns the scores chosen, shape
+(n_pairs, n_chosen), through which gradients flow.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+__all__ = ["NEGATIVES"]
+
+
+def all_negatives(positive: Tensor, negative: Tensor) -> Tensor:
+    """Take every negative."""
+    return negative
+
+
+def hardest_negative(positive: Tensor, negative: Tensor) -> Tensor:
+    """Take the negative with the highest score (VSE++)."""
+    return negative.amax(dim=1, keepdim=True)
+
+
+def semi_hard_negative(positive: Tensor, negative: Tensor) -> Tensor:
+    """Take the highest-scored negative below the positive (FaceNet); none where all are above it."""
+    below = negative.masked_fill(negative.detach() >= positive.detach()[:, None], -torch.inf)
+    return below.amax(dim=1, keepdim=True)
+
+
+def random_negative(positive: Tensor, negative: Tensor) -> Tensor:
+    """Take one negative by chance, from torch's current random state."""
+    chance = torch.rand_like(negative).masked_fill(negative.isneginf(), -1.0)
+    return negative.gather(1, chance.argmax(dim=1, keepdim=True))
+
+
+NEGATIVES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
+    {
+        "all": all_negatives,
+        "hardest": hardest_negative,
+        "semi-hard": semi_hard_negative,
+        "random": random_negative,
+    }
+)

@@ -1,0 +1,39 @@
+"""Texts as numbers: ragged rows of token ids, stored flat."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["TokenRows"]
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """Ragged rows of token ids, flat like a compressed sparse row matrix.
+
+    Attributes
+    ----------
+    ids : ndarray of shape (n_tokens,), int64
+        The token ids of all rows, one after the other.
+    starts : ndarray of shape (n_rows + 1,), int64
+        Row i is ``ids[starts[i]:starts[i + 1]]``; rows may be empty.
+    """
+
+    ids: np.ndarray
+    starts: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens in each row, shape (n_rows,), int64."""
+        return np.diff(self.starts)
+
+    def __getitem__(self, rows: np.ndarray | slice) -> "TokenRows":
+        """Take rows by slice or by an array of row numbers."""
+        index = np.arange(len(self))[rows]
+        lengths = self.lengths[index]
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        within = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
+        return TokenRows(self.ids[np.repeat(self.starts[index], lengths) + within], starts)

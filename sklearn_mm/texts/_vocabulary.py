@@ -1,0 +1,89 @@
+"""Which words are known, and what number each has."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from sklearn.feature_extraction.text import CountVectorizer
+
+from sklearn_mm.texts._token_rows import TokenRows
+
+__all__ = ["Vocabulary", "build_tokenizer"]
+
+Tokenizer = Callable[[str], list[str]]
+
+
+def build_tokenizer(
+    lowercase: bool, token_pattern: str, analyzer: str | Tokenizer, ngram_range: tuple[int, int] = (1, 1)
+) -> Tokenizer:
+    """Return the function from a text to its tokens, as `CountVectorizer` would build it."""
+    vectorizer = CountVectorizer(
+        lowercase=lowercase, token_pattern=token_pattern, analyzer=analyzer, ngram_range=ngram_range
+    )
+    return vectorizer.build_analyzer()
+
+
+class Vocabulary:
+    """A numbering of known words, by falling frequency; ties by the alphabet.
+
+    Id 0 stands for "nothing" (padding); words have the ids 1 to ``len(vocabulary)``. Unknown words are dropped.
+
+    Parameters
+    ----------
+    words : iterable of str
+        The words in the order of their ids.
+    """
+
+    def __init__(self, words: Iterable[str]) -> None:
+        self.words = list(words)
+        self.index = {word: number for number, word in enumerate(self.words, start=1)}
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    @classmethod
+    def fit(
+        cls, texts: Iterable[str], tokenize: Tokenizer, *, min_df: int | float = 1, max_features: int | None = None
+    ) -> "Vocabulary":
+        """Collect the words of `texts`.
+
+        Parameters
+        ----------
+        texts : iterable of str
+        tokenize : callable
+            From a text to its tokens.
+        min_df : int or float
+            A word must stand in that many texts (int), or in that share of them (float).
+        max_features : int or None
+            Keep only so many of the most frequent words.
+
+        Raises
+        ------
+        ValueError
+            No word is left.
+        """
+        count: Counter[str] = Counter()
+        document_count: Counter[str] = Counter()
+        n_texts = 0
+        for text in texts:
+            tokens = tokenize(text)
+            count.update(tokens)
+            document_count.update(set(tokens))
+            n_texts += 1
+        least = min_df if isinstance(min_df, int) else min_df * n_texts
+        kept = [word for word in count if document_count[word] >= least]
+        kept.sort(key=lambda word: (-count[word], word))
+        if not kept:
+            raise ValueError(
+                f"empty vocabulary: none of the {len(count)} words of {n_texts} texts passes min_df={min_df}; "
+                "lower min_df, or look at token_pattern"
+            )
+        return cls(kept[:max_features])
+
+    def encode(self, texts: Iterable[str], tokenize: Tokenizer) -> TokenRows:
+        """Turn texts into rows of word ids; unknown words are dropped."""
+        index = self.index
+        rows = [[index[token] for token in tokenize(text) if token in index] for text in texts]
+        lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
+        ids = np.fromiter((number for row in rows for number in row), dtype=np.int64, count=int(lengths.sum()))
+        return TokenRows(ids, np.concatenate([[0], np.cumsum(lengths)]))
