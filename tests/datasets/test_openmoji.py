@@ -1,0 +1,168 @@
+"""OpenMoji: every named picture, names, groups, categories, the cache of rendered pictures."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sklearn_mm.datasets import _openmoji, load_openmoji
+
+
+@pytest.fixture(scope="module")
+def emoji(tmp_path_factory):
+    """All pictures, drawn tiny."""
+    return load_openmoji(8, data_home=tmp_path_factory.mktemp("openmoji"))
+
+
+def _row(emoji, name):
+    return next(row for row, captions in enumerate(emoji.captions) if captions[0] == name)
+
+
+def test_every_named_picture_is_there(emoji):
+    assert len(emoji.images) >= 3953
+    assert len(emoji.captions) == len(emoji.groups) == len(emoji.tags) == len(emoji.file) == len(emoji.images)
+    assert len(set(emoji.images)) == len(emoji.images)
+    assert all(row and all(caption.strip() for caption in row) for row in emoji.captions)
+
+
+def test_pictures_are_squares_of_the_size_asked_for_on_white(tmp_path):
+    emoji = load_openmoji(48, categories="Component", data_home=tmp_path)
+    with Image.open(emoji.images[0]) as picture:
+        pixels = np.asarray(picture.convert("RGBA"))
+    assert pixels.shape == (48, 48, 4)
+    assert pixels[..., 3].min() == 255
+    assert pixels[0, 0].tolist() == [255] * 4
+    assert pixels[24, 24].tolist() != [255] * 4
+
+
+def test_captions_are_the_name_then_its_aliases_in_plain_words(emoji):
+    assert emoji.captions[_row(emoji, "grinning face")] == ["grinning face", "grinning"]
+    assert emoji.captions[_row(emoji, "woman's hat")] == ["woman's hat", "womans hat"]
+    assert emoji.captions[_row(emoji, "thumbs up")] == ["thumbs up", "thumbsup"]  # without ":+1:"
+    assert emoji.captions[_row(emoji, "Guyana")] == ["Guyana", "flag for Guyana"]  # "guyana" is no other name
+    assert not any(sign in caption for row in emoji.captions for caption in row for sign in ":_\u2019")
+
+
+def test_skin_tone_gender_and_direction_do_not_make_a_group(emoji):
+    running = {
+        "person running",
+        "man running",
+        "woman running medium-light skin tone",
+        "woman running facing right dark skin tone",
+    }
+    assert {emoji.groups[_row(emoji, name)] for name in running} == {"running"}
+    assert {
+        emoji.groups[_row(emoji, name)] for name in ("mermaid", "merman medium skin tone", "merperson")
+    } == {"merperson"}
+    assert {
+        emoji.groups[_row(emoji, name)]
+        for name in ("men holding hands", "woman and man holding hands", "people holding hands")
+    } == {"holding hands"}
+    assert {emoji.groups[_row(emoji, name)] for name in ("boy", "woman dark skin tone", "person")} == {
+        "person"
+    }
+
+
+def test_different_signs_are_of_different_groups(emoji):
+    names = [
+        "person running",
+        "person walking",
+        "grinning face",
+        "light skin tone",
+        "dark skin tone",
+        "woman's hat",
+    ]
+    assert len({emoji.groups[_row(emoji, name)] for name in names}) == len(names)
+    assert 1650 < len(set(emoji.groups)) < 1750
+
+
+def test_tags_are_category_and_subcategory_and_reach_tones_and_new_forms(emoji):
+    assert emoji.tags[_row(emoji, "soccer ball")] == ["Activities", "sport"]
+    assert emoji.tags[_row(emoji, "waving hand dark skin tone")] == ["People & Body", "hand-fingers-open"]
+    assert emoji.tags[_row(emoji, "women wrestling dark skin tone light skin tone")] == [
+        "People & Body",
+        "person-sport",
+    ]
+    assert sum(not row for row in emoji.tags) <= 21
+    for tags, indicator in list(zip(emoji.tags, emoji.target, strict=True))[::50]:
+        assert set(emoji.label_names[indicator.astype(bool)]) == set(tags)
+
+
+def test_the_description_attributes_the_pictures_and_so_does_the_cache(emoji):
+    assert "CC BY-SA 4.0" in emoji.DESCR
+    assert "OpenMoji" in emoji.DESCR
+    note = Path(emoji.images[0]).with_name("ATTRIBUTION.txt")
+    assert "CC BY-SA 4.0" in note.read_text(encoding="utf-8")
+
+
+def test_categories_choose_a_part(tmp_path):
+    both = load_openmoji(8, categories=["Activities", "Component"], data_home=tmp_path)
+    assert {row[0] for row in both.tags} == {"Activities", "Component"}
+    assert len(both.images) == len(both.target) == len(both.groups)
+
+
+def test_an_unknown_category_is_named_with_the_nearest(tmp_path):
+    with pytest.raises(ValueError, match="unknown category 'Activity': did you mean 'Activities'"):
+        load_openmoji(8, categories="Activity", data_home=tmp_path)
+
+
+def test_pictures_are_rendered_once_and_an_interrupted_call_goes_on(tmp_path, monkeypatch):
+    rendered = []
+    render = _openmoji._render
+
+    def count(svg_path, png_path, size, resvg):
+        if len(rendered) == 30:
+            raise KeyboardInterrupt
+        rendered.append(png_path.name)
+        render(svg_path, png_path, size, resvg)
+
+    monkeypatch.setattr(_openmoji, "_render", count)
+    with pytest.raises(KeyboardInterrupt):
+        load_openmoji(8, categories="Activities", data_home=tmp_path)
+    monkeypatch.setattr(
+        _openmoji, "_render", lambda *arguments: (rendered.append(arguments[1].name), render(*arguments))
+    )
+    emoji = load_openmoji(8, categories="Activities", data_home=tmp_path)
+    load_openmoji(8, categories="Activities", data_home=tmp_path)
+    assert len(rendered) == len(set(rendered)) == len(emoji.images)
+
+
+def test_a_picture_that_was_being_written_when_the_process_died_is_no_picture(tmp_path, monkeypatch):
+    def die(self, target):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", die)
+        with pytest.raises(OSError, match="disk full"):
+            load_openmoji(8, categories="Component", data_home=tmp_path)
+    assert not list(tmp_path.rglob("[!.]*.png"))
+    for path in load_openmoji(8, categories="Component", data_home=tmp_path).images:
+        with Image.open(path) as picture:
+            assert picture.size == (8, 8)
+
+
+def test_the_environment_names_the_data_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("SKLEARN_MM_DATA", str(tmp_path / "elsewhere"))
+    emoji = load_openmoji(8, categories="Component")
+    assert all(Path(path).is_relative_to(tmp_path / "elsewhere") for path in emoji.images)
+
+
+def test_a_progress_bar_appears_only_when_asked_for(tmp_path, capsys):
+    load_openmoji(8, categories="Component", data_home=tmp_path / "quiet")
+    assert capsys.readouterr().err == ""
+    load_openmoji(8, categories="Component", data_home=tmp_path / "loud", verbose=1)
+    assert "rendering OpenMoji" in capsys.readouterr().err
+
+
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "resvg_py", None)  # import then fails as if it were not installed
+    with pytest.raises(ImportError, match=r"'resvg_py': pip install 'sklearn-mm\[demo\]'"):
+        load_openmoji()
+
+
+@pytest.mark.parametrize(("size", "error"), [(0, ValueError), ("224", TypeError)])
+def test_a_size_that_is_no_positive_int_is_refused(size, error):
+    with pytest.raises(error, match="size"):
+        load_openmoji(size)
