@@ -1,0 +1,37 @@
+"""What the doctests of the package, the guides and the README find around them; fixtures of tests are in tests/."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sklearn_mm.datasets import make_captioned_shapes
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _private_data_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep prepared data sets out of the home folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SKLEARN_MM_DATA", str(tmp_path_factory.mktemp("sklearn_mm_data")))
+        yield
+
+
+@pytest.fixture
+def photo_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make a working directory with ``photos/*.jpg`` in it, each named as its caption says."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    drawn = make_captioned_shapes(40, image_size=64, captions_per_image=1, random_state=0)
+    for picture, (caption,) in zip(drawn.images, drawn.captions, strict=True):
+        Image.fromarray(picture).save(folder / (re.sub(r"\W+", "_", caption) + ".jpg"))
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _guides_have_photos(request: pytest.FixtureRequest) -> None:
+    """Run the snippets of .md and .rst files beside a folder of photos."""
+    if request.path.suffix in {".md", ".rst"}:
+        request.getfixturevalue("photo_folder")
