@@ -1,4 +1,4 @@
-"""What the doctests of the package, the guides and the README find around them; fixtures of tests are in tests/."""
+"""What the doctests of the package, the guides and the README find around them."""
 
 import re
 from collections.abc import Iterator

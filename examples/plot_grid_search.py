@@ -47,8 +47,8 @@ model = Pipeline(
 # ----------
 #
 # One row is one picture with all its captions, so a plain integer as ``cv`` leaks nothing.
-# :class:`~sklearn_mm.metrics.RetrievalScorer` answers with a dict, of which ``refit`` names the entry to choose by.
-# Vocabularies are fitted anew in every fold.
+# :class:`~sklearn_mm.metrics.RetrievalScorer` answers with a dict, of which ``refit`` names the entry to
+# choose by. Vocabularies are fitted anew in every fold.
 
 from sklearn.model_selection import GridSearchCV
 
