@@ -1,1 +1,5 @@
-"""persistence."""
+"""Estimators on disk: pickles that open anywhere, and folders with nothing executable in them."""
+
+from sklearn_mm.persistence._pickle import PickleStateMixin as PickleStateMixin
+
+__all__: list[str] = []

@@ -1,0 +1,109 @@
+"""What a pickled estimator carries: our version, and a state that opens on any machine."""
+
+import copy
+import warnings
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from sklearn_mm._version import __version__
+from sklearn_mm.exceptions import VersionMismatchWarning
+
+__all__ = ["PickleStateMixin", "torch_version", "warn_of_versions"]
+
+_OURS, _TORCHS = "_sklearn_mm_version", "_torch_version"
+
+
+class PickleStateMixin:
+    """Mixin that makes estimators with torch inside fit for `pickle` and `joblib`.
+
+    The pickled state carries the versions of this library and of torch, and opening it under others warns.
+    Torch modules and tensors travel as CPU copies, so that a model trained on a GPU opens without one; what
+    `_not_pickled` lists stays behind.
+
+    Stands between scikit-learn's mixins and `BaseEstimator` in the list of bases.
+
+    Examples
+    --------
+    >>> import pickle
+    >>> import torch
+    >>> from sklearn.base import BaseEstimator
+    >>> from sklearn_mm.persistence import PickleStateMixin
+    >>> class Halver(PickleStateMixin, BaseEstimator):
+    ...     _not_pickled = ("_optimizer",)
+    >>> halver = Halver()
+    >>> halver.factor_, halver._optimizer = torch.tensor(0.5), object()
+    >>> sorted(halver.__getstate__())
+    ['_sklearn_mm_version', '_torch_version', 'factor_']
+    """
+
+    _not_pickled: tuple[str, ...] = ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state to pickle."""
+        state = cast("dict[str, Any] | None", super().__getstate__()) or {}
+        kept = {name: _on_cpu(value) for name, value in state.items() if name not in self._not_pickled}
+        return {**kept, _OURS: __version__, _TORCHS: torch_version()}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Take a pickled state, and warn if other versions made it."""
+        kept = dict(state)
+        warn_of_versions(type(self).__name__, kept.pop(_OURS, None), kept.pop(_TORCHS, None))
+        parent = super()
+        if hasattr(parent, "__setstate__"):
+            parent.__setstate__(kept)
+        else:
+            self.__dict__.update(kept)
+
+
+def torch_version() -> str:
+    """Return torch's version as "major.minor"."""
+    return ".".join(torch.__version__.split(".")[:2])
+
+
+def warn_of_versions(what: str, ours: str | None, torchs: str | None) -> None:
+    """Warn if `what` was saved under other versions of this library or of torch than those that run."""
+    pairs = (("sklearn_mm", ours, __version__), ("torch", torchs, torch_version()))
+    differing = [(name, was or "of unknown version", now) for name, was, now in pairs if was != now]
+    if differing:
+        was = " and ".join(f"{name} {old}" for name, old, _ in differing)
+        now = " and ".join(f"{name} {new}" for name, _, new in differing)
+        warnings.warn(
+            f"{what} was saved under {was} and is being opened under {now}; it may fail or answer "
+            "differently. Open it under the versions that saved it, or fit it again under these.",
+            VersionMismatchWarning,
+            stacklevel=3,
+        )
+
+
+def _on_cpu(value: Any) -> Any:
+    """Return `value` with its tensors on the CPU; what is there already is not copied."""
+    if isinstance(value, Tensor):
+        return value if _is_on_cpu(value) else value.cpu()
+    if isinstance(value, nn.Module):
+        return _module_on_cpu(value)
+    if type(value) is dict:
+        return {key: _on_cpu(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_on_cpu(item) for item in value)
+    return value
+
+
+def _module_on_cpu(module: nn.Module) -> nn.Module:
+    tensors = [*module.parameters(), *module.buffers()]
+    if all(map(_is_on_cpu, tensors)):
+        return module
+    # Seen as copied already, the tensors are not copied on their device first, and shared ones stay shared.
+    moved: dict[int, Any] = {}
+    for tensor in tensors:
+        on_cpu = tensor.detach().cpu()
+        moved[id(tensor)] = (
+            nn.Parameter(on_cpu, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else on_cpu
+        )
+    return copy.deepcopy(module, moved)
+
+
+def _is_on_cpu(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu"
