@@ -14,7 +14,6 @@ extensions = [
     "numpydoc",
     "sphinx_gallery.gen_gallery",
 ]
-templates_path = ["_templates"]
 exclude_patterns = ["_build"]
 default_role = "py:obj"
 html_theme = "pydata_sphinx_theme"
