@@ -6,9 +6,11 @@ Everything below this layer trusts its input.
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Number
 from typing import Any
 
 import numpy as np
+from sklearn.utils import assert_all_finite, column_or_1d
 
 __all__ = ["Captions", "check_captions", "check_k", "check_texts", "did_you_mean"]
 
@@ -25,11 +27,14 @@ class Captions:
         ``image_index[j]`` is the row of the image that text j describes; never decreasing.
     n_images : int
         How many images there are.
+    numbers : ndarray of shape (n_images,) or None
+        The captions as they were given, where they were numbers; their text is what is read.
     """
 
     texts: list[str]
     image_index: np.ndarray
     n_images: int
+    numbers: np.ndarray | None = None
 
     @property
     def starts(self) -> np.ndarray:
@@ -48,7 +53,8 @@ def check_captions(y: Any, X: Any = None) -> Captions:
     Parameters
     ----------
     y : sequence of (str or sequence of str), length n_images
-        Lists, tuples, object arrays, string arrays and pandas Series are accepted.
+        Lists, tuples, object arrays, string arrays and pandas Series are accepted. A sequence of numbers is taken as
+        that of their texts.
     X : sequence of length n_images, optional
         The images, to check that both have the same length.
 
@@ -67,6 +73,9 @@ def check_captions(y: Any, X: Any = None) -> Captions:
         raise ValueError("requires y to be passed, but the target y is None; y holds the captions, one entry per image")
     if isinstance(y, str | bytes):
         raise TypeError("expected one caption entry per image, got a single string; wrap it in a list")
+    numbers = _as_numbers(y)
+    if numbers is not None:
+        y = [str(number) for number in numbers.tolist()]
     if X is not None and len(y) != _n_rows(X):
         raise ValueError(
             f"expected one caption entry per image, got {len(y)} caption entries for {_n_rows(X)} images; "
@@ -81,13 +90,29 @@ def check_captions(y: Any, X: Any = None) -> Captions:
         for caption in captions:
             if not isinstance(caption, str):
                 raise TypeError(
-                    f"expected a str or a list of str as the captions of row {row}, got a {type(caption).__name__} in it"
+                    f"expected a str or a list of str as the captions of row {row}, "
+                    f"got a {type(caption).__name__} in it"
                 )
             if not caption.strip():
                 raise ValueError(f"row {row} has an empty caption; drop it or drop the image")
             texts.append(str(caption))
             image_index.append(row)
-    return Captions(texts, np.asarray(image_index, dtype=np.int64), len(y))
+    return Captions(texts, np.asarray(image_index, dtype=np.int64), len(y), numbers)
+
+
+def _as_numbers(y: Any) -> np.ndarray | None:
+    """Return y as a 1-D array of numbers, or None where it holds anything else."""
+    if isinstance(y, list | tuple) or (isinstance(y, np.ndarray) and y.dtype.kind == "O" and y.ndim == 1):
+        if not len(y) or not all(isinstance(entry, Number) for entry in y):
+            return None
+        y = np.asarray(list(y))
+    elif not hasattr(y, "dtype") and hasattr(y, "__array__"):
+        y = np.asarray(y)
+    if getattr(getattr(y, "dtype", None), "kind", "O") not in "iufb":
+        return None
+    numbers = column_or_1d(np.asarray(y), warn=True)
+    assert_all_finite(numbers, input_name="y")
+    return numbers
 
 
 def _as_caption_list(entry: Any, row: int) -> Sequence[Any]:

@@ -29,6 +29,7 @@ _STAGES = (
     _Stage(1, 2048, 512, 2048, 1),
 )
 _BATCH_NORM_EPS = 1e-3
+_LEAST_WIDTH = 8
 
 SHIFT_PERIOD = 4
 """The product of the strides: shifting a text by so many empty positions changes none of its features."""
@@ -123,8 +124,8 @@ class TextCNN(nn.Module):
         Length of the word vectors.
     dropout : float
         Share of the pooled features dropped in training.
-    relu_in_training : bool
-        Train on the features after a last ReLU, embed with those before it, as published.
+    average_shifts : bool
+        In evaluation mode, average over the shifts 0 to 3 instead of using the one given.
 
     Notes
     -----
@@ -141,7 +142,7 @@ class TextCNN(nn.Module):
         width: float = 1.0,
         word_dim: int = 300,
         dropout: float = 0.0,
-        relu_in_training: bool = False,
+        average_shifts: bool = True,
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {
@@ -150,7 +151,7 @@ class TextCNN(nn.Module):
             "width": width,
             "word_dim": word_dim,
             "dropout": dropout,
-            "relu_in_training": relu_in_training,
+            "average_shifts": average_shifts,
         }
         self.words = nn.Embedding(n_words + 1, word_dim, padding_idx=0)
         self.word_bias = nn.Parameter(torch.zeros(word_dim))
@@ -158,17 +159,20 @@ class TextCNN(nn.Module):
         self.stages = nn.ModuleList()
         in_width = word_dim
         for stage in _STAGES:
-            scaled = _Stage(stage.n_blocks, *(max(8, round(width * w)) for w in stage[1:4]), stage.stride)
+            first_width, middle_width, out_width = (
+                max(_LEAST_WIDTH, round(width * published))
+                for published in (stage.first_width, stage.width, stage.out_width)
+            )
             blocks = nn.ModuleList()
-            for number in range(scaled.n_blocks):
-                middle = scaled.first_width if number == 0 else scaled.width
-                blocks.append(_Block(in_width, middle, scaled.out_width, project=number == 0))
-                in_width = scaled.out_width
+            for number in range(stage.n_blocks):
+                middle = first_width if number == 0 else middle_width
+                blocks.append(_Block(in_width, middle, out_width, project=number == 0))
+                in_width = out_width
             self.stages.append(blocks)
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(in_width, n_components, bias=False)
         self.output_norm = _batch_norm(n_components)
-        self.relu_in_training = relu_in_training
+        self.average_shifts = average_shifts
         self._initialize()
 
     def _initialize(self) -> None:
@@ -182,10 +186,16 @@ class TextCNN(nn.Module):
 
     def forward(self, texts: PackedTexts) -> Tensor:
         """Embed `texts`: (n_texts, n_components) float32."""
+        if self.training or not self.average_shifts:
+            return self._embed(texts)
+        shifted = [self._embed(texts._replace(shifts=torch.full_like(texts.shifts, n))) for n in range(SHIFT_PERIOD)]
+        return torch.stack(shifted).mean(dim=0)
+
+    def _embed(self, texts: PackedTexts) -> Tensor:
         lengths, offsets = texts.lengths, texts.shifts
         x = self.word_norm(self.words(texts.ids) + self.word_bias)  # (n_tokens, word_dim)
         for stage, blocks in zip(_STAGES, self.stages, strict=True):
-            for number, block in enumerate(blocks):
+            for number, block in enumerate(blocks.children()):
                 strided = number == 0 and stage.stride > 1
                 if number == 0:
                     window, out_lengths, out_offsets = _windows(lengths, offsets, stage.stride)
@@ -194,7 +204,4 @@ class TextCNN(nn.Module):
                     window, _, _ = _windows(lengths, offsets, 1)
                 x = block(x, window, strided)
         pooled = segment_max(x, lengths)  # (n_texts, top width)
-        out = self.output_norm(self.output(self.dropout(pooled)))
-        if self.relu_in_training and self.training:
-            out = torch.relu(out)
-        return out
+        return self.output_norm(self.output(self.dropout(pooled)))

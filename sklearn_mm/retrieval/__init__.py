@@ -1,1 +1,5 @@
-"""retrieval."""
+"""Estimators that search pictures by sentences and sentences by pictures."""
+
+from sklearn_mm.retrieval._ranker import JointEmbeddingRanker
+
+__all__ = ["JointEmbeddingRanker"]

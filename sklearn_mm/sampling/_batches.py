@@ -36,7 +36,7 @@ def caption_batches(
         ends = ends[:-1]
         ends[-1] = len(order)
     first = 0
-    for end in ends:
+    for end in ends.tolist():
         images = order[first:end]
         first = end
         counts = starts[images + 1] - starts[images]

@@ -43,7 +43,12 @@ class Vocabulary:
 
     @classmethod
     def fit(
-        cls, texts: Iterable[str], tokenize: Tokenizer, *, min_df: int | float = 1, max_features: int | None = None
+        cls,
+        texts: Iterable[str],
+        tokenize: Tokenizer,
+        *,
+        min_df: int | float = 1,
+        max_features: int | None = None,
     ) -> "Vocabulary":
         """Collect the words of `texts`.
 

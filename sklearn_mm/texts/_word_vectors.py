@@ -33,6 +33,7 @@ def read_word_vectors(source: Any, words: Iterable[str]) -> tuple[np.ndarray, np
         A named file does not exist.
     """
     wanted = {word: row for row, word in enumerate(words)}
+    hits: Iterable[tuple[int, np.ndarray]]
     if isinstance(source, Mapping):
         hits = ((wanted[word], np.asarray(source[word])) for word in wanted if word in source)
     elif isinstance(source, tuple | list) and len(source) == 2:

@@ -59,7 +59,7 @@ def train_epochs(
         for batch in batches():
             loss = step(batch)
             optimizer.zero_grad(set_to_none=True)
-            scaler.scale(loss).backward()
+            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch's backward has no types
             scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(parameters, clip_norm)
             scaler.step(optimizer)

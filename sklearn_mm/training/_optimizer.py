@@ -44,9 +44,7 @@ SCHEDULES: Mapping[str, Callable[[float], float]] = MappingProxyType(
 )
 
 
-def make_optimizer(
-    name: str, modules: Iterable[nn.Module], *, learning_rate: float, weight_decay: float
-) -> Optimizer:
+def make_optimizer(name: str, modules: Iterable[nn.Module], *, learning_rate: float, weight_decay: float) -> Optimizer:
     """Make an optimiser; vectors (biases, norms, single weights) are not decayed."""
     parameters = [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
     groups = [

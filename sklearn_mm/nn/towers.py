@@ -1,0 +1,62 @@
+"""From features to the joint space."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sklearn_mm.nn.heads import mlp
+
+__all__ = ["FeatureTower"]
+
+
+class FeatureTower(nn.Module):
+    """Standardise features, and map them to the joint space by one linear map or a perceptron.
+
+    Parameters
+    ----------
+    n_features, n_components : int
+        Width of the input and of the output.
+    hidden_layer_sizes : sequence of int
+        Layers between; none for one linear map.
+    dropout : float
+        Share of input features, and of hidden units, dropped in training.
+
+    Attributes
+    ----------
+    mean, scale : Tensor of shape (n_features,), float32
+        Of the training features; 0 and 1 until `standardize_by` sets them.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        n_features: int,
+        n_components: int,
+        *,
+        hidden_layer_sizes: Sequence[int] = (),
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {
+            "n_features": n_features,
+            "n_components": n_components,
+            "hidden_layer_sizes": list(hidden_layer_sizes),
+            "dropout": dropout,
+        }
+        self.register_buffer("mean", torch.zeros(n_features))
+        self.register_buffer("scale", torch.ones(n_features))
+        self.dropout = nn.Dropout(dropout)
+        self.layers = mlp(n_features, hidden_layer_sizes, n_components, dropout=dropout)
+
+    def standardize_by(self, mean: Tensor, scale: Tensor) -> None:
+        """Set the statistics; a feature of scale 0 is constant in training, and left out from then on."""
+        self.mean.copy_(mean)
+        self.scale.copy_(torch.where(scale > 0, scale, torch.inf))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (n, n_features) to (n, n_components) float32."""
+        return self.layers(self.dropout((features.float() - self.mean) / self.scale))

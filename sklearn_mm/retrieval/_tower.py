@@ -1,0 +1,172 @@
+"""One modality's path into the joint space, as the ranker drives it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from sklearn.base import clone
+from torch import Tensor, nn
+
+from sklearn_mm._device import autocast
+from sklearn_mm.nn.towers import FeatureTower
+from sklearn_mm.training import embed
+
+__all__ = ["Tower", "as_features", "fit_encoder", "is_trainable", "make_head"]
+
+_EMBED_BATCH = 1024
+_STATISTICS_BLOCK = 1024
+
+
+def is_trainable(encoder: Any) -> bool:
+    """Return whether an encoder offers the tower protocol; any other transformer is used frozen."""
+    return hasattr(encoder, "initialize") and hasattr(encoder, "collate")
+
+
+@dataclass(frozen=True)
+class Tower:
+    """An encoder and the head on top of it.
+
+    Attributes
+    ----------
+    encoder : estimator or None
+        A trainable encoder, a fitted transformer (frozen), or None for features as they come.
+    head : Module
+        From the encoder's output to the joint space.
+    device, dtype : torch.device, torch.dtype
+        Where and in which precision it computes.
+    """
+
+    encoder: Any
+    head: nn.Module
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """What is trained, in the order of the data."""
+        return [self.encoder.module_, self.head] if is_trainable(self.encoder) else [self.head]
+
+    def prepare(self, data: Any) -> Any:
+        """Do once what need not be done every epoch: words to ids, pictures through a frozen network."""
+        if self.encoder is None:
+            return data
+        if is_trainable(self.encoder):
+            return self.encoder.prepare(data)
+        return as_features(self.encoder.transform(data))
+
+    def collate(self, rows: Any, rng: np.random.Generator | None = None) -> Any:
+        """Make a batch of prepared rows on the device; with `rng`, one for training."""
+        if is_trainable(self.encoder):
+            batch = self.encoder.collate(rows, rng)
+            if isinstance(batch, tuple):
+                return type(batch)(*(part.to(self.device) for part in batch))
+            return batch.to(self.device)
+        dense = rows.toarray() if sparse.issparse(rows) else rows
+        return torch.from_numpy(np.ascontiguousarray(dense)).to(self.device)
+
+    def forward(self, batch: Any) -> Tensor:
+        """Map a batch to the joint space, (n, n_components), not normalised."""
+        with autocast(self.device, self.dtype):
+            for module in self.modules:
+                batch = module(batch)
+        return batch
+
+    def embed(self, rows: Any) -> np.ndarray:
+        """Map prepared rows to unit vectors, (n, n_components) float32."""
+        return embed(
+            self.modules,
+            self.collate,
+            rows,
+            batch_size=_EMBED_BATCH,
+            device=self.device,
+            dtype=self.dtype,
+            normalize=True,
+        )
+
+    def to_cpu(self) -> None:
+        """Leave the device."""
+        for module in self.modules:
+            module.cpu()
+
+
+def fit_encoder(encoder: Any, data: Any, random_state: np.random.RandomState) -> tuple[Any, Any]:
+    """Clone an encoder, and initialise (trainable) or fit (frozen) it on the training data.
+
+    Parameters
+    ----------
+    encoder : estimator or None
+    data : training images or texts
+    random_state : RandomState
+
+    Returns
+    -------
+    fitted : estimator or None
+    rows : prepared training data
+    """
+    if encoder is None:
+        return None, data
+    fitted = clone(encoder)
+    if is_trainable(fitted):
+        fitted.initialize(data, random_state)
+        return fitted, fitted.prepare(data)
+    return fitted, as_features(fitted.fit_transform(data))
+
+
+def make_head(
+    fitted: Any,
+    rows: Any,
+    index: np.ndarray,
+    *,
+    n_components: int,
+    hidden_layer_sizes: Sequence[int],
+    dropout: float,
+) -> nn.Module:
+    """Build what stands between an encoder's output and the joint space, under torch's current random state.
+
+    Parameters
+    ----------
+    fitted : estimator or None
+        As `fit_encoder` returns it. A trainable encoder that is already as wide as the joint space needs no head.
+    rows : prepared training data
+    index : ndarray of int64
+        The rows whose statistics standardise features.
+    n_components, hidden_layer_sizes, dropout
+        As in `FeatureTower`.
+    """
+    if not is_trainable(fitted):
+        head = FeatureTower(rows.shape[1], n_components, hidden_layer_sizes=hidden_layer_sizes, dropout=dropout)
+        head.standardize_by(*map(torch.from_numpy, _statistics(rows, index)))
+        return head
+    if fitted.n_components == n_components and not hidden_layer_sizes:
+        return nn.Identity()
+    return FeatureTower(fitted.n_components, n_components, hidden_layer_sizes=hidden_layer_sizes, dropout=dropout)
+
+
+def as_features(X: Any) -> Any:
+    """Return a transformer's output as an int8 or float32 matrix, dense or sparse by rows."""
+    if sparse.issparse(X):
+        return sparse.csr_array(X, dtype=np.float32)
+    X = np.asarray(X)
+    return X if X.dtype == np.int8 else X.astype(np.float32, copy=False)
+
+
+def _statistics(X: Any, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Compute what standardises some rows' features, two float32 arrays of shape (n_features,).
+
+    Dense features get each its own mean and scale, in blocks without a float copy of the whole. Sparse ones are
+    divided by one number, their root mean square, so that rare terms are not blown up.
+    """
+    n_features = X.shape[1]
+    blocks = [index[start : start + _STATISTICS_BLOCK] for start in range(0, len(index), _STATISTICS_BLOCK)]
+    if sparse.issparse(X):
+        squares = sum(float((X[block].data.astype(np.float64) ** 2).sum()) for block in blocks)
+        scale = np.sqrt(squares / (len(index) * n_features))
+        return np.zeros(n_features, np.float32), np.full(n_features, scale, np.float32)
+    mean = sum(X[block].sum(axis=0, dtype=np.float64) for block in blocks) / len(index)
+    variance = sum(((X[block] - mean) ** 2).sum(axis=0) for block in blocks) / len(index)
+    deviation = np.sqrt(variance)
+    deviation[deviation <= 1e-6 * np.abs(mean)] = 0.0  # what is left of a constant is rounding
+    return mean.astype(np.float32), deviation.astype(np.float32)

@@ -1,0 +1,143 @@
+"""The training set of a ranker: what is one image, whose caption is whose, and what is held out."""
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from sklearn_mm._checks import Captions
+
+__all__ = ["TrainingRows", "merge_rows", "row_digests"]
+
+_MIN_FOR_VALIDATION = 10
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """Images with their captions, each image once.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (n_images,), int64
+        Where each image stands in X.
+    texts : list of str
+        All captions, in the order of their images.
+    starts : ndarray of shape (n_images + 1,), int64
+        Where each image's captions start in `texts`.
+    wording : ndarray of shape (n_texts,), int64
+        Equal for captions of the same wording.
+    group : ndarray of shape (n_images,), int64
+        Images of one group are no negatives of each other.
+    weight : ndarray of shape (n_images,), float32
+        Mean 1.
+    """
+
+    rows: np.ndarray
+    texts: list[str]
+    starts: np.ndarray
+    wording: np.ndarray
+    group: np.ndarray
+    weight: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, images: np.ndarray) -> "TrainingRows":
+        """Keep some images, in the order given."""
+        counts = np.diff(self.starts)[images]
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        texts = np.repeat(self.starts[images] - starts[:-1], counts) + np.arange(starts[-1])
+        return TrainingRows(
+            self.rows[images],
+            [self.texts[text] for text in texts],
+            starts,
+            self.wording[texts],
+            self.group[images],
+            self.weight[images],
+        )
+
+    def split(self, fraction: float, rng: np.random.Generator) -> tuple["TrainingRows", "TrainingRows | None"]:
+        """Hold out about a fraction of the images, whole groups at a time.
+
+        Nothing is held out of fewer than ten images, or where all are of one group.
+        """
+        group_ids = np.unique(self.group)
+        if len(self) < _MIN_FOR_VALIDATION or len(group_ids) < 2:
+            return self, None
+        order = rng.permutation(len(group_ids))
+        sizes = np.bincount(np.searchsorted(group_ids, self.group))[order]
+        n_held_out = int(np.searchsorted(np.cumsum(sizes), max(2, round(fraction * len(self))))) + 1
+        held_out = np.isin(self.group, group_ids[order[: min(n_held_out, len(order) - 1)]])
+        return self.take(np.flatnonzero(~held_out)), self.take(np.flatnonzero(held_out))
+
+    def not_negative(self, images: np.ndarray, texts: np.ndarray, image_of_text: np.ndarray) -> np.ndarray:
+        """Mark the pairs of a batch that are no negatives, shape (n_images, n_texts), bool.
+
+        A pair is none if the text's image is the image or of its group, or if the image has a caption of the text's
+        wording, drawn or not.
+        """
+        group = self.group[images]
+        mask: np.ndarray = group[:, None] == group[image_of_text][None, :]
+        counts = np.diff(self.starts)[images]
+        column = np.arange(int(counts.max()))
+        own = self.starts[images][:, None] + np.minimum(column, counts[:, None] - 1)  # (n_images, most captions)
+        drawn = self.wording[texts]
+        for captions in self.wording[own].T:  # one (n_images, n_texts) comparison for each of an image's captions
+            mask |= captions[:, None] == drawn[None, :]
+        return mask
+
+
+def row_digests(X: Any) -> list[bytes]:
+    """Digest the rows of a dense or sparse matrix: equal rows, equal digests."""
+    if sparse.issparse(X):
+        X = X.tocsr().sorted_indices()
+        bounds = list(zip(X.indptr[:-1], X.indptr[1:], strict=True))
+        return [blake2b(X.indices[a:b].tobytes() + X.data[a:b].tobytes(), digest_size=16).digest() for a, b in bounds]
+    return [blake2b(np.ascontiguousarray(row).tobytes(), digest_size=16).digest() for row in X]
+
+
+def merge_rows(
+    keys: Iterable[Hashable], captions: Captions, groups: np.ndarray | None, weight: np.ndarray | None
+) -> TrainingRows:
+    """Bring the rows a user gave into one order of their own, each image once.
+
+    Rows of one key are one image: their captions are joined (each wording once) and their weights added. Rows of
+    weight 0 are left out. The order is that of the keys, so that it does not depend on the order of the rows: a row
+    given twice and a row of weight 2 are the same training set.
+
+    Parameters
+    ----------
+    keys : iterable of n_rows sortable hashables
+        The same for rows that are one image.
+    captions : Captions
+        Of the n_rows rows.
+    groups : ndarray of shape (n_rows,) or None
+        None makes each image a group of its own.
+    weight : ndarray of shape (n_rows,) or None
+    """
+    starts = captions.starts
+    members: dict[Any, list[int]] = defaultdict(list)
+    for row, key in enumerate(keys):
+        if weight is None or weight[row] > 0:
+            members[key].append(row)
+    merged = [members[key] for key in sorted(members)]
+    own_texts = [
+        sorted({text for row in rows for text in captions.texts[starts[row] : starts[row + 1]]}) for rows in merged
+    ]
+    texts = [text for own in own_texts for text in own]
+    summed = np.array([len(rows) if weight is None else weight[rows].sum() for rows in merged], dtype=np.float64)
+    group = (
+        np.arange(len(merged)) if groups is None else np.unique(groups, return_inverse=True)[1][[r[0] for r in merged]]
+    )
+    return TrainingRows(
+        rows=np.array([rows[0] for rows in merged], dtype=np.int64),
+        texts=texts,
+        starts=np.concatenate([[0], np.cumsum([len(own) for own in own_texts])]).astype(np.int64),
+        wording=np.unique(np.array(texts, dtype=object), return_inverse=True)[1],
+        group=group,
+        weight=(summed / summed.mean()).astype(np.float32),
+    )

@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+import torch
+from torch.autograd import gradcheck
+
+from sklearn_mm.losses import PairScores, infonce_loss, instance_loss, ranking_loss
+from sklearn_mm.sampling import NEGATIVES
+
+MARGIN, TEMPERATURE = 0.3, 0.1
+
+
+@pytest.fixture
+def pairs():
+    """Three images; the second has two texts, and the third image shares a wording with the first's text."""
+    rng = np.random.default_rng(0)
+    scores = torch.tensor(rng.uniform(-1, 1, (3, 4)), requires_grad=True)
+    image_of_text = torch.tensor([0, 1, 1, 2])
+    not_negative = torch.tensor([[1, 0, 0, 0], [0, 1, 1, 0], [1, 0, 0, 1]], dtype=torch.bool)
+    return PairScores(scores, image_of_text, not_negative)
+
+
+def naive_negatives(pairs, text, side):
+    """The scores of the negatives of one positive pair, by loops."""
+    image = int(pairs.image_of_text[text])
+    if side == "text":
+        return [float(pairs.scores.detach()[image, j]) for j in range(4) if not pairs.not_negative[image, j]]
+    return [float(pairs.scores.detach()[i, text]) for i in range(3) if not pairs.not_negative[i, text]]
+
+
+@pytest.mark.parametrize("side", ["text", "image"])
+def test_the_pairs_negatives_are_those_of_loops(pairs, side):
+    matrix = pairs.text_negatives() if side == "text" else pairs.image_negatives()
+    for text in range(4):
+        finite = matrix[text][~matrix[text].isneginf()]
+        assert finite.tolist() == naive_negatives(pairs, text, side)
+    assert pairs.positive.tolist() == [pairs.scores[i, j].item() for i, j in [(0, 0), (1, 1), (1, 2), (2, 3)]]
+
+
+@pytest.mark.parametrize("side", ["text", "image"])
+def test_ranking_loss_is_the_sum_of_hinges(pairs, side):
+    matrix = pairs.text_negatives() if side == "text" else pairs.image_negatives()
+    loss = ranking_loss(pairs.positive, matrix, MARGIN)
+    for text in range(4):
+        positive = pairs.scores[pairs.image_of_text[text], text].item()
+        hinges = [max(0.0, MARGIN - positive + n) for n in naive_negatives(pairs, text, side)]
+        assert float(loss[text].detach()) == pytest.approx(sum(hinges))
+
+
+@pytest.mark.parametrize("side", ["text", "image"])
+def test_infonce_is_a_cross_entropy(pairs, side):
+    matrix = pairs.text_negatives() if side == "text" else pairs.image_negatives()
+    loss = infonce_loss(pairs.positive, matrix, TEMPERATURE)
+    for text in range(4):
+        positive = pairs.scores[pairs.image_of_text[text], text].item()
+        logits = [positive, *naive_negatives(pairs, text, side)]
+        exponentials = np.exp(np.array(logits) / TEMPERATURE)
+        assert float(loss[text].detach()) == pytest.approx(-np.log(exponentials[0] / exponentials.sum()))
+
+
+def test_hardest_takes_each_anchors_highest_negative_not_each_negatives_worst_anchor():
+    """The released code of Vilalta et al. takes the maximum along the other axis."""
+    positive = torch.tensor([0.5, 0.5])
+    negative = torch.tensor([[0.4, 0.1, 0.3], [0.0, 0.2, -0.1]])
+    assert NEGATIVES["hardest"](positive, negative).tolist() == [[pytest.approx(0.4)], [pytest.approx(0.2)]]
+
+
+def test_semi_hard_is_the_highest_below_the_positive():
+    positive = torch.tensor([0.5, 0.1])
+    negative = torch.tensor([[0.6, 0.4, 0.2], [0.6, 0.4, 0.2]])
+    chosen = NEGATIVES["semi-hard"](positive, negative)
+    assert chosen[0].item() == pytest.approx(0.4)
+    assert chosen[1].isneginf()
+    assert ranking_loss(positive, chosen, MARGIN).tolist() == [pytest.approx(0.2), 0.0]
+
+
+def test_random_never_takes_what_is_no_negative_and_takes_all_others():
+    torch.manual_seed(0)
+    negative = torch.tensor([[1.0, -torch.inf, 2.0]]).expand(200, 3)
+    chosen = NEGATIVES["random"](torch.zeros(200), negative)
+    assert set(chosen.flatten().tolist()) == {1.0, 2.0}
+
+
+@pytest.mark.parametrize("name", sorted(NEGATIVES))
+def test_a_pair_without_negatives_costs_nothing(name):
+    positive = torch.zeros(1, requires_grad=True)
+    chosen = NEGATIVES[name](positive, torch.full((1, 3), -torch.inf))
+    for loss in (ranking_loss(positive, chosen, MARGIN), infonce_loss(positive, chosen, TEMPERATURE)):
+        assert loss.item() == 0
+        assert torch.autograd.grad(loss.sum(), positive)[0].item() == 0
+
+
+@pytest.mark.parametrize("name", ["all", "hardest", "semi-hard"])
+def test_gradients_are_right(pairs, name):
+    def both_sides(scores):
+        fresh = PairScores(scores, pairs.image_of_text, pairs.not_negative)
+        losses = []
+        for negative in (fresh.text_negatives(), fresh.image_negatives()):
+            chosen = NEGATIVES[name](fresh.positive, negative)
+            losses += [
+                ranking_loss(fresh.positive, chosen, MARGIN),
+                infonce_loss(fresh.positive, chosen, TEMPERATURE),
+            ]
+        return torch.cat(losses)
+
+    assert gradcheck(both_sides, (pairs.scores,))
+
+
+def test_instance_loss_is_a_cross_entropy_and_its_gradient_right():
+    torch.manual_seed(0)
+    features = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    classifier = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    instance = torch.tensor([0, 4, 2, 2])
+    loss = instance_loss(features, instance, classifier)
+    for row in range(4):
+        logits = (classifier.detach() @ features[row].detach()).numpy()
+        expected = np.log(np.exp(logits).sum()) - logits[instance[row]]
+        assert float(loss[row].detach()) == pytest.approx(expected)
+    assert gradcheck(lambda f, c: instance_loss(f, instance, c), (features, classifier))

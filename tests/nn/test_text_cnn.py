@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sklearn_mm.nn.packed import PackedTexts, segment_max, segment_mean
+from sklearn_mm.nn.text_cnn import SHIFT_PERIOD, TextCNN, _windows
+
+# Sums of some hundred products in float32, in another order.
+TOLERANCE = 1e-4
+
+
+def pack(rows, shifts=None):
+    return PackedTexts(
+        torch.tensor([number for row in rows for number in row], dtype=torch.int64),
+        torch.tensor([len(row) for row in rows]),
+        torch.tensor(shifts or [0] * len(rows)),
+    )
+
+
+@pytest.fixture
+def rows():
+    rng = np.random.default_rng(0)
+    return [rng.integers(1, 50, length).tolist() for length in (5, 1, 12, 0, 7, 8)]
+
+
+@pytest.fixture
+def network(rows):
+    torch.manual_seed(0)
+    network = TextCNN(50, 16, width=0.05, word_dim=12, average_shifts=False)
+    network.train()
+    network(pack(rows))  # so that the running statistics are not those of initialisation
+    return network.eval()
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("shift", range(4))
+def test_packed_windows_are_a_left_padded_convolution(stride, shift):
+    torch.manual_seed(0)
+    lengths = [5, 1, 0, 4]
+    values = torch.randn(sum(lengths), 3)
+    convolution = nn.Conv1d(3, 6, 2, stride=stride, bias=False)
+    window, out_lengths, out_offsets = _windows(torch.tensor(lengths), torch.full((4,), shift), stride)
+    stacked = torch.cat([torch.zeros(1, 3), values])
+    # A kernel of width two: the first column reads the position before, the second the position itself.
+    packed = (
+        stacked[window.previous] @ convolution.weight[:, :, 0].T
+        + stacked[window.current] @ convolution.weight[:, :, 1].T
+    )
+
+    expected = []
+    for text, part in enumerate(values.split(lengths)):
+        if not len(part):
+            continue
+        padded = torch.cat([torch.zeros(1 + shift, 3), part, torch.zeros(8, 3)]).T[None]  # left pad one, then the shift
+        out = convolution(padded)[0].T
+        expected.append(out[out_offsets[text] : out_offsets[text] + out_lengths[text]])
+        touched = out.abs().sum(dim=1) > 0
+        assert touched[: out_offsets[text]].sum() == 0
+        if stride == 2:  # every position that saw the text is kept; at stride 1 the length stays as it is
+            assert touched.sum() == out_lengths[text]
+    torch.testing.assert_close(packed, torch.cat(expected))
+
+
+def test_features_do_not_depend_on_the_other_texts_of_the_batch(network, rows):
+    shifts = [1, 2, 3, 0, 1, 2]
+    together = network(pack(rows, shifts))
+    alone = torch.cat([network(pack([row], [shift])) for row, shift in zip(rows, shifts, strict=True)])
+    torch.testing.assert_close(together, alone, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def test_shifts_by_the_period_change_nothing_and_others_do(network, rows):
+    text = [rows[2]]
+    shifted = [network(pack(text, [shift])) for shift in (1, 1 + SHIFT_PERIOD, 2)]
+    torch.testing.assert_close(shifted[0], shifted[1])
+    assert (shifted[0] - shifted[2]).abs().max() > 0.01
+
+
+def test_embedding_averages_all_shifts_that_differ(network, rows):
+    expected = torch.stack([network(pack(rows, [shift] * len(rows))) for shift in range(SHIFT_PERIOD)]).mean(dim=0)
+    network.average_shifts = True
+    torch.testing.assert_close(network(pack(rows)), expected)
+
+
+def test_the_network_is_causal_in_its_first_layers(network, rows):
+    text = rows[2]
+    window, _, _ = _windows(torch.tensor([len(text)]), torch.tensor([0]), 1)
+    assert torch.all(window.previous <= window.current)
+    assert window.previous[0] == 0  # nothing stands before the first word
+
+
+def test_full_width_has_the_published_size():
+    network = TextCNN(10, 2048, width=1.0)
+    blocks = sum(p.numel() for name, p in network.named_parameters() if name.startswith("stages") and p.ndim > 1)
+    assert blocks == pytest.approx(26.10e6, rel=0.01)
+    assert [len(stage) for stage in network.stages] == [3, 4, 6, 1]
+    assert network.output.weight.shape == (2048, 2048)
+
+
+def test_word_order_matters(network):
+    a, b = network(pack([[1, 2, 3]])), network(pack([[3, 2, 1]]))
+    assert (a - b).abs().max() > 0.01
+
+
+def test_segments_agree_with_loops_and_empty_ones_are_zero():
+    torch.manual_seed(0)
+    values, lengths = torch.randn(6, 3), torch.tensor([2, 0, 4])
+    torch.testing.assert_close(segment_max(values, lengths)[0], values[:2].amax(dim=0))
+    torch.testing.assert_close(segment_max(values, lengths)[2], values[2:].amax(dim=0))
+    torch.testing.assert_close(segment_mean(values, lengths)[2], values[2:].mean(dim=0))
+    assert segment_max(values, lengths)[1].eq(0).all()
+    assert segment_mean(values, lengths)[1].eq(0).all()
