@@ -99,9 +99,7 @@ def _module_on_cpu(module: nn.Module) -> nn.Module:
     moved: dict[int, Any] = {}
     for tensor in tensors:
         on_cpu = tensor.detach().cpu()
-        moved[id(tensor)] = (
-            nn.Parameter(on_cpu, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else on_cpu
-        )
+        moved[id(tensor)] = nn.Parameter(on_cpu, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else on_cpu
     return copy.deepcopy(module, moved)
 
 

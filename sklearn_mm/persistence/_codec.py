@@ -1,0 +1,165 @@
+"""How values become JSON and tensors, and come back: the walk, and the table of what it knows.
+
+JSON's own values stand for themselves. Anything else is an object with one key, the tag of its codec.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+__all__ = ["Codec", "MalformedError", "Reader", "Writer", "join"]
+
+TAG = "$"
+
+
+@dataclass(frozen=True)
+class Codec:
+    """How values of one kind are written.
+
+    Attributes
+    ----------
+    tag : str
+        The key that marks them, beginning with "$".
+    applies : callable
+        Whether a value is of this kind.
+    encode : callable
+        From a value, the writer and the place to JSON.
+    decode : callable
+        From that JSON, the reader and the place to the value.
+    """
+
+    tag: str
+    applies: Callable[[Any], bool]
+    encode: Callable[[Any, "Writer", str], Any]
+    decode: Callable[[Any, "Reader", str], Any]
+
+
+class Writer:
+    """Turns values into JSON, and collects their tensors.
+
+    Parameters
+    ----------
+    codecs : sequence of Codec
+        The first that applies is taken.
+
+    Attributes
+    ----------
+    tensors : dict of str to Tensor
+        On the CPU, contiguous, without memory in common.
+    """
+
+    def __init__(self, codecs: Sequence[Codec]) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        self._codecs = codecs
+        self._open: set[int] = set()
+        self._name_of: dict[tuple[Any, ...], str] = {}
+        self._storages: set[int] = set()
+        self._alive: list[Tensor] = []  # so that no address is given twice
+
+    def encode(self, value: Any, where: str) -> Any:
+        """Encode a value that stands at a place like "model.steps.0.1.mean_".
+
+        Raises
+        ------
+        TypeError
+            It is code, of an unknown class, or refers to itself; the message names the place.
+        """
+        if value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value)):
+            return value
+        if id(value) in self._open:
+            raise TypeError(f"{where} refers to itself")
+        self._open.add(id(value))
+        try:
+            if type(value) is list:
+                return [self.encode(item, join(where, row)) for row, item in enumerate(value)]
+            if type(value) is dict and all(type(key) is str and not key.startswith(TAG) for key in value):
+                return {key: self.encode(item, join(where, key)) for key, item in value.items()}
+            for codec in self._codecs:
+                if codec.applies(value):
+                    return {codec.tag: codec.encode(value, self, where)}
+        finally:
+            self._open.remove(id(value))
+        name = getattr(value, "__name__", type(value).__name__)
+        kind = "code" if callable(value) else f"of class {type(value).__module__}.{type(value).__qualname__}"
+        raise TypeError(f"{where} ({name}) is {kind}, which the format does not hold")
+
+    def add_tensor(self, tensor: Tensor, where: str) -> str:
+        """Keep a tensor, and return its name; the same memory seen again has the name it got first."""
+        tensor = tensor.detach().cpu()
+        key = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
+        if tensor.numel() and key in self._name_of:
+            return self._name_of[key]
+        while where in self.tensors:
+            where += "'"
+        kept = tensor.contiguous()
+        storages = {each.untyped_storage().data_ptr() for each in (tensor, kept)}
+        self.tensors[where] = kept.clone() if storages & self._storages else kept
+        self._storages |= storages
+        self._alive.append(tensor)
+        self._name_of[key] = where
+        return where
+
+
+class Reader:
+    """Turns JSON and tensors back into values.
+
+    Parameters
+    ----------
+    codecs : sequence of Codec
+    tensors : mapping of str to Tensor
+    """
+
+    def __init__(self, codecs: Sequence[Codec], tensors: Mapping[str, Tensor]) -> None:
+        self._tensors = tensors
+        self._codec_of = {codec.tag: codec for codec in codecs}
+        self._used: set[str] = set()
+
+    def decode(self, node: Any, where: str) -> Any:
+        """Decode what was encoded at a place.
+
+        Raises
+        ------
+        ValueError
+            It is malformed, or names what is not allowed; the message names the place.
+        """
+        if isinstance(node, list):
+            return [self.decode(item, join(where, row)) for row, item in enumerate(node)]
+        if not isinstance(node, dict):
+            return node
+        tag = next((key for key in node if key.startswith(TAG)), None)
+        if tag is None:
+            return {key: self.decode(item, join(where, key)) for key, item in node.items()}
+        if tag not in self._codec_of or len(node) > 1:
+            raise MalformedError(f"{where}: unknown entry {tag!r}")
+        try:
+            return self._codec_of[tag].decode(node[tag], self, where)
+        except MalformedError:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            if isinstance(error, RecursionError):
+                raise
+            raise MalformedError(f"{where}: malformed entry {tag!r}: {error}") from error
+
+    def tensor(self, name: str) -> Tensor:
+        """Return the tensor of a name."""
+        if not isinstance(name, str) or name not in self._tensors:
+            raise ValueError(f"the tensor {name!r} is missing")
+        self._used.add(name)
+        return self._tensors[name]
+
+    @property
+    def unused(self) -> list[str]:
+        """Names of tensors that nothing asked for."""
+        return sorted(set(self._tensors) - self._used)
+
+
+class MalformedError(ValueError):
+    """An entry of a saved model that cannot be read; the message names its place."""
+
+
+def join(where: str, part: str | int) -> str:
+    """Return the place of a part."""
+    return f"{where}.{part}"

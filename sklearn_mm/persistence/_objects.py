@@ -1,0 +1,126 @@
+"""Codecs of estimators, torch modules and this library's dataclasses."""
+
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils.metadata_routing import MetadataRequest
+from torch import Tensor, nn
+
+from sklearn_mm.persistence._classes import estimator_class, is_record, module_class, public_name, record_class
+from sklearn_mm.persistence._codec import Codec, Reader, Writer, join
+
+__all__ = ["OBJECT_CODECS"]
+
+_REQUESTS = "_metadata_request"  # where scikit-learn keeps what set_fit_request and the like were told
+
+
+# Estimators -----------------------------------------------------------------------------------------------------
+
+
+def _encode_estimator(estimator: BaseEstimator, writer: Writer, where: str) -> dict[str, Any]:
+    name = public_name(type(estimator))
+    _check_class(estimator, name, estimator_class, where)
+    state = dict(estimator.__getstate__())
+    requests = state.pop(_REQUESTS, None)
+    node = {"class": name, "state": {key: writer.encode(value, join(where, key)) for key, value in state.items()}}
+    if requests is not None:
+        told = {method: own.requests for method, own in vars(requests).items() if hasattr(own, "requests")}
+        node["requests"] = writer.encode({method: own for method, own in told.items() if own}, where)
+    return node
+
+
+def _decode_estimator(node: dict[str, Any], reader: Reader, where: str) -> BaseEstimator:
+    cls = estimator_class(node["class"])
+    state = {key: reader.decode(value, join(where, key)) for key, value in node["state"].items()}
+    estimator = cls.__new__(cls)
+    if "requests" in node:
+        state[_REQUESTS] = MetadataRequest(owner=estimator)
+        for method, own in node["requests"].items():
+            for param, alias in own.items():
+                getattr(state[_REQUESTS], method).add_request(param=param, alias=alias)
+    estimator.__setstate__(state)
+    return estimator
+
+
+# Torch modules --------------------------------------------------------------------------------------------------
+
+
+def _encode_module(module: nn.Module, writer: Writer, where: str) -> dict[str, Any]:
+    name = f"{type(module).__module__}.{type(module).__qualname__}"
+    if type(module) is nn.Identity:
+        name = "torch.nn.Identity"
+    _check_class(module, name, module_class, where)
+    tensors = {}
+    for key, tensor in module.state_dict().items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{where} has {key} in its state, which is no tensor")
+        tensors[key] = writer.add_tensor(tensor, join(where, key))
+    frozen = [key for key, parameter in module.named_parameters() if not parameter.requires_grad]
+    return {
+        "class": name,
+        "config": writer.encode(getattr(module, "config", {}), join(where, "config")),
+        "training": module.training,
+        "frozen": frozen,
+        "tensors": tensors,
+    }
+
+
+def _decode_module(node: dict[str, Any], reader: Reader, where: str) -> nn.Module:
+    cls = module_class(node["class"])
+    config = reader.decode(node["config"], join(where, "config"))
+    state = {key: reader.tensor(name) for key, name in node["tensors"].items()}
+    with torch.device("meta"):
+        planned = cls(**config).state_dict()  # takes no memory, whatever the configuration says
+    shapes = {key: tuple(tensor.shape) for key, tensor in planned.items()}
+    if shapes != {key: tuple(tensor.shape) for key, tensor in state.items()}:
+        differing = sorted(key for key in shapes.keys() | state.keys() if not _fits(key, shapes, state))
+        raise ValueError(f"the tensors do not fit the network's configuration: {', '.join(differing[:3])}")
+    with torch.random.fork_rng(devices=[]):
+        module = cls(**config)
+    module.load_state_dict(state, strict=True)
+    for key in node["frozen"]:
+        module.get_parameter(key).requires_grad_(False)
+    return module.train(node["training"])
+
+
+def _fits(key: str, shapes: dict[str, tuple[int, ...]], state: dict[str, Tensor]) -> bool:
+    return key in shapes and key in state and shapes[key] == tuple(state[key].shape)
+
+
+# Dataclasses and named tuples -----------------------------------------------------------------------------------
+
+
+def _encode_record(record: Any, writer: Writer, where: str) -> dict[str, Any]:
+    name = f"{type(record).__module__}.{type(record).__qualname__}"
+    _check_class(record, name, record_class, where)
+    names = [field.name for field in fields(record) if field.init] if is_dataclass(record) else record._fields
+    values = {field: writer.encode(getattr(record, field), join(where, field)) for field in names}
+    return {"class": name, "fields": values}
+
+
+def _decode_record(node: dict[str, Any], reader: Reader, where: str) -> Any:
+    values = {field: reader.decode(value, join(where, field)) for field, value in node["fields"].items()}
+    return record_class(node["class"])(**values)
+
+
+def _check_class(value: Any, name: str, find: Any, where: str) -> None:
+    try:
+        known = find(name) is type(value)
+    except ValueError as error:
+        raise TypeError(f"{where} cannot be named in the format: {error}") from error
+    if not known:
+        raise TypeError(f"{where} is of class {name}, which is not found under this name")
+
+
+OBJECT_CODECS = (
+    Codec(
+        "$estimator",
+        lambda value: isinstance(value, BaseEstimator) and not isinstance(value, type),
+        _encode_estimator,
+        _decode_estimator,
+    ),
+    Codec("$module", lambda value: isinstance(value, nn.Module), _encode_module, _decode_module),
+    Codec("$record", lambda value: is_record(type(value)), _encode_record, _decode_record),
+)
