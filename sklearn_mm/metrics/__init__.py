@@ -1,1 +1,25 @@
-"""metrics."""
+"""How good a ranking is: exact ranks, the published numbers, and a scorer for scikit-learn's searches."""
+
+from sklearn_mm.metrics._ranking import retrieval_ranks
+from sklearn_mm.metrics._ranks import (
+    PositiveRanks,
+    RetrievalRanks,
+    hit_at_k,
+    mean_rank,
+    median_rank,
+    recall_at_k,
+)
+from sklearn_mm.metrics._report import retrieval_report
+from sklearn_mm.metrics._scorer import RetrievalScorer
+
+__all__ = [
+    "PositiveRanks",
+    "RetrievalRanks",
+    "RetrievalScorer",
+    "hit_at_k",
+    "mean_rank",
+    "median_rank",
+    "recall_at_k",
+    "retrieval_ranks",
+    "retrieval_report",
+]

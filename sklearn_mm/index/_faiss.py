@@ -1,0 +1,151 @@
+"""Search through any index that faiss can build."""
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from sklearn_mm._checks import check_k
+from sklearn_mm.index._vectors import check_vectors
+
+__all__ = ["FaissIndex"]
+
+
+class FaissIndex:
+    """Find items of large inner product through an index of faiss, which may be approximate.
+
+    Needs the package ``faiss-cpu`` (``pip install sklearn-mm[faiss]``), or a build of faiss for GPUs.
+
+    Parameters
+    ----------
+    factory : str, default="Flat"
+        What faiss is to build, in its own language: "Flat" (exact), "IVF1024,Flat", "HNSW32",
+        "OPQ16,IVF4096,PQ16", ... An index that needs training is trained on the first items added.
+
+    Attributes
+    ----------
+    n_components : int or None
+        Length of the vectors; None before the first are added.
+
+    See Also
+    --------
+    ExactIndex : The same interface, exact, with numpy alone.
+
+    Notes
+    -----
+    The order of items with equal scores is faiss's. An approximate index may find fewer than k items: the
+    places left over hold index -1 and score minus infinity. Pickles hold the index as faiss serialises it,
+    and need faiss to be opened.
+
+    References
+    ----------
+    .. [1] "The index factory", https://github.com/facebookresearch/faiss/wiki/The-index-factory
+
+    Examples
+    --------
+    >>> from sklearn_mm.index import FaissIndex
+    >>> index = FaissIndex("IVF256,Flat")  # built by faiss when the first items are added
+    >>> len(index)
+    0
+    """
+
+    def __init__(self, factory: str = "Flat") -> None:
+        self.factory = factory
+        self._index: Any = None
+
+    def __len__(self) -> int:
+        return 0 if self._index is None else int(self._index.ntotal)
+
+    @property
+    def n_components(self) -> int | None:
+        """Length of the vectors; None before the first are added."""
+        return None if self._index is None else int(self._index.d)
+
+    def add(self, X: Any) -> "FaissIndex":
+        """Add items after those that are there; the first call builds the index, and trains it on X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_components)
+            Vectors; stored as the index stores them.
+
+        Returns
+        -------
+        FaissIndex
+            The index itself.
+
+        Raises
+        ------
+        ValueError
+            X is empty, of another width than what is there, or holds NaN or infinity; or faiss cannot build
+            what `factory` says, or not train it on X.
+        ImportError
+            faiss is not installed.
+        """
+        faiss = _import_faiss()
+        vectors = check_vectors(X, "X", self.n_components)
+        if self._index is None:
+            self._index = self._build(faiss, vectors)
+        self._index.add(vectors)
+        return self
+
+    def _build(self, faiss: ModuleType, vectors: np.ndarray) -> Any:
+        try:
+            index = faiss.index_factory(vectors.shape[1], self.factory, faiss.METRIC_INNER_PRODUCT)
+            if not index.is_trained:
+                index.train(vectors)
+        except RuntimeError as error:
+            raise ValueError(
+                f"faiss cannot build factory={self.factory!r} from {len(vectors)} vectors of "
+                f"{vectors.shape[1]} components: {error}"
+            ) from error
+        return index
+
+    def search(self, Q: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Find k items of large inner product with each query.
+
+        Parameters
+        ----------
+        Q : array-like of shape (n_query, n_components)
+            Queries.
+        k : int
+            How many items to find, at most as many as there are.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_query, k), float32
+            Inner products, or what a quantised index makes of them, largest first.
+        indices : ndarray of shape (n_query, k), int64
+            Places of the items in the order in which they were added, -1 where none was found.
+
+        Raises
+        ------
+        ValueError
+            k is no int between 1 and the number of items, or Q is of another width than the items or holds
+            NaN or infinity.
+        """
+        k = check_k(k, len(self))
+        scores, indices = self._index.search(check_vectors(Q, "Q", self.n_components), k)
+        scores[indices < 0] = -np.inf
+        return scores, indices
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        if self._index is not None:
+            state["_index"] = _import_faiss().serialize_index(self._index).tobytes()
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._index is not None:
+            self._index = _import_faiss().deserialize_index(np.frombuffer(state["_index"], dtype=np.uint8))
+
+
+def _import_faiss() -> ModuleType:
+    try:
+        import faiss
+    except ImportError as error:
+        raise ImportError(
+            "FaissIndex needs faiss: pip install faiss-cpu, or use ExactIndex, which needs numpy alone"
+        ) from error
+    return faiss

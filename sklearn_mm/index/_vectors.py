@@ -1,0 +1,24 @@
+"""What both indexes ask of the vectors they are given."""
+
+from typing import Any
+
+import numpy as np
+
+__all__ = ["check_vectors"]
+
+
+def check_vectors(X: Any, name: str, n_components: int | None) -> np.ndarray:
+    """Return X as a finite, contiguous float32 array of shape (n, n_components)."""
+    with np.errstate(over="ignore"):  # float64 beyond float32 is reported below, with its row
+        array = np.ascontiguousarray(np.asarray(X), dtype=np.float32)
+    if array.ndim != 2 or not array.size:
+        raise ValueError(f"{name} must be a non-empty array of shape (n, n_components), got shape {array.shape}")
+    if n_components is not None and array.shape[1] != n_components:
+        raise ValueError(f"{name} has {array.shape[1]} components, but the index holds vectors of {n_components}")
+    finite = np.isfinite(array).all(axis=1)
+    if not finite.all():
+        raise ValueError(
+            f"{name} holds NaN, infinity or a value beyond float32 in row {int(np.argmin(finite))} "
+            f"and {np.count_nonzero(~finite) - 1} other rows"
+        )
+    return array

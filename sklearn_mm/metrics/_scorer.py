@@ -1,0 +1,142 @@
+"""Retrieval as scikit-learn's searches and cross-validation want it scored."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sklearn.base import BaseEstimator
+
+from sklearn_mm._checks import check_captions
+from sklearn_mm.metrics._ranking import check_retrieval_input
+from sklearn_mm.metrics._ranks import check_weights
+from sklearn_mm.metrics._report import DIRECTIONS, check_report_options, report_directions
+
+__all__ = ["RetrievalScorer", "unwrap_ranker"]
+
+
+class RetrievalScorer(BaseEstimator):
+    """Score an estimator by how well images find their captions and captions their images.
+
+    To be passed as `scoring`: the images and captions it is called with are queries and galleries, whatever
+    gallery the estimator has. Images are embedded once, by ``estimator.transform``, and captions once, by
+    the ``transform_text`` of the estimator itself, of the last step of a `Pipeline` or of a fitted search's
+    best estimator.
+
+    Parameters
+    ----------
+    k : int or sequence of int, default=(1, 5, 10)
+        How many of the items found are looked at.
+    direction : {"both", "i2t", "t2i"}, default="both"
+        "i2t": images are the queries, captions the gallery; "t2i": the other way round. Keys of the other
+        direction are left out, and "rsum" adds up what is there.
+    definition : {"hit", "recall"}, default="hit"
+        See `retrieval_report`.
+
+    See Also
+    --------
+    retrieval_report : The numbers, from embeddings.
+
+    Notes
+    -----
+    The similarity is that of the estimator (its parameter `similarity`), cosine if it names none.
+
+    In a search name the number to refit by, ``refit="rsum"``. Searches take the largest number for the best:
+    do not refit by a median or mean rank.
+
+    `sample_weight` and `groups` reach the scorer under metadata routing, when asked for by
+    ``set_score_request``. `sample_weight` weighs images, and captions as their images. Images of one group
+    and their captions are neither negatives nor positives of each other, as in training; without routing
+    groups steer the splitter alone.
+
+    Examples
+    --------
+    >>> from sklearn_mm.metrics import RetrievalScorer
+    >>> class LetterRanker:
+    ...     def transform(self, X):
+    ...         return X
+    ...     def transform_text(self, texts):
+    ...         return [[text.count("a"), text.count("b")] for text in texts]
+    >>> scores = RetrievalScorer(k=1)(LetterRanker(), [[1, 0], [0, 1]], [["aa", "aab"], "b"])
+    >>> scores["i2t_hit@1"], scores["t2i_hit@1"], scores["n_texts"]
+    (1.0, 1.0, 3)
+    """
+
+    def __init__(self, k: int | Sequence[int] = (1, 5, 10), direction: str = "both", definition: str = "hit"):
+        self.k = k
+        self.direction = direction
+        self.definition = definition
+
+    def __call__(
+        self, estimator: Any, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
+    ) -> dict[str, float]:
+        """Score a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : estimator with transform and transform_text
+            Fitted; or a pipeline or search around one.
+        X : sequence of length n_images
+            Images or their features, as the estimator takes them.
+        y : sequence of (str or sequence of str), length n_images
+            The captions of each image.
+        sample_weight : array-like of shape (n_images,), optional
+            Weights of the images.
+        groups : array-like of shape (n_images,), optional
+            Groups of images that are no negatives of each other.
+
+        Returns
+        -------
+        dict of str to float
+            As `retrieval_report` returns it.
+
+        Raises
+        ------
+        TypeError
+            The estimator has no ``transform_text``.
+        ValueError
+            A parameter is none of its options, or images, captions, weights and groups do not fit together.
+        """
+        if self.direction not in ("both", *DIRECTIONS):
+            raise ValueError(f"direction must be 'both', 'i2t' or 't2i', got {self.direction!r}")
+        cutoffs = check_report_options(self.k, self.definition)
+        captions = check_captions(y, X)
+        ranker = unwrap_ranker(estimator)
+        image, text, owner, label = check_retrieval_input(
+            estimator.transform(X), ranker.transform_text(captions.texts), captions.image_index, groups
+        )
+        return report_directions(
+            image,
+            text,
+            owner,
+            label,
+            check_weights(sample_weight, captions.n_images, "images"),
+            cutoffs=cutoffs,
+            definition=self.definition,
+            similarity=getattr(ranker, "similarity", "cosine"),
+            directions=DIRECTIONS if self.direction == "both" else (self.direction,),
+        )
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> float:
+        """Declare which metadata the scorer takes; it is called with an estimator instead."""
+        raise TypeError("a RetrievalScorer scores an estimator: call it as scorer(estimator, X, y)")
+
+
+def unwrap_ranker(estimator: Any) -> Any:
+    """Return what has ``transform_text``: the estimator, its last step, its best or its frozen one.
+
+    Raises
+    ------
+    TypeError
+        There is none.
+    """
+    inner = estimator
+    while not hasattr(inner, "transform_text"):
+        if hasattr(inner, "steps"):
+            inner = inner.steps[-1][1]
+        elif hasattr(inner, "best_estimator_"):
+            inner = inner.best_estimator_
+        else:
+            raise TypeError(
+                "expected an estimator that embeds images by transform and texts by transform_text, "
+                f"or a pipeline that ends in one, got {type(estimator).__name__}"
+            )
+    return inner

@@ -1,0 +1,139 @@
+import pickle
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sklearn_mm.index import ExactIndex, _exact
+from tests import reference
+
+
+@pytest.fixture(params=["whole", "small blocks"])
+def blocks(request, monkeypatch):
+    """Run with the usual blocks, which hold all of a small example, and with blocks that cut it up."""
+    if request.param == "small blocks":
+        monkeypatch.setattr(_exact, "_N_QUERY", 3)
+        monkeypatch.setattr(_exact, "_N_ITEMS", 5)
+
+
+def test_the_best_are_found_in_order_the_lower_index_first_among_equals(blocks):
+    @settings(max_examples=150, deadline=None)
+    @given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 5), st.integers(1, 3), st.data())
+    def check(seed, n_items, n_query, d, data):
+        k = data.draw(st.integers(1, n_items))
+        rng = np.random.default_rng(seed)
+        items = rng.integers(-2, 3, (n_items, d))  # few different values: ties abound
+        queries = rng.integers(-2, 3, (n_query, d))
+        scores, indices = ExactIndex().add(items).search(queries, k)
+        for row, query in enumerate(queries):
+            products = [int(sum(query * item)) for item in items]
+            assert indices[row].tolist() == reference.top_k(products, k)
+            assert scores[row].tolist() == [products[i] for i in indices[row]]
+
+    check()
+
+
+@pytest.mark.parametrize("arrangement", ["random", "better and better", "worse and worse", "few different"])
+def test_large_galleries_give_the_neighbours_of_a_full_sort(arrangement):
+    rng = np.random.default_rng(0)
+    items = rng.normal(size=(20_000, 24)).astype(np.float32)
+    queries = rng.normal(size=(7, 24)).astype(np.float32)
+    by_score = np.argsort(items @ queries[0])
+    if arrangement == "better and better":
+        items = items[by_score]
+    elif arrangement == "worse and worse":
+        items = items[by_score[::-1]]
+    elif arrangement == "few different":
+        items = items[rng.integers(0, 30, 20_000)]
+    scores, indices = ExactIndex().add(items).search(queries, 50)
+    exact = np.einsum("qd,nd->qn", queries.astype(np.float64), items.astype(np.float64)).astype(np.float32)
+    truth = np.argsort(-exact, axis=1, kind="stable")[:, :50]
+    np.testing.assert_array_equal(indices, truth)
+    np.testing.assert_array_equal(scores, np.take_along_axis(exact, truth, axis=1))
+
+
+@pytest.mark.parametrize("d", [7, 1000, 1024])
+def test_equal_vectors_have_equal_scores_in_any_place(d):
+    item = np.full((1, d), 0.1, dtype=np.float32)
+    index = ExactIndex().add(np.repeat(item, 5001, axis=0)).add(np.repeat(item, 600, axis=0))
+    scores, indices = index.search(np.full((601, d), 0.3), 20)
+    assert (indices == np.arange(20)).all()
+    assert len(np.unique(scores)) == 1
+
+
+def test_adding_bit_by_bit_is_adding_at_once():
+    rng = np.random.default_rng(0)
+    items, queries = rng.normal(size=(50, 4)), rng.normal(size=(3, 4))
+    bit_by_bit = ExactIndex()
+    assert (len(bit_by_bit), bit_by_bit.n_components) == (0, None)
+    for part in np.split(items, [1, 20, 21]):
+        assert bit_by_bit.add(part) is bit_by_bit
+    assert (len(bit_by_bit), bit_by_bit.n_components) == (50, 4)
+    for found, truth in zip(bit_by_bit.search(queries, 50), ExactIndex().add(items).search(queries, 50), strict=True):
+        np.testing.assert_array_equal(found, truth)
+
+
+def test_answers_have_the_documented_types_and_shapes():
+    scores, indices = ExactIndex().add(np.eye(4, dtype=np.int8)).search([[1, 2, 3, 4]], 3)
+    assert (scores.dtype, indices.dtype) == (np.float32, np.int64)
+    assert scores.shape == indices.shape == (1, 3)
+    assert indices.tolist() == [[3, 2, 1]]
+
+
+def test_the_index_keeps_its_own_copy():
+    items = np.eye(3, dtype=np.float32)
+    index = ExactIndex().add(items)
+    items[:] = 0
+    assert index.search([[0, 0, 1]], 1)[1].tolist() == [[2]]
+
+
+def test_a_pickled_index_answers_alike():
+    rng = np.random.default_rng(0)
+    index = ExactIndex().add(rng.normal(size=(30, 5)))
+    queries = rng.normal(size=(4, 5))
+    copy = pickle.loads(pickle.dumps(index))
+    for found, truth in zip(copy.search(queries, 7), index.search(queries, 7), strict=True):
+        np.testing.assert_array_equal(found, truth)
+
+
+def test_search_does_not_need_the_matrix_of_all_scores():
+    rng = np.random.default_rng(0)
+    index = ExactIndex().add(rng.normal(size=(60_000, 4)))
+    queries = rng.normal(size=(1500, 4))
+    tracemalloc.start()
+    index.search(queries, 10)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1500 * 60_000 * 4 / 5
+
+
+@pytest.mark.parametrize("k", [0, 5, 1.0, True])
+def test_k_must_be_one_to_the_size_of_the_gallery(k):
+    with pytest.raises(ValueError, match="k=5 is larger than the gallery, which has 4|k must be a positive int"):
+        ExactIndex().add(np.eye(4)).search(np.eye(4), k)
+
+
+def test_an_empty_index_has_nothing_to_find():
+    with pytest.raises(ValueError, match="gallery, which has 0 items"):
+        ExactIndex().search([[1.0]], 1)
+
+
+@pytest.mark.parametrize(
+    ("vectors", "message"),
+    [
+        (np.eye(4)[:, :3], "has 3 components, but the index holds vectors of 4"),
+        (np.ones(4), r"shape \(n, n_components\), got shape \(4,\)"),
+        (np.empty((0, 4)), "non-empty"),
+        ([[0, 0, 0, 0], [0, np.nan, 0, 0], [0, 0, np.inf, 0]], "NaN, infinity .* row 1 and 1 other rows"),
+        ([[1e300, 0, 0, 0]], "beyond float32 in row 0"),
+    ],
+)
+def test_vectors_that_do_not_fit_are_named(vectors, message):
+    index = ExactIndex().add(np.eye(4))
+    with pytest.raises(ValueError, match=f"X .*{message}"):
+        index.add(vectors)
+    with pytest.raises(ValueError, match=f"Q .*{message}"):
+        index.search(vectors, 1)
+    assert len(index) == 4

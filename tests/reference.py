@@ -1,0 +1,97 @@
+"""Slow and obvious: what the fast code of the library is held to.
+
+Plain loops over Python numbers, no blocks, no tricks. Scores are computed in float64.
+"""
+
+import itertools
+import math
+from fractions import Fraction
+
+import numpy as np
+
+
+def cosine(image, text):
+    """The cosine of two vectors; 0 if one of them is zero."""
+    norms = math.sqrt(sum(x * x for x in image)) * math.sqrt(sum(x * x for x in text))
+    return sum(x * y for x, y in zip(image, text, strict=True)) / norms if norms else 0.0
+
+
+def order(image, text):
+    """Minus the squared violation of the order "text above image"."""
+    return -sum(max(0.0, y - x) ** 2 for x, y in zip(image, text, strict=True))
+
+
+def score_matrix(images, texts, similarity=cosine):
+    """Scores of every image with every text, nested lists."""
+    return [[similarity(map_float(image), map_float(text)) for text in texts] for image in images]
+
+
+def map_float(vector):
+    return [float(x) for x in vector]
+
+
+def split_gallery(scores, positives, ignored=()):
+    """Return the scores of one query's positives and of its negatives."""
+    return (
+        [scores[i] for i in positives],
+        [score for i, score in enumerate(scores) if i not in positives and i not in ignored],
+    )
+
+
+def tie_counts(scores, positives, tolerance, ignored=()):
+    """Return (negatives better, negatives tied, positives tied) of one query's best positive."""
+    right, wrong = split_gallery(scores, positives, ignored)
+    best = max(right)
+    return (
+        sum(score > best + tolerance for score in wrong),
+        sum(abs(score - best) <= tolerance for score in wrong),
+        sum(score >= best - tolerance for score in right),
+    )
+
+
+def hit_by_all_orders(n_better, n_tied, n_tied_positives, k):
+    """Return (probability of a hit among the first k, mean 0-based rank of the first positive).
+
+    Every order of the tied items is written down; they are equally likely.
+    """
+    hits = ranks = total = 0
+    for places in itertools.combinations(range(n_tied + n_tied_positives), n_tied_positives):
+        rank = n_better + min(places)
+        hits += rank < k
+        ranks += rank
+        total += 1
+    return Fraction(hits, total), Fraction(ranks, total)
+
+
+def recall_by_all_orders(scores, positives, k, tolerance):
+    """Return the expected share of the positives among the first k, each tied class in random order."""
+    found = 0.0
+    for positive in positives:
+        better = sum(score > scores[positive] + tolerance for score in scores)
+        tied = sum(abs(score - scores[positive]) <= tolerance for score in scores)
+        orders = [better + place < k for place in range(tied)]  # the positive's place among its equals
+        found += sum(orders) / len(orders)
+    return found / len(positives)
+
+
+def chance_of_hit(n_gallery, n_positives, k):
+    """Probability that k items drawn from the gallery hold a positive."""
+    return 1 - Fraction(math.comb(n_gallery - n_positives, k), math.comb(n_gallery, k))
+
+
+def published_numbers(i2t_ranks, t2i_ranks, k=(1, 5, 10)):
+    """The dict of a report from 0-based ranks, by the formulas of the published evaluation code."""
+    report, rsum = {}, 0.0
+    for name, ranks in (("i2t", i2t_ranks), ("t2i", t2i_ranks)):
+        for cutoff in k:
+            share = 100.0 * len([rank for rank in ranks if rank < cutoff]) / len(ranks)
+            report[f"{name}_hit@{cutoff}"] = share / 100
+            rsum += share
+        report[f"{name}_median_rank"] = math.floor(np.median(ranks)) + 1
+        report[f"{name}_mean_rank"] = sum(ranks) / len(ranks) + 1
+    return report | {"rsum": rsum}
+
+
+def top_k(scores, k):
+    """Indices of the k largest scores, best first, the lower index first among equals."""
+    return sorted(range(len(scores)), key=lambda index: (-scores[index], index))[:k]
