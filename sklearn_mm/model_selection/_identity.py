@@ -1,0 +1,53 @@
+"""What makes two rows of images the same row: a key that can be compared and hashed."""
+
+import hashlib
+import os
+from collections.abc import Hashable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+__all__ = ["image_keys"]
+
+
+def image_keys(X: Any, *, read_files: bool) -> list[Hashable]:
+    """Return one key per row; rows are the same image if and only if their keys are equal.
+
+    Arrays and PIL images are known by their pixels, bytes by their content, anything else that can be hashed
+    (ids) by its value, a row of a table by all its cells. A path is known by its name or, with `read_files`,
+    by the content of the file, where there is one.
+    """
+    return [_key(row, read_files) for row in _rows(X)]
+
+
+def _rows(X: Any) -> Iterator[Any]:
+    if hasattr(X, "itertuples"):  # iterating a DataFrame gives its columns
+        return X.itertuples(index=False, name=None)
+    if hasattr(X, "tocsr"):
+        return (row.toarray() for row in X.tocsr())
+    return iter(X)
+
+
+def _key(row: Any, read_files: bool) -> Hashable:
+    if isinstance(row, str | os.PathLike):
+        name = os.fspath(row)
+        path = Path(os.fsdecode(name))
+        return _digest("file", path.read_bytes()) if read_files and path.is_file() else ("name", name)
+    if isinstance(row, bytes):
+        return _digest("file", row)
+    if isinstance(row, tuple):
+        return tuple(_key(cell, read_files) for cell in row)
+    if isinstance(row, Image.Image):
+        row = row.convert("RGBA") if row.mode == "P" else row  # pixels of mode P mean nothing without the palette
+    elif not hasattr(row, "__array__") and not isinstance(row, list):
+        return ("id", row)
+    array = np.asarray(row)
+    if array.ndim == 0:
+        return ("id", array.item())
+    return _digest(f"pixels {array.shape} {array.dtype.str}", np.ascontiguousarray(array).tobytes())
+
+
+def _digest(kind: str, content: bytes) -> tuple[str, bytes]:
+    return kind, hashlib.blake2b(content, digest_size=16).digest()
