@@ -1,43 +1,202 @@
-"""The full-network embedding: every layer of a network, standardised and discretised."""
+"""The full-network embedding: all layers of a network, standardised and discretised."""
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
-from tqdm import tqdm
+from joblib import effective_n_jobs
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from torch import Tensor, nn
 
-from sklearn_mm._device import autocast, resolve_device, resolve_dtype
-from sklearn_mm.images._reading import cut_crops, read_rgb
-from sklearn_mm.nn.backbones import build_backbone
-from sklearn_mm.nn.taps import TapReader, find_taps, select_taps
+from sklearn_mm._device import resolve_device, resolve_dtype
+from sklearn_mm._params import (
+    DEVICE_CONSTRAINTS,
+    Integral,
+    InvalidParameterError,
+    Real,
+    StrOptions,
+    positive_int,
+    validate_params,
+)
+from sklearn_mm.exceptions import ImageReadWarning
+from sklearn_mm.features._activations import ActivationPass, RowWriter, TappedNetwork, summarise
+from sklearn_mm.features._moments import RunningMoments, discretise, standardise, ternary_limits
+from sklearn_mm.images import PictureReader, Pictures, ReadFailure, RowCache, is_table
+from sklearn_mm.nn.backbones import build_backbone, pixel_convention, read_state, weights_identity
+
+__all__ = ["FullNetworkEmbedding"]
 
 
 class FullNetworkEmbedding(TransformerMixin, BaseEstimator):
-    """Embed pictures by the activations of all layers of a network, standardised and discretised."""
+    """Embed pictures by the activations of all layers of a network, standardised and discretised.
+
+    Every convolution of a pretrained network is averaged over space, the hidden fully connected layers are
+    taken as they are, and all are put side by side. Each activation is then standardised by its mean and
+    standard deviation over the pictures of `fit`, and set to -1, 0 or 1: clearly below its mean, unremarkable,
+    clearly above.
+
+    Parameters
+    ----------
+    backbone : str or nn.Module, default="resnet50"
+        A torchvision classification model by name, "efficientnet_lite0", "efficientnet_lite1" or
+        "efficientnet_lite2", "timm:" and the name of a timm model, or a module that takes float pixels
+        (n, 3, h, w), normalised by ImageNet's mean and standard deviation as torchvision's models want them.
+    weights : "default", path or None, default="default"
+        "default": the pretrained weights of the library the network comes from (Lite: of the packages of
+        ``sklearn-mm[weights]``; torchvision and timm: downloaded on first use). A path: a state dict written by
+        ``torch.save`` or as safetensors. None: random weights, the same ones every time. A module keeps its
+        own weights for "default" and None.
+    layers : "auto", "last", str, int or list of str, default="auto"
+        "auto": every convolution and every hidden fully connected layer, without the class layer. "last": what
+        the class layer is given, the one-layer baseline (the pooled maps of most networks, fc7 behind its
+        activation for VGG). An int n: the last n of the "auto" ones. Another str: a regular expression that
+        must match names of convolutions and fully connected layers in full. A list: names of any modules.
+    activation : {"pre", "post"}, default="pre"
+        Whether layers are read before or after the activation function directly behind them or behind their
+        batch norm. A layer without one, such as the last of a residual branch, is read before it either way.
+    discretize : bool, default=True
+        Whether to set each standardised activation to -1, 0 or 1.
+    thresholds : tuple of (float, float), default=(-0.25, 0.15)
+        Below the first, in standard deviations from the mean, is -1, above the second 1; equal to one is 0.
+    crops : {"center", "ten"}, default="center"
+        The centre of the picture; or the mean activations of ten squares: corners and centre, and mirrored.
+        With "center", a picture that has exactly the network's size is taken as it is.
+    image_size : int, default=None
+        Side of the square that the network sees, in pixels; by default the one it was trained on.
+    batch_size : int, default=32
+        Pictures the network sees at once.
+    device : str or torch.device, default="auto"
+        Where the network runs; "auto" takes a GPU if there is one.
+    precision : {"auto", "float32", "bfloat16", "float16"}, default="auto"
+        In which the network computes; "auto" is bfloat16 where the hardware has it. Averages and statistics
+        are float32 and float64 in any case.
+    n_jobs : int, default=None
+        Threads that read pictures while the network computes; None is 1, -1 one for each core.
+    cache : path, default=None
+        A folder that remembers the activations of each picture, by its content and by all that decides on
+        them. It is shared by folds, candidates and processes: in a grid search the network sees each picture
+        once. It may be deleted at any time between calls.
+    on_error : {"raise", "nan", "skip"}, default="raise"
+        What becomes of a picture that cannot be read. "raise": an error that names the row, for what the
+        headers of the files tell before the network starts. "nan": its row is NaN, or 0 throughout when
+        discretised. "skip": its row is left out, so that y needs the same rows left out: see `errors_`. The
+        last two warn, and such pictures do not count in the statistics.
+    verbose : int, default=0
+        Whether to show a progress bar.
+
+    Attributes
+    ----------
+    mean_ : ndarray of shape (n_features_out_,), float64
+        Mean of each activation.
+    scale_ : ndarray of shape (n_features_out_,), float64
+        Standard deviation of each activation, of the population (divided by n); 0 for one that does not vary.
+    layers_ : list of (str, int)
+        Name and width of the layers read, in the order of the columns; empty when fitted on activations.
+    n_features_out_ : int
+        Number of activations.
+    n_samples_seen_ : int
+        Number of pictures in the statistics.
+    errors_ : list of ReadFailure
+        ``(row, source, reason)`` for each picture of the last call that could not be read.
+    n_features_in_ : int
+        Number of columns of X; only when fitted on activations.
+
+    Raises
+    ------
+    ImageReadError
+        A picture does not exist, is none, is broken or too large, or has pixels out of range.
+    WeightsError
+        Pretrained weights are not to be had.
+    ValueError
+        A backbone, a layer or a parameter is unknown; the network's activations are not finite.
+
+    See Also
+    --------
+    JointEmbeddingRanker : Ranks sentences by pictures embedded like this, and pictures by sentences.
+
+    Notes
+    -----
+    X is a sequence of pictures (list, tuple, object array, Series, DataFrame of one column, or anything with a
+    length that gives a picture for ``X[row]``), or a uint8 or float array or tensor of shape (n, h, w),
+    (n, h, w, c) or (n, c, h, w). A picture is a path, the bytes of a file, a PIL image of any mode, or an array
+    or tensor; floats are in [0, 1]. A two-dimensional numeric X holds activations computed before: it is only
+    standardised and discretised, and no network is built.
+
+    A hook on each layer averages its map as it appears and lets it go. `fit_transform` keeps the activations
+    of all pictures as float32 until the statistics are known: up to 256 MB in memory, more in a temporary file
+    or in the cache. The output takes a byte for each activation when discretised.
+
+    An activation whose standard deviation is below what its floats resolve counts as constant and becomes 0.
+
+    The authors of the embedding published neither whether they read layers before or after the activation, nor
+    how crops are treated: `activation` and `crops` leave both open. The default is what their own package does,
+    and thresholds are compared strictly as in their first scripts. Batch norm, which VGG lacks, changes nothing
+    before the activation but the sign of filters with a negative weight, as features are standardised.
+
+    References
+    ----------
+    D. Garcia-Gasulla, A. Vilalta, F. Pares, J. Moreno, E. Ayguade, J. Labarta, U. Cortes and T. Suzumura, "An
+    Out-of-the-box Full-network Embedding for Convolutional Neural Networks", arXiv 1705.07706, ICBK 2018.
+    A. Vilalta, D. Garcia-Gasulla, F. Pares, J. Moreno, E. Ayguade, J. Labarta, U. Cortes and T. Suzumura,
+    "Full-Network Embedding in a Multimodal Embedding Pipeline", 2017.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_mm.features import FullNetworkEmbedding
+    >>> images = np.random.default_rng(0).integers(256, size=(6, 40, 50, 3), dtype=np.uint8)
+    >>> embedding = FullNetworkEmbedding("resnet18", weights=None, image_size=32, layers=4)
+    >>> embedding.fit_transform(images).shape
+    (6, 2048)
+    >>> embedding.layers_[-1]
+    ('layer4.1.conv2', 512)
+    >>> embedding.get_feature_names_out()[-1]
+    'layer4.1.conv2_511'
+    """
+
+    _parameter_constraints = {
+        "backbone": [str, nn.Module],
+        "weights": [str, os.PathLike, None],
+        "layers": [str, positive_int, list, tuple],
+        "activation": [StrOptions({"pre", "post"})],
+        "discretize": ["boolean"],
+        "thresholds": [tuple, list],
+        "crops": [StrOptions({"center", "ten"})],
+        "image_size": [positive_int, None],
+        "batch_size": [positive_int],
+        **DEVICE_CONSTRAINTS,
+        "n_jobs": [Integral, None],
+        "cache": [str, os.PathLike, None],
+        "on_error": [StrOptions({"raise", "nan", "skip"})],
+        "verbose": ["verbose"],
+    }
 
     def __init__(
         self,
-        backbone="resnet50",
+        backbone: str | nn.Module = "resnet50",
         *,
-        weights="default",
-        layers="auto",
-        activation="pre",
-        discretize=True,
-        thresholds=(-0.25, 0.15),
-        crops="center",
-        image_size=None,
-        batch_size=32,
-        device="auto",
-        precision="auto",
-        n_jobs=None,
-        cache=None,
-        on_error="raise",
-        verbose=0,
-    ):
+        weights: str | os.PathLike[str] | None = "default",
+        layers: str | int | Sequence[str] = "auto",
+        activation: str = "pre",
+        discretize: bool = True,
+        thresholds: tuple[float, float] = (-0.25, 0.15),
+        crops: str = "center",
+        image_size: int | None = None,
+        batch_size: int = 32,
+        device: str = "auto",
+        precision: str = "auto",
+        n_jobs: int | None = None,
+        cache: str | os.PathLike[str] | None = None,
+        on_error: str = "raise",
+        verbose: int = 0,
+    ) -> None:
         self.backbone = backbone
         self.weights = weights
         self.layers = layers
@@ -54,70 +213,264 @@ class FullNetworkEmbedding(TransformerMixin, BaseEstimator):
         self.on_error = on_error
         self.verbose = verbose
 
-    def fit(self, X, y=None):
-        """Learn the mean and the standard deviation of each activation."""
-        self._fit(self._activations(X, reset=True))
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Learn the mean and the standard deviation of each activation.
+
+        Parameters
+        ----------
+        X : pictures, or array-like of shape (n_samples, n_features)
+            Pictures in rows, or activations computed before.
+        y : ignored
+
+        Returns
+        -------
+        self
+        """
+        self._restart()
+        if is_table(X):
+            return self._learn(self._check_table(X, reset=True))
+        with self._open_pass(X) as activations:
+            activations.each_block(lambda rows, block: self._moments.update(block))
+            self.layers_: list[tuple[str, int]] = activations.layers()
+            self._report(activations)
+        return self._finish_learning()
+
+    def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
+        """Fit, and return the embedding of X; the network sees each picture once.
+
+        Parameters
+        ----------
+        X : pictures, or array-like of shape (n_samples, n_features)
+            Pictures in rows, or activations computed before.
+        y : ignored
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features_out_), int8 or float32
+            As `transform` returns it.
+        """
+        self._restart()
+        if is_table(X):
+            table = self._check_table(X, reset=True)
+            return self._learn(table)._embedder(table.dtype)(table)
+        with self._open_pass(X) as activations:
+            activations.each_block(lambda rows, block: self._moments.update(block), keep=True)
+            self.layers_ = activations.layers()
+            self._finish_learning()
+            writer = self._writer(activations)
+            activations.each_block_again(writer.take)
+            self._report(activations)
+            return writer.close(activations.failures)
+
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
+        """Take more rows into the statistics; the result is that of one `fit` on all rows seen.
+
+        Parameters
+        ----------
+        X : pictures, or array-like of shape (n_samples, n_features)
+            Pictures in rows, or activations computed before.
+        y : ignored
+
+        Returns
+        -------
+        self
+        """
+        if not hasattr(self, "mean_"):
+            return self.fit(X)
+        self._check_parameters()
+        if is_table(X):
+            return self._learn(self._check_table(X, reset=False))
+        with self._open_pass(X) as activations:
+            activations.each_block(lambda rows, block: self._moments.update(self._of_known_width(block)))
+            self._report(activations)
+        return self._finish_learning()
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Embed pictures.
+
+        Parameters
+        ----------
+        X : pictures, or array-like of shape (n_samples, n_features)
+            Pictures in rows, or activations computed before.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features_out_), int8 or float32
+            -1, 0 and 1 as int8 when discretised, standardised activations as float32 otherwise. Under
+            ``on_error="skip"`` without the rows that `errors_` lists.
+        """
+        check_is_fitted(self, "mean_")
+        self._check_parameters()
+        if is_table(X):
+            table = self._check_table(X, reset=False)
+            return self._embedder(table.dtype)(table)
+        with self._open_pass(X) as activations:
+            writer = self._writer(activations)
+            activations.each_block(writer.take)
+            self._report(activations)
+            return writer.close(activations.failures)
+
+    def get_feature_names_out(self, input_features: ArrayLike | None = None) -> np.ndarray:
+        """Name the columns of the output: ``layer4.2.conv3_17`` is filter 17 of that layer.
+
+        Parameters
+        ----------
+        input_features : array-like of str, optional
+            Names of the columns of a numeric X; not used for pictures.
+
+        Returns
+        -------
+        ndarray of shape (n_features_out_,), str objects
+        """
+        check_is_fitted(self, "mean_")
+        if not self.layers_:
+            return OneToOneFeatureMixin.get_feature_names_out(self, input_features)
+        names = [f"{name}_{unit}" for name, width in self.layers_ for unit in range(width)]
+        return np.asarray(names, dtype=object)
+
+    def _restart(self) -> None:
+        self._check_parameters()
+        self._moments = RunningMoments()
+        # each with the parameters it belongs to, which may be set anew between fit and transform
+        self._network: tuple[Any, TappedNetwork] | None = None
+        self._identity: tuple[Any, str] | None = None
+        self._state: tuple[str, dict[str, Tensor]] | None = None  # weights from a file, as a pickle carries them
+        self.layers_ = []
+        self.errors_: list[ReadFailure] = []
+
+    def _check_parameters(self) -> None:
+        validate_params(self)
+        thresholds = self.thresholds
+        if len(thresholds) != 2 or not all(isinstance(value, Real) for value in thresholds):
+            raise InvalidParameterError(f"thresholds must be two numbers, got {thresholds!r}")
+        if not thresholds[0] < thresholds[1]:
+            raise InvalidParameterError(f"thresholds must be (lower, upper), lower first, got {thresholds!r}")
+        if isinstance(self.layers, list | tuple) and not (
+            self.layers and all(isinstance(name, str) for name in self.layers)
+        ):
+            raise InvalidParameterError(f"layers must name at least one module, each by a str, got {self.layers!r}")
+
+    def _check_table(self, X: Any, reset: bool) -> np.ndarray:
+        """Validate activations computed before: float32 or float64."""
+        if reset or hasattr(self, "n_features_in_"):
+            return validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)
+        return self._of_known_width(check_array(X, dtype=[np.float64, np.float32], estimator=self))
+
+    def _of_known_width(self, block: np.ndarray) -> np.ndarray:
+        if block.shape[1] != self.n_features_out_:
+            raise ValueError(
+                f"X has {block.shape[1]} features, but {type(self).__name__} is expecting "
+                f"{self.n_features_out_} features as input: one for each activation it was fitted on"
+            )
+        return block
+
+    def _learn(self, table: np.ndarray) -> Self:
+        self._moments.update(table)
+        return self._finish_learning()
+
+    def _finish_learning(self) -> Self:
+        self.mean_ = self._moments.mean
+        self.scale_ = self._moments.scale
+        self.n_samples_seen_ = self._moments.n_rows
+        self.n_features_out_ = len(self.mean_)
         return self
 
-    def fit_transform(self, X, y=None):
-        """Fit, and return the embedding of X."""
-        activations = self._activations(X, reset=True)
-        self._fit(activations)
-        return self._finish(activations)
-
-    def transform(self, X):
-        """Embed X: (n, d) int8 when discretised, float32 otherwise."""
-        check_is_fitted(self, "mean_")
-        return self._finish(self._activations(X, reset=False))
-
-    def _fit(self, activations):
-        self.mean_ = activations.mean(0, dtype=np.float64)
-        self.scale_ = activations.std(0, dtype=np.float64)
-        self.n_features_out_ = activations.shape[1]
-        self.n_samples_seen_ = len(activations)
-
-    def _finish(self, activations):
-        scale = np.where(self.scale_ > 0, self.scale_, np.inf)
-        z = (activations - self.mean_) / scale
+    def _embedder(self, dtype: np.dtype) -> Callable[[np.ndarray], np.ndarray]:
+        """Return the function from activations of this dtype to the embedding."""
         if not self.discretize:
-            return z.astype(np.float32)
-        low, high = self.thresholds
-        return (z > high).astype(np.int8) - (z < low).astype(np.int8)
+            return lambda rows: standardise(rows, self.mean_, self.scale_)
+        low, high = ternary_limits(self.mean_, self.scale_, self.thresholds, dtype)
+        return lambda rows: discretise(rows, low, high)
 
-    def _activations(self, X, reset):
-        if getattr(X, "ndim", 1) == 2 and getattr(X, "dtype", None) != object:
-            return validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)
-        return np.concatenate(list(self._run(list(X))))
+    def _writer(self, activations: ActivationPass) -> RowWriter:
+        embed = self._embedder(np.dtype(np.float32))
+        dtype = np.dtype(np.int8 if self.discretize else np.float32)
+        out = np.empty((activations.n_rows, self.n_features_out_), dtype=dtype)
+        return RowWriter(out, lambda block: embed(self._of_known_width(block)), self.on_error == "skip")
 
-    def _run(self, rows: list[Any]) -> Iterator[np.ndarray]:
+    def _open_pass(self, X: Any) -> ActivationPass:
+        pictures = Pictures(X)
+        pixels = pixel_convention(self.backbone)
+        if self.image_size is not None:
+            pixels = pixels.resized(self.image_size)
+        reader = PictureReader(pixels.image_size, pixels.resize_size, pixels.interpolation, self.crops)
         device = resolve_device(self.device)
         dtype = resolve_dtype(self.precision, device)
-        if not hasattr(self, "_reader"):
-            built = build_backbone(self.backbone, self.weights)
-            pixels = built.pixels if self.image_size is None else built.pixels.resized(self.image_size)
-            taps = find_taps(built.module, torch.zeros(1, 3, pixels.image_size, pixels.image_size))
-            chosen = None if self.layers == "last" else select_taps(taps, self.layers)
-            network = built.module.to(device, memory_format=torch.channels_last)
-            self._reader = TapReader(network, chosen, taps[-1].name)
-            self._pixels = pixels
-            self.layers_ = None if chosen is None else [(tap.name, tap.width) for tap in chosen]
-        pixels = self._pixels
-        mean, std = (
-            torch.tensor(value, device=device).view(1, 3, 1, 1) for value in (pixels.mean, pixels.std)
+        cache = None if self.cache is None else RowCache(self.cache, self._configuration(reader, dtype))
+
+        def open_network() -> TappedNetwork:
+            key = self._network_key()
+            if self._network is None or self._network[0] != key:
+                weights: str | os.PathLike[str] | dict[str, Tensor] | None = self.weights
+                if self._state is not None and self._state[0] == str(weights):
+                    weights = self._state[1]
+                network = TappedNetwork(
+                    build_backbone(self.backbone, weights),
+                    pixels,
+                    layers=self.layers,
+                    activation=self.activation,
+                    device=device,
+                    dtype=dtype,
+                )
+                self._network = (key, network)
+            return self._network[1]
+
+        return ActivationPass(
+            pictures,
+            reader,
+            open_network,
+            batch_size=self.batch_size,
+            n_threads=effective_n_jobs(self.n_jobs),
+            on_error=self.on_error,
+            cache=cache,
+            verbose=bool(self.verbose),
         )
 
-        def read(source: Any) -> np.ndarray:
-            return cut_crops(read_rgb(source), pixels.image_size, pixels.resize_size, pixels.interpolation)
+    def _network_key(self) -> tuple[Any, ...]:
+        backbone = self.backbone if isinstance(self.backbone, str) else id(self.backbone)
+        read = (repr(self.layers), self.activation, self.image_size)
+        return (backbone, str(self.weights), *read, str(self.device), self.precision)
 
-        with ThreadPoolExecutor(2) as pool, torch.inference_mode(), autocast(device, dtype):
-            starts = range(0, len(rows), self.batch_size)
-            batches = [rows[start : start + self.batch_size] for start in starts]
-            ahead = pool.map(read, batches[0]) if batches else None
-            for number in tqdm(range(len(batches)), disable=not self.verbose):
-                now, ahead = ahead, pool.map(read, batches[number + 1]) if number + 1 < len(batches) else None
-                batch = torch.from_numpy(np.concatenate(list(now))).to(device).permute(0, 3, 1, 2)
-                yield self._reader((batch.float() / 255 - mean) / std).float().cpu().numpy()
+    def _configuration(self, reader: PictureReader, dtype: torch.dtype) -> str:
+        """Return all that decides on an activation besides the picture."""
+        key = self._network_key()
+        if self._identity is None or self._identity[0] != key:
+            self._identity = (key, weights_identity(self.backbone, self.weights))
+        return f"{self._identity[1]}\n{self.layers!r} {self.activation} {reader!r} {dtype}"
 
-    def __getstate__(self):
-        state = super().__getstate__()
-        return {key: value for key, value in state.items() if key not in ("_reader", "_pixels")}
+    def _report(self, activations: ActivationPass) -> None:
+        failures = [failure for _, failure in sorted(activations.failures.items())]
+        self.errors_ = failures
+        if failures:
+            what = {"skip": "left out", "nan": "marked"}[self.on_error]
+            warnings.warn(
+                f"{len(failures)} of {activations.n_rows} pictures could not be read and were {what}: "
+                f"{summarise(failures)}",
+                ImageReadWarning,
+                stacklevel=3,
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the network out; it is built again when it is needed. Weights from a file travel along."""
+        state = super().__getstate__().copy()
+        network = state.pop("_network", None)
+        from_file = self.weights is not None and str(self.weights) != "default"
+        if from_file and getattr(self, "layers_", []) and self._state is None:
+            if network is None:  # everything came from the cache
+                weights = read_state(Path(str(self.weights)))
+            else:
+                weights = {key: value.cpu() for key, value in network[1].module.state_dict().items()}
+            state["_state"] = (str(self.weights), weights)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what `__getstate__` left."""
+        super().__setstate__(state)
+        self._network = None
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.input_tags.string = True
+        tags.transformer_tags.preserves_dtype = [] if self.discretize else ["float32"]
+        return tags

@@ -1,1 +1,7 @@
-"""images."""
+"""Pictures of every kind, read as a network is to see them; a cache of what it made of them."""
+
+from sklearn_mm.images._cache import RowCache
+from sklearn_mm.images._reading import PictureReader, describe
+from sklearn_mm.images._rows import Pictures, ReadFailure, is_table, read_ahead
+
+__all__ = ["PictureReader", "Pictures", "ReadFailure", "RowCache", "describe", "is_table", "read_ahead"]

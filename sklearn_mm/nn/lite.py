@@ -35,9 +35,7 @@ class SameConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Map (n, c, h, w) to (n, out_channels, ceil(h / stride), ceil(w / stride))."""
         kernel, stride = self.kernel_size[0], self.stride[0]
-        tall, wide = (
-            max((math.ceil(side / stride) - 1) * stride + kernel - side, 0) for side in input.shape[-2:]
-        )
+        tall, wide = (max((math.ceil(side / stride) - 1) * stride + kernel - side, 0) for side in input.shape[-2:])
         if tall % 2 == 0 and wide % 2 == 0:
             padding = (tall // 2, wide // 2)
             return F.conv2d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
@@ -122,9 +120,7 @@ class EfficientNetLite(nn.Module):
             if stage not in (0, len(_STAGES) - 1):
                 n_blocks = math.ceil(n_blocks * depth)
             for block in range(n_blocks):
-                self.blocks.append(
-                    InvertedBottleneck(n_in, n_out, kernel, stride if block == 0 else 1, expansion)
-                )
+                self.blocks.append(InvertedBottleneck(n_in, n_out, kernel, stride if block == 0 else 1, expansion))
                 n_in = n_out
         self.head = nn.Sequential()
         self.head.conv = _conv(n_in, _HEAD)

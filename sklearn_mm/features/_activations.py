@@ -1,0 +1,350 @@
+"""One pass of pictures through a network: blocks of activations in the order of the rows."""
+
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import islice
+from tempfile import SpooledTemporaryFile
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from sklearn_mm._device import autocast
+from sklearn_mm.exceptions import ImageReadError
+from sklearn_mm.images import PictureReader, Pictures, ReadFailure, RowCache, read_ahead
+from sklearn_mm.nn.backbones import Backbone, PixelConvention
+from sklearn_mm.nn.taps import TapReader, find_taps
+
+__all__ = ["ActivationPass", "RowWriter", "TappedNetwork", "summarise"]
+
+_POLL_S = 0.2  # between looks at whether another process has computed what we wait for
+_SPOOL_BYTES = 2**28  # of activations kept in memory; more go to a temporary file
+_AHEAD, _DIGESTS_AHEAD = 256, 256  # headers, digests
+_SHOWN_FAILURES = 5
+_CHANNELS = 3
+
+TakeBlock: TypeAlias = Callable[[list[int], np.ndarray], None]
+
+
+class TappedNetwork:
+    """A network on its device with taps, from 8-bit squares to activations.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        Moved to the device, for good.
+    pixels : PixelConvention
+        What it wants to see.
+    layers, activation : see FullNetworkEmbedding
+    device : torch.device
+        Where it runs.
+    dtype : torch.dtype
+        In which precision.
+
+    Attributes
+    ----------
+    layers : list of (str, int)
+        Name and width of the layers read.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        pixels: PixelConvention,
+        *,
+        layers: str | int | Sequence[str],
+        activation: str,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.module: nn.Module = backbone.module.to(device).to(memory_format=torch.channels_last)
+        self._device, self._dtype = device, dtype
+        side = pixels.image_size
+        # (x / 255 - mean) / std as one product and one sum, for a row of pixels: side x (red, green, blue)
+        mean, std = (torch.tensor(value, dtype=torch.float64) for value in (pixels.mean, pixels.std))
+        self._scale = (1 / (255 * std)).float().repeat(side).to(device)
+        self._shift = (-mean / std).float().repeat(side).to(device)
+        with self._computing():
+            probe = self._normalised(torch.zeros(1, side, side, _CHANNELS, dtype=torch.uint8))
+            try:
+                self._taps = find_taps(self.module, probe, layers, activation, backbone.class_layers)
+            except (RuntimeError, AssertionError, TypeError) as error:
+                raise ValueError(f"the network cannot look at pictures of {side}x{side} pixels: {error}") from error
+        self.layers = [(tap.name, tap.width) for tap in self._taps]
+
+    @contextmanager
+    def running(self) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
+        """Yield the function from squares (n, n_crops, s, s, 3), uint8, to activations (n, d), float32."""
+        with self._computing(), TapReader(self.module, self._taps) as read:
+
+            def activations(squares: np.ndarray) -> np.ndarray:
+                total: Tensor | None = None
+                for crop in range(squares.shape[1]):
+                    values = read(self._normalised(torch.from_numpy(squares[:, crop])))
+                    total = values if total is None else total + values
+                return (total / squares.shape[1]).cpu().numpy()
+
+            yield activations
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        with torch.inference_mode(), autocast(self._device, self._dtype):
+            yield
+
+    def _normalised(self, squares: Tensor) -> Tensor:
+        """Return pixels (n, 3, s, s), float32, channels last, of squares (n, s, s, 3), uint8."""
+        n, height, width, channels = squares.shape
+        rows = squares.to(self._device).reshape(n, height, width * channels).float()
+        return torch.addcmul(self._shift, rows, self._scale).view(n, height, width, channels).permute(0, 3, 1, 2)
+
+
+class ActivationPass:
+    """Activations of pictures, block by block in the order of the rows; a context manager.
+
+    Parameters
+    ----------
+    pictures : Pictures
+        What to read.
+    reader : PictureReader
+        How to read it.
+    open_network : callable
+        Builds the TappedNetwork, or returns the one that is there; called when a picture needs it.
+    batch_size : int
+        Squares the network sees at once, and rows of a block.
+    n_threads : int
+        That read pictures.
+    on_error : {"raise", "nan", "skip"}
+        Whether a picture that cannot be read ends the pass.
+    cache : RowCache or None
+        What remembers activations; opened and closed by this context manager.
+    verbose : bool
+        Whether to show progress.
+
+    Attributes
+    ----------
+    n_rows : int
+        How many pictures there are.
+    failures : dict of int to ReadFailure
+        By row, what could not be read; complete after `each_block`.
+
+    Notes
+    -----
+    Blocks are those of the rows 0 to batch_size - 1, and so on, whatever comes from the cache: statistics over
+    them do not depend on it. Rows that could not be read are left out of their block.
+    """
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        reader: PictureReader,
+        open_network: Callable[[], TappedNetwork],
+        *,
+        batch_size: int,
+        n_threads: int,
+        on_error: str,
+        cache: RowCache | None,
+        verbose: bool,
+    ) -> None:
+        self.failures: dict[int, ReadFailure] = {}
+        self.n_rows = len(pictures)
+        self._pictures, self._reader, self._open_network = pictures, reader, open_network
+        self._batch_size, self._n_threads = batch_size, n_threads
+        self._on_error, self._cache, self._verbose = on_error, cache, verbose
+        self._keys: dict[int, bytes] = {}
+        self._spooled: list[tuple[list[int], tuple[int, int]]] = []  # rows and shape of the blocks in the spool
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._spool = self._stack.enter_context(SpooledTemporaryFile(max_size=_SPOOL_BYTES))
+        if self._cache is not None:
+            self._stack.enter_context(self._cache)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def each_block(self, take: TakeBlock, keep: bool = False) -> None:
+        """Call ``take(rows, block)`` for each block: a list of int and float32 (len(rows), d).
+
+        With `keep`, `each_block_again` can go through them a second time.
+        """
+
+        def take_and_keep(rows: list[int], block: np.ndarray) -> None:
+            self._spool.write(block.data)
+            self._spooled.append((rows, block.shape))
+            take(rows, block)
+
+        rows = range(self.n_rows)
+        with self._progress(len(rows)) as progress:
+            if self._cache is None:
+                self._check(rows)
+                self._compute(rows, take_and_keep if keep else take, progress)
+            else:
+                self._fill(self._cache, progress)
+                self._take_cached(self._cache, take)
+        if len(self.failures) == len(rows):
+            raise ImageReadError(f"not one picture could be read: {summarise(self.failures.values())}")
+
+    def layers(self) -> list[tuple[str, int]]:
+        """Return name and width of the layers read, from the cache if it knows them."""
+        noted = None if self._cache is None else self._cache.note()
+        if noted is not None:
+            return [(name, width) for name, width in noted]
+        layers = self._open_network().layers
+        if self._cache is not None:
+            self._cache.set_note(layers)
+        return layers
+
+    def each_block_again(self, take: TakeBlock) -> None:
+        """Call ``take(rows, block)`` for the blocks of `each_block` once more, without the network."""
+        if self._cache is not None:
+            self._take_cached(self._cache, take)
+            return
+        self._spool.seek(0)
+        for rows, shape in self._spooled:
+            content = self._spool.read(4 * shape[0] * shape[1])
+            take(rows, np.frombuffer(content, dtype=np.float32).reshape(shape))
+
+    def _compute(self, rows: Iterable[int], take: TakeBlock, progress: Any) -> None:
+        """Read the pictures of some rows and run the network on `batch_size` of them at a time."""
+        answers = read_ahead(self._reader.read, self._pictures, rows, self._n_threads, self._batch_size)
+        with ExitStack() as stack:
+            stack.callback(answers.close)
+            run: Callable[[np.ndarray], np.ndarray] | None = None
+            while batch := list(islice(answers, self._batch_size)):
+                self._fail([answer for _, answer in batch if isinstance(answer, ReadFailure)])
+                read = [(row, answer) for row, answer in batch if not isinstance(answer, ReadFailure)]
+                if read:
+                    if run is None:
+                        run = stack.enter_context(self._open_network().running())
+                    read_rows = [row for row, _ in read]
+                    take(read_rows, _finite(run(np.stack([squares for _, squares in read])), read_rows))
+                progress.update(len(batch))
+
+    def _fill(self, cache: RowCache, progress: Any) -> None:
+        """See to it that the cache has the activations of every picture that can be read."""
+        rows = range(self.n_rows)
+        digests = read_ahead(
+            lambda source: cache.digest(self._reader, source), self._pictures, rows, self._n_threads, _DIGESTS_AHEAD
+        )
+        for row, digest in digests:
+            if isinstance(digest, ReadFailure):
+                self._fail([digest])
+            else:
+                self._keys[row] = cache.key(digest)
+        cache.remember_files()
+        row_of = {key: row for row, key in self._keys.items()}
+        waiting = cache.missing(list(row_of))
+        progress.update(len(rows) - len(waiting))
+        self._check([row_of[key] for key in waiting])
+        while waiting:
+            claimed = self._fill_unclaimed(cache, waiting, row_of, progress)
+            waiting = cache.missing([key for key in waiting if row_of[key] not in self.failures])
+            if waiting and not claimed:
+                time.sleep(_POLL_S)
+        failed = {self._keys.pop(row): failure for row, failure in self.failures.items() if row in self._keys}
+        for row in [row for row, key in self._keys.items() if key in failed]:  # the same picture in other rows
+            self.failures[row] = failed[self._keys.pop(row)]._replace(row=row)
+
+    def _fill_unclaimed(self, cache: RowCache, waiting: list[bytes], row_of: dict[bytes, int], progress: Any) -> int:
+        """Compute what no other process is computing already; return how many rows that were."""
+        n_claimed = 0
+
+        def claimed_rows() -> Iterator[int]:
+            nonlocal n_claimed
+            for start in range(0, len(waiting), self._batch_size):
+                claimed = cache.claim(waiting[start : start + self._batch_size])
+                n_claimed += len(claimed)
+                yield from (row_of[key] for key in claimed)
+
+        def store(rows: list[int], block: np.ndarray) -> None:
+            cache.put({self._keys[row]: vector for row, vector in zip(rows, block, strict=True)})
+
+        self._compute(claimed_rows(), store, progress)
+        cache.release([key for key in waiting if row_of[key] in self.failures])
+        return n_claimed
+
+    def _take_cached(self, cache: RowCache, take: TakeBlock) -> None:
+        for start in range(0, self.n_rows, self._batch_size):
+            rows = [row for row in range(start, start + self._batch_size) if row in self._keys]
+            vectors = cache.get([self._keys[row] for row in rows])
+            lost = [row for row in rows if self._keys[row] not in vectors]
+            if lost:
+                raise OSError(f"the cache {str(cache.folder)!r} lost row {lost[0]}; was the folder deleted?")
+            if rows:
+                take(rows, np.stack([vectors[self._keys[row]] for row in rows]))
+
+    def _check(self, rows: Sequence[int]) -> None:
+        """Look at the headers of files before any long work, if a picture that cannot be read ends it."""
+        if self._on_error == "raise" and not self._pictures.is_lazy:
+            checked = read_ahead(self._reader.check, self._pictures, rows, self._n_threads, _AHEAD)
+            self._fail([answer for _, answer in checked if isinstance(answer, ReadFailure)])
+
+    def _fail(self, failures: Sequence[ReadFailure]) -> None:
+        if failures and self._on_error == "raise":
+            raise ImageReadError(
+                f"{summarise(failures)}; mend or drop these rows, or use on_error='skip' or on_error='nan'"
+            )
+        self.failures.update((failure.row, failure) for failure in failures)
+
+    def _progress(self, n_rows: int) -> Any:
+        return tqdm(total=n_rows, desc="pictures", unit="picture", disable=not self._verbose)
+
+
+class RowWriter:
+    """Embeds blocks of activations into one array.
+
+    Parameters
+    ----------
+    out : ndarray of shape (n_rows, d), int8 or float32
+        Where to.
+    embed : callable
+        From activations (n, d) to their embedding.
+    close_gaps : bool
+        Whether rows that are missing leave no gap.
+    """
+
+    def __init__(self, out: np.ndarray, embed: Callable[[np.ndarray], np.ndarray], close_gaps: bool) -> None:
+        self._out, self._embed, self._close_gaps = out, embed, close_gaps
+        self._n_written = 0
+
+    def take(self, rows: list[int], block: np.ndarray) -> None:
+        """Embed a block; blocks come in the order of their rows."""
+        start = self._n_written if self._close_gaps else rows[0]
+        if self._close_gaps or rows[-1] - rows[0] + 1 == len(rows):
+            self._out[start : start + len(rows)] = self._embed(block)
+        else:
+            self._out[rows] = self._embed(block)
+        self._n_written += len(rows)
+
+    def close(self, failures: Collection[int]) -> np.ndarray:
+        """Return the embedding, with the rows that failed marked: NaN, or 0 where there is no NaN."""
+        if self._close_gaps:
+            return self._out[: self._n_written]
+        if failures:
+            self._out[list(failures)] = 0 if self._out.dtype == np.int8 else np.nan
+        return self._out
+
+
+def summarise(failures: Collection[ReadFailure]) -> str:
+    """Return a list of the first failures for a message."""
+    shown = "; ".join(
+        f"row {failure.row} ({failure.source}): {failure.reason}" for failure in islice(failures, _SHOWN_FAILURES)
+    )
+    n_more = len(failures) - _SHOWN_FAILURES
+    return f"{shown}; and {n_more} more rows" if n_more > 0 else shown
+
+
+def _finite(block: np.ndarray, rows: Sequence[int]) -> np.ndarray:
+    if not np.isfinite(block.sum()):
+        row = rows[int(np.argmin(np.isfinite(block).all(axis=1)))]
+        raise ValueError(
+            f"the network's activations for row {row} are not finite; try precision='float32', or other weights"
+        )
+    return block

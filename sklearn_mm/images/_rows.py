@@ -1,0 +1,155 @@
+"""Containers of pictures: which are tables of numbers after all, and how to get at a row."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from PIL import Image
+from scipy import sparse
+
+from sklearn_mm.exceptions import ImageReadError
+from sklearn_mm.images._reading import describe
+
+__all__ = ["Pictures", "ReadFailure", "is_table", "read_ahead"]
+
+Answer = TypeVar("Answer")
+_ONE_PICTURE = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
+
+
+class ReadFailure(NamedTuple):
+    """A row whose picture could not be read.
+
+    Attributes
+    ----------
+    row : int
+        Its position in what was passed.
+    source : str
+        The path, or a description of what stood there.
+    reason : str
+        Why it could not be read.
+    """
+
+    row: int
+    source: str
+    reason: str
+
+
+class Pictures(Sequence[Any]):
+    """Rows of pictures, whatever holds them.
+
+    Parameters
+    ----------
+    X : sequence, array, tensor, Series, DataFrame of one column, or anything with a length and ``X[row]``
+        See `PictureReader` for what a picture may be.
+
+    Raises
+    ------
+    TypeError
+        X is one picture, or has no length.
+    ValueError
+        X is empty.
+    """
+
+    is_lazy: bool  # whether getting at a row may cost as much as reading a picture
+
+    def __init__(self, X: Any) -> None:
+        self.is_lazy = not (isinstance(X, list | tuple | np.ndarray) or hasattr(X, "iloc"))
+        if isinstance(X, _ONE_PICTURE):
+            raise TypeError(f"expected a sequence of pictures, got one ({describe(X)}); wrap it in a list")
+        if hasattr(X, "iloc"):
+            X = X.iloc[:, 0] if X.ndim == 2 else X
+            self._get: Callable[[int], Any] = X.iloc.__getitem__
+        elif isinstance(X, np.ndarray) and X.ndim == 2:  # of objects: is_table() has seen to that
+            self._get = X[:, 0].__getitem__
+        elif hasattr(X, "__getitem__") and hasattr(X, "__len__"):
+            self._get = X.__getitem__
+        else:
+            raise TypeError(f"expected a sequence of pictures, got {type(X).__name__}; make it a list")
+        self._n = len(X)
+        if self._n == 0:
+            raise ValueError("expected at least one picture, got an empty sequence (0 sample(s))")
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __getitem__(self, row: Any) -> Any:
+        return self._get(row)
+
+
+def is_table(X: Any) -> bool:
+    """Whether X is numbers in rows and columns (or would be, but for an error), and so no pictures."""
+    if sparse.issparse(X):
+        return True
+    if hasattr(X, "iloc") and X.ndim == 2:
+        return X.shape[1] != 1 or _is_numeric(X.dtypes.iloc[0])
+    if hasattr(X, "shape") and hasattr(X, "dtype"):
+        if _is_numeric(X.dtype):
+            return len(X.shape) < 3
+        return len(X.shape) != 1 and not (len(X.shape) == 2 and X.shape[1] == 1 and _is_picture(X[0, 0]))
+    if isinstance(X, list | tuple):
+        return not any(_is_picture(entry) for entry in X)
+    if isinstance(X, _ONE_PICTURE):
+        return False
+    return not (hasattr(X, "__len__") and hasattr(X, "__getitem__")) or not _is_picture(X[0])
+
+
+def _is_numeric(dtype: Any) -> bool:
+    return getattr(dtype, "kind", "O") in "biufc" or str(dtype).startswith("torch.")
+
+
+def _is_picture(entry: Any) -> bool:
+    """Whether an entry of a sequence is a picture, good or bad, and no number or row of numbers."""
+    if isinstance(entry, list | tuple):
+        return len(entry) > 0 and isinstance(entry[0], list | tuple)
+    return entry is None or isinstance(entry, _ONE_PICTURE) or len(getattr(entry, "shape", ())) > 1
+
+
+def read_ahead(
+    read: Callable[[Any], Answer], pictures: Pictures, rows: Iterable[int], n_threads: int, n_ahead: int
+) -> Generator[tuple[int, Answer | ReadFailure], None, None]:
+    """Apply `read` to the pictures of some rows in threads, a few rows ahead of the caller.
+
+    Parameters
+    ----------
+    read : callable
+        Takes a picture; an ImageReadError it raises becomes a ReadFailure.
+    pictures : Pictures
+        The container; its rows are fetched in the threads too.
+    rows : iterable of int
+        Which rows, in the order wanted.
+    n_threads : int
+        How many threads.
+    n_ahead : int
+        How many pictures may be read and not yet asked for: what is read while the caller is busy.
+
+    Yields
+    ------
+    row : int
+        As in `rows`.
+    answer : Answer or ReadFailure
+        What `read` returned for it.
+    """
+
+    def attempt(row: int) -> Answer | ReadFailure:
+        source = pictures[row]
+        try:
+            return read(source)
+        except ImageReadError as error:
+            return ReadFailure(row, describe(source), str(error))
+
+    pool = ThreadPoolExecutor(n_threads, thread_name_prefix="pictures")
+    waiting: deque[tuple[int, Future[Answer | ReadFailure]]] = deque()
+    try:
+        for row in rows:
+            waiting.append((row, pool.submit(attempt, row)))
+            if len(waiting) > n_ahead:
+                done, future = waiting.popleft()
+                yield done, future.result()
+        while waiting:
+            done, future = waiting.popleft()
+            yield done, future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
