@@ -1,0 +1,340 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+from sklearn_mm.exceptions import UnknownWordsWarning
+from sklearn_mm.features import TextCNNEncoder, TextNGramEncoder
+from sklearn_mm.metrics import RetrievalScorer
+from sklearn_mm.retrieval import JointEmbeddingRanker
+
+COLOURS, SHAPES = ("red", "green", "blue", "black"), ("dot", "box", "star")
+FAST = {"n_components": 16, "max_epochs": 8, "batch_size": 16, "random_state": 0, "learning_rate": 5e-3}
+
+
+@pytest.fixture(scope="module")
+def data():
+    """96 images whose noisy features say colour and shape, with two captions each."""
+    rng = np.random.default_rng(0)
+    colour, shape = rng.integers(4, size=96), rng.integers(3, size=96)
+    features = np.concatenate([np.eye(4)[colour], np.eye(3)[shape], rng.normal(size=(96, 5))], axis=1)
+    captions = [
+        [f"a {COLOURS[c]} {SHAPES[s]} number {i}", f"{SHAPES[s]} in {COLOURS[c]}"]
+        for i, (c, s) in enumerate(zip(colour, shape, strict=True))
+    ]
+    return features.astype(np.float32) + rng.normal(0, 0.05, features.shape).astype(np.float32), captions
+
+
+@pytest.fixture(scope="module")
+def fitted(data):
+    return JointEmbeddingRanker(**FAST).fit(*data)
+
+
+def test_search_finds_what_the_words_say(fitted, data):
+    _, captions = data
+    scores, indices = fitted.search_images(["a green star"], k=3)
+    assert scores.shape == indices.shape == (1, 3)
+    assert (np.diff(scores) <= 0).all()
+    assert all("green star" in captions[i][0] for i in indices[0])
+
+
+def test_predict_gives_a_caption_of_the_gallery(fitted, data):
+    features, captions = data
+    predicted = fitted.predict(features)
+    right = [captions[i][1].split()[2] in text for i, text in enumerate(predicted)]
+    assert np.mean(right) > 0.9  # the colour; chance is a quarter
+    assert set(predicted) <= set(fitted.gallery_texts_)
+
+
+def test_embeddings_are_unit_vectors_of_the_joint_width(fitted, data):
+    features, _ = data
+    for embedding in (fitted.transform(features), fitted.transform_text(["a red dot"])):
+        assert embedding.dtype == np.float32
+        assert embedding.shape[1] == 16
+        np.testing.assert_allclose(np.linalg.norm(embedding, axis=1), 1, rtol=1e-5)
+    assert fitted.get_feature_names_out()[0] == "jointembeddingranker0"
+
+
+def test_decision_function_holds_the_scores_that_search_sorts(fitted, data):
+    features, _ = data
+    table = fitted.decision_function(features[:5])
+    scores, indices = fitted.search_texts(features[:5], k=4)
+    np.testing.assert_allclose(np.take_along_axis(table, indices, axis=1), scores, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(np.sort(table, axis=1)[:, ::-1][:, :4], scores, rtol=1e-4, atol=1e-5)
+
+
+def test_score_is_far_above_chance_on_held_out_images(data):
+    features, captions = data
+    scores = []
+    for train, test in KFold(3, shuffle=True, random_state=0).split(features):
+        ranker = JointEmbeddingRanker(**FAST).fit(features[train], [captions[i] for i in train])
+        scores.append(ranker.score(features[test], [captions[i] for i in test]))
+    # 32 images of 12 kinds: chance is about 0.18, telling every kind apart about 0.6.
+    assert np.mean(scores) > 0.4
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"loss": "ranking"},
+        {"loss": "ranking", "negatives": "hardest"},
+        {"loss": "ranking", "negatives": "semi-hard"},
+        {"loss": "ranking", "negatives": "random"},
+        {"loss": "ranking", "negative_side": "text"},
+        {"negative_side": "image"},
+        {"hidden_layer_sizes": (32,)},
+        {"text_encoder": TextCNNEncoder(16, width=0.2, dropout=0.0)},
+        {"text_encoder": TextNGramEncoder(24, ngram_range=(1, 2)), "text_hidden_layer_sizes": (32,)},
+        {"text_encoder": TfidfVectorizer()},
+        {"image_encoder": StandardScaler()},
+        {"optimizer": "sgd", "learning_rate": 0.5},
+        {"lr_schedule": "linear", "precision": "bfloat16"},
+    ],
+    ids=str,
+)
+def test_every_setting_learns(data, parameters):
+    ranker = JointEmbeddingRanker(**{**FAST, "early_stopping": False, "max_epochs": 12, **parameters}).fit(*data)
+    assert ranker.score(*data) > 0.3  # chance is 0.06, and captions of one kind differ by a number only
+    assert ranker.history_[-1]["train_loss"] < ranker.history_[0]["train_loss"]
+
+
+def test_a_frozen_text_encoder_is_a_clone_fitted_on_the_captions(data):
+    vectorizer = TfidfVectorizer()
+    ranker = JointEmbeddingRanker(vectorizer, **FAST).fit(*data)
+    assert not hasattr(vectorizer, "vocabulary_")
+    assert "green" in ranker.text_encoder_.vocabulary_
+
+
+def test_the_vocabulary_knows_no_caption_that_is_held_out(data):
+    ranker = JointEmbeddingRanker(**FAST, validation_fraction=0.3).fit(*data)
+    numbers = {str(i) for i in range(96)}
+    assert 60 <= len(numbers & set(ranker.text_encoder_.vocabulary_)) < 80
+
+
+def test_fit_twice_and_fit_anew_give_the_same(data):
+    ranker = JointEmbeddingRanker(**FAST)
+    first = ranker.fit(*data).transform(data[0])
+    np.testing.assert_array_equal(first, ranker.fit(*data).transform(data[0]))
+    np.testing.assert_array_equal(first, clone(ranker).fit(*data).transform(data[0]))
+
+
+def test_the_order_of_rows_does_not_matter(data):
+    features, captions = data
+    order = np.random.default_rng(1).permutation(len(features))
+    shuffled = JointEmbeddingRanker(**FAST).fit(features[order], [captions[i] for i in order])
+    np.testing.assert_array_equal(
+        shuffled.transform(features), JointEmbeddingRanker(**FAST).fit(*data).transform(features)
+    )
+
+
+def test_fit_leaves_the_global_random_state_alone(data):
+    torch.manual_seed(7)
+    expected = torch.rand(1)
+    torch.manual_seed(7)
+    JointEmbeddingRanker(**FAST).fit(*data)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_pair_form_is_the_same_as_nested_form(data):
+    features, captions = data
+    pairs = [(x, caption) for x, own in zip(features, captions, strict=True) for caption in own]
+    nested = JointEmbeddingRanker(**FAST).fit(features, captions)
+    paired = JointEmbeddingRanker(**FAST).fit(np.array([x for x, _ in pairs]), [caption for _, caption in pairs])
+    np.testing.assert_array_equal(nested.transform(features), paired.transform(features))
+
+
+def test_early_stopping_keeps_the_best_weights(data):
+    ranker = JointEmbeddingRanker(**{**FAST, "max_epochs": 60, "n_iter_no_change": 3, "validation_fraction": 0.3})
+    ranker.fit(*data)
+    rsum = [record["val_rsum"] for record in ranker.history_]
+    assert len(rsum) < 60
+    assert int(np.argmax(rsum)) == len(rsum) - 1 - 3
+    assert ranker.n_epochs_ == len(rsum)
+
+
+def test_without_early_stopping_all_images_train_for_all_epochs(data):
+    ranker = JointEmbeddingRanker(**FAST, early_stopping=False).fit(*data)
+    assert len(ranker.history_) == 8
+    assert "val_rsum" not in ranker.history_[0]
+    assert {str(i) for i in range(96)} <= set(ranker.text_encoder_.vocabulary_)
+
+
+def test_warm_start_goes_on_from_where_it_was(data):
+    ranker = JointEmbeddingRanker(**FAST, early_stopping=False, warm_start=True).fit(*data)
+    before = ranker.history_[-1]["train_loss"]
+    vocabulary = ranker.text_encoder_.vocabulary_
+    ranker.fit(*data)
+    assert ranker.n_epochs_ == 16
+    assert ranker.history_[8]["train_loss"] < ranker.history_[0]["train_loss"] / 2
+    assert ranker.history_[-1]["train_loss"] < before
+    assert ranker.text_encoder_.vocabulary_ is vocabulary
+
+
+def test_partial_fit_learns_pass_by_pass_on_parts(data):
+    features, captions = data
+    ranker = JointEmbeddingRanker(**FAST)
+    ranker.partial_fit(features, captions)
+    after_one = ranker.score(features, captions)
+    for _ in range(8):
+        ranker.partial_fit(features[:48], captions[:48]).partial_fit(features[48:], captions[48:])
+    assert ranker.n_epochs_ == 17
+    assert ranker.score(features, captions) > after_one + 0.1
+
+
+def test_partial_fit_goes_on_after_pickling(data):
+    ranker = pickle.loads(pickle.dumps(JointEmbeddingRanker(**FAST).partial_fit(*data)))
+    assert ranker.partial_fit(*data).n_epochs_ == 2
+
+
+def test_set_gallery_keeps_the_order_given(fitted, data):
+    features, _ = data
+    ranker = pickle.loads(pickle.dumps(fitted))
+    ranker.set_gallery(images=features[:3], texts=["a red dot", "a blue box", "a red dot"])
+    assert ranker.gallery_texts_.tolist() == ["a red dot", "a blue box", "a red dot"]
+    assert ranker.search_texts(features, k=3)[1].max() == 2
+    assert ranker.search_images(["a red dot"], k=3)[1].max() == 2
+    with pytest.raises(ValueError, match="k=4 is larger than the gallery, which has 3"):
+        ranker.search_texts(features, k=4)
+
+
+def test_zero_weight_is_absence_and_weights_scale_together(data):
+    features, captions = data
+    weight = np.ones(96)
+    weight[48:] = 0
+    half = JointEmbeddingRanker(**FAST).fit(features[:48], captions[:48])
+    weighted = JointEmbeddingRanker(**FAST).fit(features, captions, sample_weight=3 * weight)
+    np.testing.assert_array_equal(half.transform(features), weighted.transform(features))
+
+
+def test_sparse_and_dense_features_are_searched_alike(data):
+    features, captions = data
+    ranker = JointEmbeddingRanker(**FAST).fit(sparse.csr_array(features), captions)
+    np.testing.assert_allclose(
+        ranker.transform(sparse.csr_array(features)), ranker.transform(features), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_int8_features_stay_int8_and_train(data):
+    features, captions = data
+    ternary = np.where(features > 0.5, 1, np.where(features < -0.5, -1, 0)).astype(np.int8)
+    ranker = JointEmbeddingRanker(**FAST).fit(ternary, captions)
+    assert ranker.score(ternary, captions) > 0.3
+    np.testing.assert_array_equal(ranker.transform(ternary), ranker.transform(ternary.astype(np.float32)))
+
+
+def test_grid_search_reaches_the_text_encoder_and_selects_by_rsum(data):
+    features, captions = data
+    pipe = make_pipeline(StandardScaler(), JointEmbeddingRanker(TextNGramEncoder(16), **FAST))
+    search = GridSearchCV(
+        pipe,
+        {"jointembeddingranker__text_encoder__word_dim": [2, 32], "jointembeddingranker__loss": ["infonce"]},
+        scoring=RetrievalScorer(),
+        refit="rsum",
+        cv=3,
+        error_score="raise",
+    ).fit(features, captions)
+    assert search.best_params_["jointembeddingranker__text_encoder__word_dim"] == 32
+    assert search.cv_results_["mean_test_i2t_hit@1"].shape == (2,)
+
+
+class Recorder:
+    """A scikit-learn callback that stops after three epochs."""
+
+    def __init__(self):
+        self.seen = []
+
+    def setup(self, estimator, context):
+        self.seen.append("setup")
+
+    def teardown(self, estimator, context):
+        self.seen.append("teardown")
+
+    def on_fit_task_begin(self, estimator, context):
+        pass
+
+    def on_fit_task_end(self, estimator, context, *, metadata, fitted_estimator):
+        if context.task_name == "epoch":
+            self.seen.append((metadata["train_loss"], fitted_estimator.transform_text(["a red dot"]).shape))
+        return len(self.seen) == 4
+
+
+def test_callbacks_see_every_epoch_and_may_stop(data):
+    recorder = Recorder()
+    ranker = JointEmbeddingRanker(**FAST).set_callbacks(recorder)
+    ranker.fit(*data)
+    assert recorder.seen[0] == "setup"
+    assert recorder.seen[-1] == "teardown"
+    assert [entry[1] for entry in recorder.seen[1:-1]] == [(1, 16)] * 3
+    assert ranker.n_epochs_ == 3
+
+
+def test_texts_without_a_known_word_are_named_and_embedded(fitted):
+    with pytest.warns(UnknownWordsWarning, match="1 of 2 texts hold no known word.*rows 1"):
+        embedding = fitted.transform_text(["a red dot", "zebra"])
+    assert np.isfinite(embedding).all()
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "message"),
+    [
+        (np.zeros((3, 2)), ["a", "b"], "got 2 caption entries for 3 images.*group_captions"),
+        (np.zeros((2, 2)), ["a", ""], "row 1 has an empty caption"),
+        (np.zeros((2, 2)), [["a"], []], "row 1 has no captions"),
+        (np.array([[0, np.nan], [1, 2]]), ["a", "b"], "NaN"),
+        (np.array([[0, np.inf], [1, 2]]), ["a", "b"], "infinity"),
+        (np.zeros((1, 2)), ["a"], "at least 2 images"),
+        (np.zeros((3, 2)), ["a", "b", "c"], "at least 2 different images"),
+    ],
+)
+def test_bad_training_data_is_named(X, y, message):
+    with pytest.raises(ValueError, match=message):
+        JointEmbeddingRanker(**FAST).fit(X, y)
+
+
+@pytest.mark.parametrize("entry", [3, None, ["a", None], b"bytes"])
+def test_an_entry_that_is_no_text_is_named(entry):
+    with pytest.raises(TypeError, match="row 1"):
+        JointEmbeddingRanker(**FAST).fit(np.eye(2), ["a", entry])
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"loss": "triplet"}, {"margin": -1}, {"n_components": 0}, {"text_encoder": "gru"}, {"dropout": 1.0}],
+    ids=str,
+)
+def test_bad_parameters_are_named(data, parameters):
+    with pytest.raises(ValueError, match=next(iter(parameters))):
+        JointEmbeddingRanker(**parameters).fit(*data)
+
+
+def test_features_of_another_width_are_refused(fitted):
+    with pytest.raises(ValueError, match="12 features"):
+        fitted.transform(np.zeros((2, 3)))
+
+
+def test_groups_of_another_length_are_refused(data):
+    with pytest.raises(ValueError, match="one group per image"):
+        JointEmbeddingRanker(**FAST).fit(*data, groups=[0, 1])
+
+
+def test_an_encoder_that_skips_images_is_told_from_a_mismatch(data):
+    features, captions = data
+    skipping = FunctionTransformer(_skip_first)
+    with pytest.raises(ValueError, match="gave 95 rows for 96 images"):
+        JointEmbeddingRanker(image_encoder=skipping, **FAST).fit(features, captions)
+
+
+def _skip_first(X):
+    return X[1:]
+
+
+def test_divergence_is_an_error_not_a_model(data):
+    with pytest.raises(FloatingPointError, match="lower learning_rate"):
+        JointEmbeddingRanker(**{**FAST, "optimizer": "sgd", "learning_rate": 1e38, "loss": "ranking"}).fit(*data)

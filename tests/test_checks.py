@@ -1,0 +1,77 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from sklearn_mm._checks import check_captions, check_k, check_texts, did_you_mean
+
+NESTED = [["a", "b"], "c", ("d", "e")]
+
+
+@pytest.mark.parametrize(
+    "y",
+    [NESTED, tuple(NESTED), pd.Series(NESTED), np.array(NESTED, dtype=object)],
+    ids=["list", "tuple", "series", "object array"],
+)
+def test_every_container_of_captions_is_flattened_alike(y):
+    captions = check_captions(y)
+    assert captions.texts == ["a", "b", "c", "d", "e"]
+    assert captions.image_index.tolist() == [0, 0, 1, 2, 2]
+    assert captions.starts.tolist() == [0, 2, 3, 5]
+    assert captions.n_images == 3
+
+
+def test_an_array_of_strings_is_one_caption_or_several_each():
+    assert check_captions(np.array(["a", "b"])).image_index.tolist() == [0, 1]
+    assert check_captions(np.array([["a", "b"], ["c", "d"]])).image_index.tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("y", [[1, 2], np.array([1, 2]), pd.Series([1, 2]), np.array([1, 2], dtype=object)], ids=type)
+def test_numbers_are_read_as_their_text(y):
+    captions = check_captions(y)
+    assert captions.texts == ["1", "2"]
+    assert captions.numbers.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("y", "error", "message"),
+    [
+        (None, ValueError, "requires y"),
+        ("one", TypeError, "single string"),
+        (["a", " "], ValueError, "row 1 has an empty caption"),
+        (["a", []], ValueError, "row 1 has no captions"),
+        (["a", 5], TypeError, "row 1"),
+        (["a", ["b", None]], TypeError, "row 1"),
+        ([1.0, np.nan], ValueError, "NaN"),
+    ],
+)
+def test_bad_captions_are_named_by_row(y, error, message):
+    with pytest.raises(error, match=message):
+        check_captions(y)
+
+
+def test_another_number_of_images_points_to_group_captions():
+    with pytest.raises(ValueError, match=r"got 5 caption entries for 4 images; .*group_captions"):
+        check_captions(list("abcde"), np.zeros((4, 2)))
+
+
+def test_texts_may_be_empty_but_not_missing():
+    assert check_texts(pd.Series(["a", ""])) == ["a", ""]
+    with pytest.raises(TypeError, match="row 1"):
+        check_texts(["a", None])
+
+
+@pytest.mark.parametrize("k", [0, -1, 2.0, True, "3"])
+def test_k_is_a_positive_int(k):
+    with pytest.raises(ValueError, match="k must be a positive int"):
+        check_k(k, 5)
+
+
+def test_k_above_the_gallery_says_how_large_it_is():
+    assert check_k(np.int64(5), 5) == 5
+    with pytest.raises(ValueError, match="k=6 is larger than the gallery, which has 5 items"):
+        check_k(6, 5)
+
+
+def test_near_names_are_offered():
+    assert did_you_mean("resnet5O", ["resnet50", "vgg16"]) == "did you mean 'resnet50'?"
+    assert did_you_mean("zzz", ["b", "a"]) == "known are 'a', 'b'"

@@ -1,0 +1,128 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sklearn_mm.training import OPTIMIZERS, SCHEDULES, BestWeights, embed, make_optimizer, make_schedule, train_epochs
+
+SCALER = torch.amp.GradScaler("cpu", enabled=False)
+
+
+def _train(optimizer_name="adamw", n_epochs=3, target=2.0):
+    module = nn.Linear(1, 1)
+    optimizer = make_optimizer(optimizer_name, [module], learning_rate=0.1, weight_decay=0.0)
+    schedule = make_schedule("cosine", optimizer, n_epochs * 4)
+    x = torch.linspace(-1, 1, 8)[:, None]
+    return module, train_epochs(
+        lambda batch: ((module(batch) - target * batch) ** 2).mean(),
+        lambda: x.split(2),
+        optimizer,
+        schedule,
+        n_epochs=n_epochs,
+        clip_norm=10.0,
+        scaler=SCALER,
+    )
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_every_optimizer_lowers_the_loss(name):
+    torch.manual_seed(0)
+    _, records = _train(name, n_epochs=20)
+    losses = [record["train_loss"] for record in records]
+    assert losses[-1] < losses[0] / 2
+
+
+def test_epochs_are_trained_one_by_one_as_they_are_asked_for():
+    torch.manual_seed(0)
+    module, records = _train()
+    before = module.weight.clone()
+    assert next(records)["epoch"] == 1
+    after_one = module.weight.clone()
+    assert not torch.equal(before, after_one)
+    assert torch.equal(after_one, module.weight)  # nothing goes on until the next is asked for
+    assert next(records)["epoch"] == 2
+
+
+def test_the_gradient_is_clipped_over_all_parameters_together():
+    modules = [nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)]
+    for module in modules:
+        nn.init.zeros_(module.weight)
+    optimizer = make_optimizer("sgd", modules, learning_rate=1.0, weight_decay=0.0)
+    x = torch.ones(1, 1)
+    records = train_epochs(
+        lambda _: 30 * modules[0](x).sum() + 40 * modules[1](x).sum(),
+        lambda: [None],
+        optimizer,
+        make_schedule("constant", optimizer, 1),
+        n_epochs=1,
+        clip_norm=5.0,
+        scaler=SCALER,
+    )
+    next(records)
+    steps = [-module.weight.item() / 1.9 for module in modules]  # Nesterov's first step is 1 + 0.9 times the gradient
+    assert steps == [pytest.approx(3.0, rel=1e-4), pytest.approx(4.0, rel=1e-4)]  # each alone would be clipped to 5
+
+
+@pytest.mark.parametrize("name", sorted(SCHEDULES))
+def test_schedules_stay_between_nothing_and_the_full_rate(name):
+    factors = [SCHEDULES[name](step / 100) for step in range(101)]
+    assert max(factors) == pytest.approx(1.0)
+    assert min(factors) >= 0
+    if name != "constant":
+        assert factors[-1] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_vectors_are_not_decayed():
+    optimizer = make_optimizer("adamw", [nn.Linear(2, 2)], learning_rate=0.1, weight_decay=0.5)
+    assert [(group["params"][0].ndim, group["weight_decay"]) for group in optimizer.param_groups] == [
+        (2, 0.5),
+        (1, 0.0),
+    ]
+
+
+def test_a_loss_that_is_not_finite_is_an_error():
+    module = nn.Linear(1, 1)
+    optimizer = make_optimizer("sgd", [module], learning_rate=0.1, weight_decay=0.0)
+    records = train_epochs(
+        lambda _: module(torch.ones(1, 1)).sum() * torch.inf,
+        lambda: [None],
+        optimizer,
+        make_schedule("constant", optimizer, 1),
+        n_epochs=1,
+        clip_norm=1.0,
+        scaler=SCALER,
+    )
+    with pytest.raises(FloatingPointError, match="epoch 1: training diverged"):
+        next(records)
+
+
+def test_best_weights_come_back():
+    module = nn.Linear(1, 1, bias=False)
+    best = BestWeights([module])
+    for score, weight in [(1.0, 10.0), (3.0, 30.0), (2.0, 20.0), (3.0, 40.0)]:
+        nn.init.constant_(module.weight, weight)
+        best.update(score)
+    assert best.n_epochs_without_improvement == 2
+    best.restore()
+    assert module.weight.item() == 30.0
+    assert best.best_score == 3.0
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_embedding_in_batches_is_embedding_at_once(normalize):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5))
+    rows = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
+    out = embed(
+        [module],
+        torch.from_numpy,
+        rows,
+        batch_size=3,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        normalize=normalize,
+    )
+    expected = module.eval()(torch.from_numpy(rows)).detach()
+    if normalize:
+        expected = nn.functional.normalize(expected, dim=1)
+    np.testing.assert_allclose(out, expected.numpy(), rtol=1e-5, atol=1e-6)
