@@ -1,4 +1,4 @@
-"""Pictures of results: what a sentence finds, how often it is right, how training went."""
+"""Draw what a sentence finds, how often it is right, and how training went."""
 
 from sklearn_mm.display._recall_curve import RecallCurveDisplay
 from sklearn_mm.display._retrieval_grid import RetrievalGridDisplay

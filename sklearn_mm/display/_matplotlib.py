@@ -1,4 +1,4 @@
-"""The one door to matplotlib, which is optional, and the colours that all displays share."""
+"""The one door to matplotlib, which is optional, and the shared colours."""
 
 from types import ModuleType
 

@@ -19,7 +19,7 @@ _COLOURS = {"i2t": BLUE, "t2i": ORANGE}
 
 
 class RecallCurveDisplay:
-    """Hit or recall at every k up to a largest one, in both directions, beside chance.
+    """Hit or recall at every k up to a largest, in both directions, beside chance.
 
     Make it by `from_estimator` or `from_predictions`.
 
@@ -206,7 +206,7 @@ class RecallCurveDisplay:
 
 
 def _chance(n_positives: np.ndarray, n_gallery: int, cutoffs: range, definition: str) -> np.ndarray:
-    """Return what random order reaches, averaged over queries with that many positives each."""
+    """Return what random order reaches for queries with that many positives each."""
     if definition == "recall":
         return np.minimum(np.array(cutoffs) / n_gallery, 1)
     everything_ties = RetrievalRanks(np.zeros_like(n_positives), n_gallery - n_positives, n_positives)

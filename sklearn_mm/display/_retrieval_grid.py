@@ -23,7 +23,7 @@ _TEXT_LINES = 6
 
 
 class RetrievalGridDisplay:
-    """A row for each sentence: its words on the left, the pictures it finds on the right, best first.
+    """A row for each sentence: its words, and the pictures it finds, best first.
 
     Pictures known to be right are marked with a green frame and a tick. Make it by `from_estimator` or
     `from_predictions`.
@@ -291,7 +291,7 @@ def _check_row(row: Any) -> int:
 
 
 def _read(images: Any, rows: np.ndarray) -> dict[int, np.ndarray]:
-    """Read the pictures of some rows: square, uint8, shape (_PICTURE_PX, _PICTURE_PX, 3)."""
+    """Read the pictures of some rows as squares (_PICTURE_PX, _PICTURE_PX, 3)."""
     pictures = Pictures(images)
     reader = PictureReader(image_size=_PICTURE_PX, resize_size=_PICTURE_PX)
     read = {}

@@ -143,7 +143,7 @@ class _Best:
         return self.scores[:, -1]
 
     def merge(self, query: np.ndarray, index: np.ndarray, score: np.ndarray) -> None:
-        """Take in candidates, given as (n,) queries in ascending order, indices and scores."""
+        """Take in candidates (n,): queries in ascending order, indices and scores."""
         if not query.size:
             return
         k = self.scores.shape[1]
@@ -160,7 +160,7 @@ class _Best:
 def _candidates(
     queries: np.ndarray, items: np.ndarray, error: np.ndarray, best: _Best
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the (query, item) pairs that may belong to the best: all that do, and few more."""
+    """Return the (query, item) pairs that may belong to the best, and few more."""
     scores = queries @ items.T  # (n_query, n_items)
     k = best.scores.shape[1]
     candidate = scores >= (best.worst - error)[:, None]
@@ -175,7 +175,7 @@ def _candidates(
 
 
 def _candidates_among_equals(queries: np.ndarray, items: np.ndarray, best: _Best) -> tuple[np.ndarray, np.ndarray]:
-    """Return the pairs that may belong to the best where float32 cannot tell most scores apart."""
+    """Return such pairs where float32 cannot tell most scores apart."""
     scores = (queries.astype(np.float64) @ items.astype(np.float64).T).astype(np.float32)
     k = best.scores.shape[1]
     item = np.argsort(-scores, axis=1, kind="stable")[:, :k]  # the lower index first among equals
@@ -184,7 +184,7 @@ def _candidates_among_equals(queries: np.ndarray, items: np.ndarray, best: _Best
 
 
 def _exact_scores(queries: np.ndarray, items: np.ndarray, query: np.ndarray, item: np.ndarray) -> np.ndarray:
-    """Return the inner products (n,) of pairs, the same for equal vectors wherever they stand."""
+    """Return inner products (n,) of pairs, alike for equal vectors in any place."""
     scores = np.empty(len(query), dtype=np.float32)
     for start in range(0, len(query), _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)

@@ -12,7 +12,7 @@ __all__ = ["FaissIndex"]
 
 
 class FaissIndex:
-    """Find items of large inner product through an index of faiss, which may be approximate.
+    """Find items of large inner product through faiss, exactly or nearly so.
 
     Needs the package ``faiss-cpu`` (``pip install sklearn-mm[faiss]``), or a build of faiss for GPUs.
 
@@ -62,7 +62,7 @@ class FaissIndex:
         return None if self._index is None else int(self._index.d)
 
     def add(self, X: Any) -> "FaissIndex":
-        """Add items after those that are there; the first call builds the index, and trains it on X.
+        """Add items; the first call builds the index, and trains it on X.
 
         Parameters
         ----------

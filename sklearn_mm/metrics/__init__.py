@@ -1,8 +1,7 @@
-"""How good a ranking is: exact ranks, the published numbers, and a scorer for scikit-learn's searches."""
+"""How good a ranking is: exact ranks, the published numbers, and a scorer."""
 
 from sklearn_mm.metrics._ranking import retrieval_ranks
 from sklearn_mm.metrics._ranks import (
-    PositiveRanks,
     RetrievalRanks,
     hit_at_k,
     mean_rank,
@@ -13,7 +12,6 @@ from sklearn_mm.metrics._report import retrieval_report
 from sklearn_mm.metrics._scorer import RetrievalScorer
 
 __all__ = [
-    "PositiveRanks",
     "RetrievalRanks",
     "RetrievalScorer",
     "hit_at_k",

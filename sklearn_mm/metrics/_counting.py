@@ -1,4 +1,4 @@
-"""How many items of the gallery score above a query's positive: counted block by block, nothing is sorted.
+"""How many items score above a query's positive: counted by blocks, not sorted.
 
 The scores of a block come from float32 arithmetic. An item whose score lies so near to the positive's that
 rounding could put it on the wrong side is scored again in float64; far fewer than one in a thousand are.
@@ -19,7 +19,7 @@ _DENSE = 1 / 32  # above this share of uncertain scores the whole block is compu
 
 @dataclass
 class Thresholds:
-    """Positives whose place among the negatives is asked for, and what was counted of them.
+    """Positives whose place among the negatives is asked for, and the counts.
 
     Attributes
     ----------
@@ -42,10 +42,8 @@ class Thresholds:
     n_tied: np.ndarray
 
     @classmethod
-    def around(
-        cls, row: np.ndarray, score: np.ndarray, tolerance: np.ndarray, similarity: Similarity
-    ) -> "Thresholds":
-        """Set thresholds around the exact scores of positives, shape (n_thresholds,) each."""
+    def around(cls, row: np.ndarray, score: np.ndarray, tolerance: np.ndarray, similarity: Similarity) -> "Thresholds":
+        """Set thresholds around the exact scores (n_thresholds,) of positives."""
         low, high = score - tolerance, score + tolerance
         sure_low = np.nextafter((low - similarity.block_error(low)).astype(np.float32), np.float32(-np.inf))
         sure_high = np.nextafter((high + similarity.block_error(high)).astype(np.float32), np.float32(np.inf))
@@ -86,9 +84,7 @@ def count_gallery(
 class _Block:
     """The scores of some images with some texts, ignored pairs at minus infinity."""
 
-    def __init__(
-        self, similarity: Similarity, ignored: tuple[np.ndarray, np.ndarray], images: slice, texts: slice
-    ):
+    def __init__(self, similarity: Similarity, ignored: tuple[np.ndarray, np.ndarray], images: slice, texts: slice):
         self.similarity, self.ignored, self.images, self.texts = similarity, ignored, images, texts
         self.scores = self._without_ignored(similarity.block(images, texts))  # (n_images, n_texts)
         self._exact_scores: np.ndarray | None = None

@@ -99,7 +99,7 @@ def retrieval_ranks(
 def check_retrieval_input(
     image_embedding: Any, text_embedding: Any, text_to_image: Any, groups: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
-    """Return both embeddings (float32), `text_to_image` (int64) and groups, checked against each other."""
+    """Return embeddings (float32), text_to_image (int64) and groups, if they fit."""
     image = check_embedding(image_embedding, "image_embedding")
     text = check_embedding(text_embedding, "text_embedding")
     if image.shape[1] != text.shape[1]:
@@ -116,8 +116,7 @@ def check_retrieval_input(
     outside = np.flatnonzero((owner < 0) | (owner >= len(image)))
     if outside.size:
         raise ValueError(
-            f"text_to_image must name rows of the {len(image)} images, "
-            f"got {owner[outside[0]]} for text {outside[0]}"
+            f"text_to_image must name rows of the {len(image)} images, got {owner[outside[0]]} for text {outside[0]}"
         )
     without = np.flatnonzero(np.bincount(owner, minlength=len(image)) == 0)
     if without.size:
@@ -127,9 +126,7 @@ def check_retrieval_input(
         )
     label = None if groups is None else np.asarray(groups)
     if label is not None and label.shape != (len(image),):
-        raise ValueError(
-            f"groups must hold one entry for each of the {len(image)} images, got shape {label.shape}"
-        )
+        raise ValueError(f"groups must hold one entry for each of the {len(image)} images, got shape {label.shape}")
     return image, text, owner.astype(np.int64), label
 
 
@@ -142,7 +139,7 @@ def rank_directions(
     directions: Collection[str],
     every_positive: bool,
 ) -> dict[str, RetrievalRanks]:
-    """Return the ranks in each of the directions, from one pass over the scores of checked input."""
+    """Return the ranks of checked input by direction, from one pass over the scores."""
     image_order, text_order, ignored = _order_by_group(owner, len(image), groups)
     # From here on rows are in that order: the texts of a group, and in it those of an image, are neighbours.
     position = np.argsort(image_order)
@@ -180,7 +177,7 @@ def rank_directions(
 def _order_by_group(
     owner: np.ndarray, n_images: int, groups: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """Sort images and texts by group, and say which texts each image ignores (start, stop)."""
+    """Sort images and texts by group; say which texts (start, stop) an image ignores."""
     label = np.arange(n_images) if groups is None else np.unique(groups, return_inverse=True)[1]
     image_order = np.argsort(label, kind="stable")
     text_order = np.lexsort((owner, label[owner]))

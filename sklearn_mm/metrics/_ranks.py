@@ -1,4 +1,4 @@
-"""Ranks of the right answers with their ties, and the numbers that are read off them."""
+"""Ranks of the right answers with their ties, and the numbers read off them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class PositiveRanks:
-    """Where each positive of each query stands in the gallery, other positives included.
+    """Where each positive of each query stands among all items of the gallery.
 
     Attributes
     ----------
@@ -38,13 +38,13 @@ class PositiveRanks:
 
 @dataclass(frozen=True, eq=False)
 class RetrievalRanks:
-    """Where the best positive of each query stands among the negatives, ties kept apart.
+    """Where each query's best positive stands among the negatives, ties kept apart.
 
     ``np.asarray(ranks)`` gives the expected 0-based ranks, 0 is best: with g negatives better, t negatives
     tied with the best positive and p positives tied at the top, a random order of the tied ones puts the
     first positive at rank ``g + t / (p + 1)`` on average.
 
-    Attributes
+    Parameters
     ----------
     n_better : ndarray of shape (n_query,), int64
         Negatives that score above the query's best positive.
@@ -79,7 +79,7 @@ class RetrievalRanks:
         return expected if dtype is None else expected.astype(dtype)
 
     def hit_probability(self, k: int) -> np.ndarray:
-        """Return the probability (n_query,) that a positive is among the first k, ties broken at random.
+        """Return the probability (n_query,) that a positive is among the first k.
 
         Of the t + p tied items, the ``k - g`` that fit into the first k are drawn without return:
         one minus the hypergeometric probability of drawing no positive.
@@ -133,7 +133,7 @@ def hit_at_k(ranks: Any, k: int, *, sample_weight: Any = None) -> float:
 
 
 def recall_at_k(ranks: RetrievalRanks, k: int, *, sample_weight: Any = None) -> float:
-    """Return the share of a query's positives among the first k, averaged over the queries.
+    """Return the share of a query's positives among the first k, on average.
 
     This is recall as information retrieval defines it: with five captions an image it is at most 0.2
     for k=1. Where each query has one positive it equals `hit_at_k`.
@@ -258,9 +258,7 @@ def check_weights(sample_weight: Any, n: int, of: str) -> np.ndarray | None:
         return None
     weight = np.asarray(sample_weight, dtype=np.float64)
     if weight.shape != (n,):
-        raise ValueError(
-            f"sample_weight must hold one number for each of the {n} {of}, got shape {weight.shape}"
-        )
+        raise ValueError(f"sample_weight must hold one number for each of the {n} {of}, got shape {weight.shape}")
     if not np.isfinite(weight).all() or (weight < 0).any() or not weight.any():
         raise ValueError("sample_weight must hold finite numbers that are not negative, and not all zero")
     return weight

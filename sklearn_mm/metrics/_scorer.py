@@ -14,7 +14,7 @@ __all__ = ["RetrievalScorer", "unwrap_ranker"]
 
 
 class RetrievalScorer(BaseEstimator):
-    """Score an estimator by how well images find their captions and captions their images.
+    """Score how well images find their captions and captions their images.
 
     To be passed as `scoring`: the images and captions it is called with are queries and galleries, whatever
     gallery the estimator has. Images are embedded once, by ``estimator.transform``, and captions once, by
@@ -116,12 +116,12 @@ class RetrievalScorer(BaseEstimator):
         )
 
     def score(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> float:
-        """Declare which metadata the scorer takes; it is called with an estimator instead."""
+        """Declare which metadata the scorer takes; call the scorer itself instead."""
         raise TypeError("a RetrievalScorer scores an estimator: call it as scorer(estimator, X, y)")
 
 
 def unwrap_ranker(estimator: Any) -> Any:
-    """Return what has ``transform_text``: the estimator, its last step, its best or its frozen one.
+    """Return what has ``transform_text``: the estimator, its last step or its best.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Scores between images and texts: fast in float32 blocks, exact in float64 where it matters.
+"""Scores between images and texts: fast in float32, exact where it matters.
 
 Both kinds answer to the same embeddings, rounded once to float32. `block` computes them with the fastest
 kernel there is and knows a bound on its rounding error, `exact` in float64 row by row, so that equal
@@ -27,9 +27,7 @@ def check_embedding(embedding: Any, name: str) -> np.ndarray:
     with np.errstate(over="ignore"):  # float64 beyond float32 is reported below, with its row
         array = np.asarray(embedding).astype(np.float32, copy=False)
     if array.ndim != 2 or not array.size:
-        raise ValueError(
-            f"{name} must be a non-empty array of shape (n, n_components), got shape {array.shape}"
-        )
+        raise ValueError(f"{name} must be a non-empty array of shape (n, n_components), got shape {array.shape}")
     finite = np.isfinite(array).all(axis=1)
     if not finite.all():
         raise ValueError(
@@ -64,7 +62,7 @@ class Similarity(ABC):
 
     @abstractmethod
     def block_error(self, score: np.ndarray) -> np.ndarray:
-        """Bound the difference between an entry of `block` and an exact score near `score`."""
+        """Bound how far an entry of `block` is from its exact score near `score`."""
 
     @abstractmethod
     def _pair_scores(self, image: np.ndarray, text: np.ndarray) -> np.ndarray:
@@ -82,7 +80,7 @@ class Similarity(ABC):
 
 
 class CosineSimilarity(Similarity):
-    """The cosine of the angle between image and text; a zero vector scores 0 with everything."""
+    """The cosine between image and text; a zero vector scores 0 with everything."""
 
     def __init__(self, image: np.ndarray, text: np.ndarray):
         self.image = _unit_rows(image)
@@ -104,7 +102,7 @@ class CosineSimilarity(Similarity):
 
 
 class OrderSimilarity(Similarity):
-    """Minus the squared violation of "the text is above the image": ``-sum(max(0, text - image)^2)``."""
+    """Minus the violation of "the text is above the image", squared and summed."""
 
     def __init__(self, image: np.ndarray, text: np.ndarray):
         # The order of the scores does not depend on the unit; a power of two changes no bit of a mantissa.

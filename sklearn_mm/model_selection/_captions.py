@@ -1,4 +1,4 @@
-"""Between the two forms of captioned images: a row per image, and a row per caption."""
+"""Between two forms of captioned images: a row per image, a row per caption."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ __all__ = ["explode_captions", "group_captions"]
 
 
 def group_captions(X: Any, y: Any) -> tuple[Any, list[list[str]]]:
-    """Gather the captions of each image: from a row per caption to a row per image.
+    """Gather the captions of each image: from a row per caption to one per image.
 
     In this form a plain `KFold` cannot put captions of one image on both sides of a split.
 
@@ -68,7 +68,7 @@ def group_captions(X: Any, y: Any) -> tuple[Any, list[list[str]]]:
 
 
 def explode_captions(X: Any, y: Any) -> tuple[Any, list[str], np.ndarray]:
-    """Repeat each image for each of its captions: from a row per image to a row per caption.
+    """Repeat each image for each caption: from a row per image to one per caption.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What makes two rows of images the same row: a key that can be compared and hashed."""
+"""What makes two rows of images the same: a key to compare and hash."""
 
 import hashlib
 import os
@@ -13,7 +13,7 @@ __all__ = ["image_keys"]
 
 
 def image_keys(X: Any, *, read_files: bool) -> list[Hashable]:
-    """Return one key per row; rows are the same image if and only if their keys are equal.
+    """Return one key per row, equal for rows of the same image and no others.
 
     Arrays and PIL images are known by their pixels, bytes by their content, anything else that can be hashed
     (ids) by its value, a row of a table by all its cells. A path is known by its name or, with `read_files`,

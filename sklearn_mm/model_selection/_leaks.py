@@ -13,14 +13,14 @@ _SHOWN = 10  # rows that the text of a report names
 
 
 class ImageLeak(NamedTuple):
-    """A test image that is a training image too: its row, and the rows of the training set."""
+    """A test image that is a training image too, and the rows of both sides."""
 
     test_row: int
     train_rows: tuple[int, ...]
 
 
 class CaptionLeak(NamedTuple):
-    """A test caption that is a training caption too: the text, the row of its image, and the training rows."""
+    """A test caption that is a training caption too, and the rows of both sides."""
 
     caption: str
     test_row: int
@@ -31,15 +31,22 @@ class CaptionLeak(NamedTuple):
 class LeakReport:
     """What a test set shares with the training set; true if it shares anything.
 
-    Attributes
+    Parameters
     ----------
-    images : list of ImageLeak
-        Test images that are in the training set, by test row.
-    captions : list of CaptionLeak
+    images : list of named tuple (test_row, train_rows)
+        Test images that are in the training set, by test row, and the rows they have there.
+    captions : list of named tuple (caption, test_row, train_rows)
         Captions of test images that are in the training set word for word, by test row. Short and general
         sentences come about twice without any fault; the share of them is worth knowing.
     n_test_images, n_test_captions : int
         How many there are in all.
+
+    Examples
+    --------
+    >>> from sklearn_mm.model_selection import find_leaks
+    >>> report = find_leaks(["a", "b", "a"], None, ["c", "a"], None)
+    >>> bool(report), report.images[0].test_row, report.images[0].train_rows
+    (True, 1, (0, 2))
     """
 
     images: list[ImageLeak] = field(default_factory=list)

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sklearn_mm.metrics import (
-    PositiveRanks,
     RetrievalRanks,
     hit_at_k,
     mean_rank,
     median_rank,
     recall_at_k,
 )
+from sklearn_mm.metrics._ranks import PositiveRanks
 from tests import reference
 
 EXACT = 1e-12  # a handful of float64 operations on numbers near 1
