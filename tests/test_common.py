@@ -1,0 +1,113 @@
+"""Every public estimator keeps scikit-learn's contract: scikit-learn's own checks, then ours, then persistence."""
+
+import importlib
+import inspect
+
+import numpy as np
+import pytest
+from sklearn.base import BaseEstimator, clone
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import sklearn_mm
+from sklearn_mm.features import FullNetworkEmbedding, TextCNNEncoder, TextNGramEncoder
+from sklearn_mm.persistence import load, save
+from sklearn_mm.retrieval import JointEmbeddingRanker
+from sklearn_mm.testing import image_estimator_checks, retrieval_estimator_checks, text_estimator_checks
+
+# Quick settings. float32 throughout: the checks compare batches of different sizes to 1e-4.
+NETWORK = FullNetworkEmbedding("squeezenet1_1", weights=None, image_size=32, layers=2, precision="float32")
+RANKER = JointEmbeddingRanker(n_components=8, max_epochs=2, precision="float32")
+
+IMAGE_ESTIMATORS = [
+    NETWORK,
+    clone(NETWORK).set_params(discretize=False, layers="last"),
+]
+TEXT_ESTIMATORS = [
+    TextNGramEncoder(n_components=8, word_dim=8, max_epochs=2),
+    TextCNNEncoder(n_components=8, width=0.01, word_dim=8, max_epochs=2),
+]
+RETRIEVAL_ESTIMATORS = [
+    RANKER,
+    clone(RANKER).set_params(
+        text_encoder=TfidfVectorizer(token_pattern=r"(?u)\b\w+\b"),
+        loss="ranking",
+        negatives="hardest",
+        hidden_layer_sizes=(8,),
+    ),
+]
+TABLE_ESTIMATORS = [NETWORK, FullNetworkEmbedding(discretize=False), *RETRIEVAL_ESTIMATORS]
+PROCESSES = "check_processes_agree"  # workers start slowly; once for pictures and once for rankers will do
+
+
+def _checks(make_checks, estimators):
+    for number, estimator in enumerate(estimators):
+        for name, check in make_checks(estimator):
+            if name != PROCESSES or (number == 0 and estimator not in TEXT_ESTIMATORS):
+                yield pytest.param(check, id=f"{type(estimator).__name__}{number}-{name}")
+
+
+def _public_estimators():
+    for package in sklearn_mm._SUBPACKAGES:
+        module = importlib.import_module(f"sklearn_mm.{package}")
+        for name in module.__all__:
+            thing = getattr(module, name)
+            if inspect.isclass(thing) and issubclass(thing, BaseEstimator) and hasattr(thing, "fit"):
+                yield thing
+
+
+def test_every_public_estimator_is_checked_here():
+    checked = {type(estimator) for estimator in [*IMAGE_ESTIMATORS, *TEXT_ESTIMATORS, *RETRIEVAL_ESTIMATORS]}
+    assert checked == set(_public_estimators())
+
+
+@parametrize_with_checks(TABLE_ESTIMATORS, xfail_strict=True)
+def test_scikit_learns_checks_pass_on_tables(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("check", list(_checks(image_estimator_checks, IMAGE_ESTIMATORS)))
+def test_our_checks_pass_on_pictures(check):
+    check()
+
+
+@pytest.mark.parametrize("check", list(_checks(text_estimator_checks, TEXT_ESTIMATORS)))
+def test_our_checks_pass_on_texts(check):
+    check()
+
+
+@pytest.mark.parametrize("check", list(_checks(retrieval_estimator_checks, RETRIEVAL_ESTIMATORS)))
+def test_our_checks_pass_on_images_with_captions(check):
+    check()
+
+
+def _example_of(estimator, shapes):
+    """Return data for an estimator: X and y of `fit`, by what it takes."""
+    captions = [own[0] for own in shapes.captions]
+    if any(estimator is each for each in TEXT_ESTIMATORS):
+        return captions, None
+    if any(estimator is each for each in RETRIEVAL_ESTIMATORS):
+        return shapes.images.reshape(len(shapes.images), -1)[:, ::97].astype(np.float32), shapes.captions
+    return shapes.images, None
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [*IMAGE_ESTIMATORS, *TEXT_ESTIMATORS, *RETRIEVAL_ESTIMATORS, make_pipeline(NETWORK, RANKER)],
+    ids=lambda estimator: type(estimator).__name__,
+)
+def test_saved_estimators_answer_to_the_bit_as_before(estimator, shapes, tmp_path):
+    X, y = _example_of(estimator, shapes) if not hasattr(estimator, "steps") else (shapes.images, shapes.captions)
+    fitted = clone(estimator).fit(X, y)
+    save(fitted, tmp_path / "model")
+    opened = load(tmp_path / "model")
+    np.testing.assert_array_equal(opened.transform(X), fitted.transform(X))
+    if hasattr(fitted, "search_texts"):
+        np.testing.assert_array_equal(opened.search_texts(X, 3)[1], fitted.search_texts(X, 3)[1])
+        assert opened.score(X, y) == fitted.score(X, y)
+    before, after = (
+        {name: repr(value) for name, value in each.get_params().items() if not isinstance(value, BaseEstimator)}
+        for each in (fitted, opened)
+    )
+    assert after == before
