@@ -12,7 +12,7 @@ TEXTS = [
     for extra in ("", " here", " on paper")
 ]
 KIND = [i // 3 for i in range(18)]
-FAST = {"n_components": 16, "max_epochs": 15, "batch_size": 6, "learning_rate": 3e-3, "random_state": 0}
+FAST = {"n_components": 16, "max_epochs": 40, "batch_size": 6, "learning_rate": 3e-3, "random_state": 0}
 
 
 def _encoders():

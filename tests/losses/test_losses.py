@@ -105,14 +105,22 @@ def test_gradients_are_right(pairs, name):
     assert gradcheck(both_sides, (pairs.scores,))
 
 
-def test_instance_loss_is_a_cross_entropy_and_its_gradient_right():
+@pytest.mark.parametrize("block", [1, 2, 5, 100])
+def test_instance_loss_is_a_cross_entropy_and_its_gradient_right(block):
     torch.manual_seed(0)
     features = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     classifier = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
     instance = torch.tensor([0, 4, 2, 2])
-    loss = instance_loss(features, instance, classifier)
+    loss = instance_loss(features, instance, classifier, block=block)
     for row in range(4):
         logits = (classifier.detach() @ features[row].detach()).numpy()
         expected = np.log(np.exp(logits).sum()) - logits[instance[row]]
         assert float(loss[row].detach()) == pytest.approx(expected)
-    assert gradcheck(lambda f, c: instance_loss(f, instance, c), (features, classifier))
+    assert gradcheck(lambda f, c: instance_loss(f, instance, c, block=block), (features, classifier))
+
+
+def test_instance_loss_is_finite_for_huge_logits():
+    features = torch.full((1, 1), 1e4, requires_grad=True)
+    loss = instance_loss(features, torch.tensor([1]), torch.tensor([[1.0], [-1.0], [1.0]]), block=1)
+    assert loss.item() == pytest.approx(2e4 + np.log(2))
+    assert torch.isfinite(torch.autograd.grad(loss.sum(), features)[0]).all()
