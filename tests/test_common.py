@@ -111,3 +111,8 @@ def test_saved_estimators_answer_to_the_bit_as_before(estimator, shapes, tmp_pat
         for each in (fitted, opened)
     )
     assert after == before
+
+
+@pytest.mark.parametrize("estimator", list(_public_estimators()), ids=lambda estimator: estimator.__name__)
+def test_pickles_of_every_public_estimator_name_the_version_that_made_them(estimator):
+    assert estimator().__getstate__()["_sklearn_mm_version"] == sklearn_mm.__version__

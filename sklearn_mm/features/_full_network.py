@@ -30,11 +30,12 @@ from sklearn_mm.features._activations import ActivationPass, RowWriter, TappedNe
 from sklearn_mm.features._moments import RunningMoments, discretise, standardise, ternary_limits
 from sklearn_mm.images import PictureReader, Pictures, ReadFailure, RowCache, is_table
 from sklearn_mm.nn.backbones import build_backbone, pixel_convention, read_state, weights_identity
+from sklearn_mm.persistence import PickleStateMixin
 
 __all__ = ["FullNetworkEmbedding"]
 
 
-class FullNetworkEmbedding(TransformerMixin, BaseEstimator):
+class FullNetworkEmbedding(TransformerMixin, PickleStateMixin, BaseEstimator):
     """Embed pictures by the activations of all layers of a network, standardised and discretised.
 
     Every convolution of a pretrained network is averaged over space, the hidden fully connected layers are
@@ -177,6 +178,8 @@ class FullNetworkEmbedding(TransformerMixin, BaseEstimator):
         "on_error": [StrOptions({"raise", "nan", "skip"})],
         "verbose": ["verbose"],
     }
+
+    _not_pickled = ("_network",)
 
     def __init__(
         self,
@@ -452,14 +455,13 @@ class FullNetworkEmbedding(TransformerMixin, BaseEstimator):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the network out; it is built again when it is needed. Weights from a file travel along."""
-        state = super().__getstate__().copy()
-        network = state.pop("_network", None)
+        state = super().__getstate__()
         from_file = self.weights is not None and str(self.weights) != "default"
         if from_file and getattr(self, "layers_", []) and self._state is None:
-            if network is None:  # everything came from the cache
+            if self._network is None:  # everything came from the cache
                 weights = read_state(Path(str(self.weights)))
             else:
-                weights = {key: value.cpu() for key, value in network[1].module.state_dict().items()}
+                weights = {key: value.cpu() for key, value in self._network[1].module.state_dict().items()}
             state["_state"] = (str(self.weights), weights)
         return state
 

@@ -2,7 +2,6 @@
 
 import copy
 import warnings
-from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -47,7 +46,7 @@ class PickleStateMixin:
         kept = {name: _on_cpu(value) for name, value in state.items() if name not in self._not_pickled}
         return {**kept, _OURS: __version__, _TORCHS: torch_version()}
 
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
         """Take a pickled state, and warn if other versions made it."""
         kept = dict(state)
         warn_of_versions(type(self).__name__, kept.pop(_OURS, None), kept.pop(_TORCHS, None))
