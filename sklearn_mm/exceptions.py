@@ -15,7 +15,7 @@ class ImageReadError(ValueError):
 
 
 class WeightsError(OSError):
-    """Pretrained weights are not to be had; the message names the file and the ways to work offline."""
+    """Pretrained weights are not to be had; the message names the ways around."""
 
 
 class ImageReadWarning(UserWarning):

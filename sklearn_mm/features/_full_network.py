@@ -36,7 +36,7 @@ __all__ = ["FullNetworkEmbedding"]
 
 
 class FullNetworkEmbedding(TransformerMixin, PickleStateMixin, BaseEstimator):
-    """Embed pictures by the activations of all layers of a network, standardised and discretised.
+    """Embed pictures by all layers of a network, standardised and discretised.
 
     Every convolution of a pretrained network is averaged over space, the hidden fully connected layers are
     taken as they are, and all are put side by side. Each activation is then standardised by its mean and

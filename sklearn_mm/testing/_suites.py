@@ -31,7 +31,7 @@ _FEATURE_SIZE = 6
 def image_estimator_checks(
     estimator: Any, images: Sequence[Image.Image] | None = None, captions: Any = None
 ) -> NamedChecks:
-    """Yield the checks that a transformer of pictures has to pass, by name.
+    """Yield the checks of transformers of pictures, by name.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def image_estimator_checks(
 
 
 def text_estimator_checks(estimator: Any, texts: Sequence[str] | None = None, y: Any = None) -> NamedChecks:
-    """Yield the checks that a transformer of texts has to pass, by name.
+    """Yield the checks of transformers of texts, by name.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def text_estimator_checks(estimator: Any, texts: Sequence[str] | None = None, y:
 
 
 def retrieval_estimator_checks(estimator: Any, images: Any = None, captions: Any = None) -> NamedChecks:
-    """Yield the checks that an estimator that searches pictures by sentences has to pass, by name.
+    """Yield the checks of estimators that search pictures by sentences, by name.
 
     Parameters
     ----------
