@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
@@ -140,15 +139,8 @@ class PictureReader:
 
     def _decode_file(self, content: bytes) -> np.ndarray:
         image = _open(io.BytesIO(content))
-        if image.format == "JPEG":
-            enough = 2 * self.resize_size
-            if min(image.size) >= _REDUCIBLE * self.resize_size:
-                image.draft(None, (enough, enough))
-            else:
-                try:
-                    return _decode_jpeg(content)
-                except RuntimeError:
-                    pass  # Pillow knows more kinds of JPEG, and says better what is wrong with a broken one
+        if image.format == "JPEG" and min(image.size) >= _REDUCIBLE * self.resize_size:
+            image.draft(None, (2 * self.resize_size, 2 * self.resize_size))
         return _rgb_pixels(image)
 
 
@@ -192,12 +184,6 @@ def _open(file: Any) -> Image.Image:
         return Image.open(file)
     except _PILLOW_ERRORS as error:
         raise ImageReadError(reason_for(error)) from error
-
-
-def _decode_jpeg(content: bytes) -> np.ndarray:
-    encoded = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-    decoded = decode_jpeg(encoded, mode=ImageReadMode.RGB, apply_exif_orientation=True)
-    return decoded.permute(1, 2, 0).numpy()
 
 
 def _rgb_pixels(image: Image.Image) -> np.ndarray:

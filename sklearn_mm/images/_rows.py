@@ -11,7 +11,7 @@ from PIL import Image
 from scipy import sparse
 
 from sklearn_mm.exceptions import ImageReadError
-from sklearn_mm.images._reading import describe
+from sklearn_mm.images._reading import describe, reason_for
 
 __all__ = ["Pictures", "ReadFailure", "is_table", "read_ahead"]
 
@@ -45,6 +45,13 @@ class Pictures(Sequence[Any]):
     X : sequence, array, tensor, Series, DataFrame of one column, or anything with a length and ``X[row]``
         See `PictureReader` for what a picture may be.
 
+    Attributes
+    ----------
+    container : str
+        Name of the type of X.
+    is_lazy : bool
+        Whether getting at a row may cost as much as reading a picture.
+
     Raises
     ------
     TypeError
@@ -53,9 +60,8 @@ class Pictures(Sequence[Any]):
         X is empty.
     """
 
-    is_lazy: bool  # whether getting at a row may cost as much as reading a picture
-
     def __init__(self, X: Any) -> None:
+        self.container = type(X).__name__
         self.is_lazy = not (isinstance(X, list | tuple | np.ndarray) or hasattr(X, "iloc"))
         if isinstance(X, _ONE_PICTURE):
             raise TypeError(f"expected a sequence of pictures, got one ({describe(X)}); wrap it in a list")
@@ -134,7 +140,10 @@ def read_ahead(
     """
 
     def attempt(row: int) -> Answer | ReadFailure:
-        source = pictures[row]
+        try:
+            source = pictures[row]
+        except (OSError, ValueError) as error:  # of a container that reads pictures itself
+            return ReadFailure(row, f"row of a {pictures.container}", reason_for(error))
         try:
             return read(source)
         except ImageReadError as error:

@@ -23,7 +23,7 @@ _ACTIVATIONS = {
     "celu", "elu", "gelu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "mish", "prelu", "relu",
     "relu6", "rrelu", "selu", "sigmoid", "silu", "softplus", "tanh",
 }  # fmt: skip
-_PARTIAL_SUMS = 8  # of a half-precision map, added in float32: 2.5 times less rounding at no cost
+_PARTIAL_SUMS = range(8, 65)  # of a half-precision map, added in float32: 2.5 times less rounding at no cost
 _SMALL_MAP = 256  # positions up to which a plain float32 sum is as fast as a matrix product
 
 
@@ -334,7 +334,7 @@ def _pointwise(module: nn.Module) -> nn.Conv2d | nn.Linear | None:
 def _average(value: Tensor, channel_dim: int) -> Tensor:
     """Average over all but the rows and the channels: float32 (n, width)."""
     if value.ndim == 2:
-        return value.float()
+        return value.to(torch.float32, copy=True)  # an activation function may change it in place
     if value.ndim == 4 and channel_dim == 1:
         return spatial_mean(value)
     between = [dim for dim in range(1, value.ndim) if dim != channel_dim % value.ndim]
@@ -368,7 +368,7 @@ def spatial_mean(maps: Tensor) -> Tensor:
         if maps.dtype == torch.float32:
             ones = maps.new_ones(()).expand(n, 1, h)
             return torch.bmm(ones, positions.reshape(n, h, w * c)).view(n, w, c).sum(1) / size
-        parts = next(parts for parts in range(_PARTIAL_SUMS, 0, -1) if size % parts == 0)
+        parts = next((parts for parts in _PARTIAL_SUMS if size % parts == 0), 1)
         ones = maps.new_ones(()).expand(n * parts, 1, size // parts)
         sums = torch.bmm(ones, positions.reshape(n * parts, size // parts, c))
         return sums.view(n, parts, c).sum(1, dtype=torch.float32) / size

@@ -1,0 +1,305 @@
+import weakref
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torch.nn import functional as F
+
+from sklearn_mm.nn.lite import EfficientNetLite
+from sklearn_mm.nn.taps import TapReader, find_taps, spatial_mean
+
+FLOAT32_SUMS = 1e-5  # relative: sums in another order
+BFLOAT16_SUMS = 2e-3  # relative: one rounding of each partial sum
+VGG16_LAYERS = {f"features.{n}" for n in (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)} | {
+    "classifier.0",
+    "classifier.3",
+}
+
+
+class Small(nn.Module):
+    """Everything a tap may meet: batch norm, in-place and shared activations, a residual sum, functions."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(8)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(8, 8, 3, padding=1)
+        self.bn2 = nn.BatchNorm2d(8)
+        self.wide = nn.Conv2d(8, 24, 1)
+        self.down = nn.Conv2d(24, 32, 1, stride=2)
+        self.pad = nn.Conv2d(32, 40, 1, padding=1)
+        self.fc1 = nn.Linear(40, 16)
+        self.fc2 = nn.Linear(16, 5)
+
+    def forward(self, x):
+        x = self.relu(self.bn1(self.conv1(x)))
+        inner = self.bn2(self.conv2(x))
+        inner += x
+        x = self.relu(inner)
+        x = F.silu(self.wide(x), inplace=True)
+        x = F.relu6(self.down(x))
+        x = self.pad(x)
+        x = self.relu(self.fc1(x.mean((2, 3))))
+        return self.fc2(F.dropout(x, training=self.training))
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    network = Small().eval()
+    for norm in (network.bn1, network.bn2):
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+        norm.weight.data.normal_()
+    return network.requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return torch.rand(4, 3, 34, 38, generator=torch.Generator().manual_seed(1))
+
+
+def read(network, pictures, layers="auto", activation="pre", class_layers=None):
+    taps = find_taps(network, pictures[:1], layers, activation, class_layers)
+    with torch.inference_mode(), TapReader(network, taps) as reader:
+        return taps, reader(pictures)
+
+
+def expected_of_small(network, x, activation):
+    """The same, step by step."""
+    post = activation == "post"
+    columns = {}
+
+    def note(name, before, after):
+        value = after if post else before
+        columns[name] = value.mean((2, 3)) if value.ndim == 4 else value
+
+    conv1 = network.conv1(x)
+    x = network.bn1(conv1).relu()
+    note("conv1", conv1, x)
+    conv2 = network.conv2(x)
+    note("conv2", conv2, conv2)  # a residual sum stands before the activation
+    x = (network.bn2(conv2) + x).relu()
+    wide = network.wide(x)
+    x = F.silu(wide)
+    note("wide", wide, x)
+    down = network.down(x)
+    x = F.relu6(down)
+    note("down", down, x)
+    pad = network.pad(x)
+    note("pad", pad, pad)
+    fc1 = network.fc1(pad.mean((2, 3)))
+    note("fc1", fc1, fc1.relu())
+    return columns
+
+
+@pytest.mark.parametrize("activation", ["pre", "post"])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_taps_read_the_average_of_each_layer_before_or_after_its_activation(
+    network, pictures, activation, memory_format
+):
+    taps, values = read(network, pictures.contiguous(memory_format=memory_format), activation=activation)
+    expected = expected_of_small(network, pictures, activation)
+    assert [tap.name for tap in taps] == list(expected)
+    assert values.dtype == torch.float32
+    torch.testing.assert_close(values, torch.cat(list(expected.values()), dim=1), rtol=1e-4, atol=FLOAT32_SUMS)
+
+
+def test_reading_changes_nothing_in_the_network(network, pictures):
+    taps = find_taps(network, pictures[:1], "auto", "post")
+    with torch.inference_mode():
+        before = network(pictures)
+        with TapReader(network, taps) as reader:
+            reader(pictures)
+        assert torch.equal(network(pictures), before)
+    assert all(not module._forward_hooks and not module._forward_pre_hooks for module in network.modules())
+
+
+def test_hooks_are_gone_after_an_error(network, pictures):
+    taps = find_taps(network, pictures[:1])
+    with pytest.raises(RuntimeError), TapReader(network, taps) as reader:
+        reader(pictures[:, :2])
+    assert all(not module._forward_hooks for module in network.modules())
+
+
+@pytest.mark.parametrize("activation", ["pre", "post"])
+def test_no_map_is_kept(network, pictures, activation):
+    """When a layer begins, no map of an earlier one is alive but those that the network itself holds."""
+    alive, most = [], 0
+
+    def note(module, args, output):
+        nonlocal most
+        alive.append(weakref.ref(output))
+        most = max(most, sum(one() is not None for one in alive))
+
+    taps = find_taps(network, pictures[:1], "auto", activation)
+    handles = [layer.register_forward_hook(note) for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    with torch.inference_mode(), TapReader(network, taps) as reader:
+        with torch.inference_mode():
+            network(pictures)
+        bare, most = most, 0
+        alive.clear()
+        reader(pictures)
+    for handle in handles:
+        handle.remove()
+    assert most <= bare
+    assert all(one() is None for one in alive)
+
+
+def test_vgg16_gives_the_papers_12416_columns():
+    with torch.device("meta"):
+        taps = find_taps(torchvision.models.vgg16().eval(), torch.zeros(1, 3, 224, 224))
+    assert {tap.name for tap in taps} == VGG16_LAYERS
+    assert sum(tap.width for tap in taps) == 12_416
+
+
+@pytest.mark.parametrize(
+    ("name", "n_layers", "width"),
+    [
+        ("resnet50", 53, 26_560),
+        ("vgg19", 18, 13_696),
+        ("convnext_tiny", 58, 41_184),
+        ("mobilenet_v3_large", 63, 18_560),
+    ],
+)
+def test_each_architecture_has_its_layers_without_the_class_layer(name, n_layers, width):
+    with torch.device("meta"):
+        taps = find_taps(torchvision.models.get_model(name).eval(), torch.zeros(1, 3, 64, 64))
+    assert (len(taps), sum(tap.width for tap in taps)) == (n_layers, width)
+
+
+@pytest.mark.parametrize(
+    ("name", "width"),
+    [("vgg16", 4096), ("resnet18", 512), ("resnet50", 2048), ("mobilenet_v3_small", 1024), ("convnext_tiny", 768)],
+)
+def test_the_last_layer_is_what_the_class_layer_is_given(name, width):
+    with torch.device("meta"):
+        (tap,) = find_taps(torchvision.models.get_model(name).eval(), torch.zeros(1, 3, 64, 64), "last")
+    assert (tap.name, tap.width) == ("last", width)
+
+
+def test_the_last_layer_of_lite_is_its_pooled_maps_behind_the_activation():
+    network = EfficientNetLite().eval()
+    pixels = torch.rand(2, 3, 64, 64)
+    _, values = read(network, pixels, "last", class_layers=("classifier",))
+    with torch.inference_mode():
+        maps = network.head(network.blocks(network.stem(pixels)))
+    torch.testing.assert_close(values, maps.mean((2, 3)))
+
+
+def test_a_network_without_a_class_layer_answers_its_last_layer_itself(pictures):
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()).eval()
+    _, values = read(network, pictures, "last")
+    torch.testing.assert_close(values, network(pictures).mean((2, 3)))
+    assert [tap.name for tap in read(network, pictures)[0]] == ["0"]  # the activation answers, not the layer
+
+
+@pytest.mark.parametrize(
+    ("layers", "names"),
+    [
+        (2, ["pad", "fc1"]),
+        (6, ["conv1", "conv2", "wide", "down", "pad", "fc1"]),
+        (r"conv\d", ["conv1", "conv2"]),
+        (r"fc\d", ["fc1", "fc2"]),
+        (["wide", "bn1"], ["wide", "bn1"]),
+        (("relu",), ["relu"]),
+    ],
+)
+def test_layers_are_chosen_by_number_expression_and_name(network, pictures, layers, names):
+    assert [tap.name for tap in read(network, pictures, layers)[0]] == names
+
+
+def test_any_module_named_is_read(network, pictures):
+    _, values = read(network, pictures, ["bn1"])
+    with torch.inference_mode():
+        torch.testing.assert_close(values, network.bn1(network.conv1(pictures)).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        (["conv3"], "unknown layer 'conv3'; did you mean 'conv2' or 'conv1'"),
+        ("conv_1", "matches no convolution.*'conv1'"),
+        ("(", "not a regular expression"),
+        (7, "has 6 layers below its class layer"),
+    ],
+)
+def test_unknown_layers_are_named(network, pictures, layers, message):
+    with pytest.raises(ValueError, match=message):
+        find_taps(network, pictures[:1], layers)
+
+
+def test_a_layer_that_answers_no_tensor_is_an_error(pictures):
+    class Pair(nn.Module):
+        def forward(self, x):
+            return x, x
+
+    class Network(nn.Sequential):
+        def forward(self, x):
+            return self[1](self[0](x))[0]
+
+    network = Network(nn.Conv2d(3, 4, 3), Pair())
+    with pytest.raises(ValueError, match="layer '1' does not answer a tensor"):
+        find_taps(network, pictures[:1], ["1"])
+
+
+def test_a_network_that_runs_otherwise_than_before_is_an_error(pictures):
+    class Moody(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
+
+        def forward(self, x):
+            return self.first(x) if len(x) == 1 else self.second(x)
+
+    network = Moody()
+    taps = find_taps(network, pictures[:1], ["first"])
+    with TapReader(network, taps) as reader, pytest.raises(RuntimeError, match="'first' did not run"):
+        reader(pictures)
+
+
+def test_layers_over_tokens_are_averaged_over_the_tokens():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(6, 9), nn.GELU(), nn.Linear(9, 4), nn.Flatten(), nn.Linear(20, 3))
+    tokens = torch.rand(2, 5, 6)
+    taps, values = read(network, tokens)
+    assert [tap.width for tap in taps] == [9, 4]
+    wide = network[0](tokens)
+    torch.testing.assert_close(values, torch.cat([wide.mean(1), network[2](wide_gelu := F.gelu(wide)).mean(1)], dim=1))
+    _, values = read(network, tokens, "0", "post")
+    torch.testing.assert_close(values, wide_gelu.mean(1))
+
+
+def test_subclasses_of_convolutions_are_read_as_they_answer(pictures):
+    class Doubled(nn.Conv2d):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    network = nn.Sequential(Doubled(3, 9, 1), nn.Flatten(), nn.Linear(9 * 34 * 38, 2))
+    _, values = read(network, pictures)
+    torch.testing.assert_close(values, network[0](pictures).mean((2, 3)))
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 7, 9), (3, 16, 32, 32), (2, 8, 17, 17), (1, 4, 1, 1), (2, 3, 112, 112)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_maps_are_averaged_in_float32(shape, dtype, memory_format):
+    maps = torch.rand(shape, generator=torch.Generator().manual_seed(0)).add(1).to(dtype)
+    mean = spatial_mean(maps.contiguous(memory_format=memory_format))
+    assert mean.dtype == torch.float32
+    tolerance = FLOAT32_SUMS if dtype == torch.float32 else BFLOAT16_SUMS
+    np.testing.assert_allclose(mean, maps.double().mean((2, 3)), rtol=tolerance)
+
+
+def test_autocast_does_not_reach_the_averages(network, pictures):
+    taps = find_taps(network, pictures[:1])
+    with torch.inference_mode(), TapReader(network, taps) as reader:
+        full = reader(pictures)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            half = reader(pictures)
+    assert half.dtype == torch.float32
+    assert (half - full).norm() < 0.02 * full.norm()
+    assert not torch.equal(half, half.bfloat16().float())
