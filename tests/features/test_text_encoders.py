@@ -16,7 +16,7 @@ FAST = {"n_components": 16, "max_epochs": 40, "batch_size": 6, "learning_rate": 
 
 
 def _encoders():
-    return [TextCNNEncoder(width=0.1, word_dim=32, **FAST), TextNGramEncoder(word_dim=32, **FAST)]
+    return [TextCNNEncoder(width=0.3, word_dim=32, **FAST), TextNGramEncoder(word_dim=32, **FAST)]
 
 
 @pytest.fixture(params=_encoders(), ids=lambda encoder: type(encoder).__name__, scope="module")
