@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from operator import attrgetter
 from types import MappingProxyType
 
 import torch
@@ -46,13 +47,40 @@ SCHEDULES: Mapping[str, Callable[[float], float]] = MappingProxyType(
 
 
 def make_optimizer(name: str, modules: Iterable[nn.Module], *, learning_rate: float, weight_decay: float) -> Optimizer:
-    """Make an optimiser; vectors (biases, norms, single weights) are not decayed."""
-    parameters = [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return OPTIMIZERS[name]([group for group in groups if group["params"]], lr=learning_rate, weight_decay=weight_decay)
+    """Make an optimiser over the parameters that want a gradient.
+
+    Vectors (biases, norms, single weights) are not decayed. Any module inside may have an attribute
+    ``learning_rate_factors``, a dict from names of its own parameters and submodules ("" for itself) to what their
+    learning rate is multiplied by; a factor inside another multiplies. The groups of factor 1 come first.
+    """
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for module in modules:
+        for parameter, factor in _with_factors(module):
+            if parameter.requires_grad:
+                groups.setdefault((factor, parameter.ndim > 1), []).append(parameter)
+    return OPTIMIZERS[name](
+        [
+            {
+                "params": groups[factor, is_decayed],
+                "lr": learning_rate * factor,
+                "weight_decay": weight_decay if is_decayed else 0.0,
+            }
+            for factor, is_decayed in sorted(groups, key=lambda key: (key[0] != 1, key[0], not key[1]))
+        ],
+        lr=learning_rate,
+        weight_decay=weight_decay,
+    )
+
+
+def _with_factors(module: nn.Module) -> list[tuple[nn.Parameter, float]]:
+    """List the parameters of a module with the factors on their learning rate."""
+    factors = dict.fromkeys(module.parameters(), 1.0)
+    for owner in module.modules():
+        for name, factor in getattr(owner, "learning_rate_factors", {}).items():
+            part = attrgetter(name)(owner) if name else owner
+            for parameter in [part] if isinstance(part, nn.Parameter) else part.parameters():
+                factors[parameter] *= factor
+    return list(factors.items())
 
 
 def make_schedule(name: str, optimizer: Optimizer, n_steps: int) -> LambdaLR:
