@@ -11,7 +11,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import sklearn_mm
-from sklearn_mm.features import FullNetworkEmbedding, TextCNNEncoder, TextNGramEncoder
+from sklearn_mm.features import (
+    FullNetworkEmbedding,
+    TextCNNEncoder,
+    TextGRUEncoder,
+    TextNGramEncoder,
+    TextSequenceEncoder,
+)
 from sklearn_mm.persistence import load, save
 from sklearn_mm.retrieval import JointEmbeddingRanker
 from sklearn_mm.testing import image_estimator_checks, retrieval_estimator_checks, text_estimator_checks
@@ -27,6 +33,8 @@ IMAGE_ESTIMATORS = [
 TEXT_ESTIMATORS = [
     TextNGramEncoder(n_components=8, word_dim=8, max_epochs=2),
     TextCNNEncoder(n_components=8, width=0.01, word_dim=8, max_epochs=2),
+    TextGRUEncoder(n_components=8, word_dim=8, max_epochs=2),
+    TextSequenceEncoder(n_components=8, phrase_dim=8, word_dim=8, max_epochs=2),
 ]
 RETRIEVAL_ESTIMATORS = [
     RANKER,

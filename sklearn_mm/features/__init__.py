@@ -2,6 +2,14 @@
 
 from sklearn_mm.features._full_network import FullNetworkEmbedding
 from sklearn_mm.features._text_cnn import TextCNNEncoder
+from sklearn_mm.features._text_gru import TextGRUEncoder
 from sklearn_mm.features._text_ngram import TextNGramEncoder
+from sklearn_mm.features._text_sequence import TextSequenceEncoder
 
-__all__ = ["FullNetworkEmbedding", "TextCNNEncoder", "TextNGramEncoder"]
+__all__ = [
+    "FullNetworkEmbedding",
+    "TextCNNEncoder",
+    "TextGRUEncoder",
+    "TextNGramEncoder",
+    "TextSequenceEncoder",
+]

@@ -50,6 +50,8 @@ class TextEncoderBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, PickleS
         "n_components": [positive_int],
         "word_dim": [positive_int],
         "word_vectors": "no_validation",
+        "trainable_words": ["boolean"],
+        "word_learning_rate": [positive_real],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "max_epochs": [positive_int],
         "batch_size": [positive_int],
@@ -103,6 +105,7 @@ class TextEncoderBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, PickleS
             scale = table[1:].std() / max(float(vectors[found].std()), 1e-12)
             with torch.no_grad():
                 table[1:][torch.from_numpy(found)] = torch.from_numpy(vectors[found]) * scale
+        self._word_table().requires_grad_(self.trainable_words)
         self._n_features_out = self.n_components
         return self
 

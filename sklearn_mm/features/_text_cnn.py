@@ -30,8 +30,15 @@ class TextCNNEncoder(TextEncoderBase):
     word_vectors : mapping, path, or (npy path, words) pair, default=None
         Pretrained word vectors: ``{word: vector}``, a GloVe or word2vec text file, or an array (or its npy file) with
         its words. Only the vocabulary's are read.
+    trainable_words : bool, default=True
+        Train the word vectors. Otherwise they stay as given in `word_vectors`, and those that it lacks as drawn.
+    word_learning_rate : float, default=1.0
+        Factor on the learning rate of the word vectors, here and inside a ranker (1e-3 in the source).
     position_shift : bool, default=True
         In training, put each text at a random offset; in use, average over all offsets that differ.
+    final_relu : bool, default=False
+        Train on the embedding after a last ReLU, and embed without it, as the source does. Only for an encoder that
+        ends in the joint space itself: a head on top of it would see one thing in training and another in use.
     dropout : float, default=0.2
         Share of the pooled features dropped in training.
     lowercase, token_pattern, min_df, max_features, analyzer
@@ -62,6 +69,8 @@ class TextCNNEncoder(TextEncoderBase):
     See Also
     --------
     TextNGramEncoder : Bag of words or n-grams, several times faster.
+    TextGRUEncoder : A recurrent network.
+    TextSequenceEncoder : Windows of words, weighted by position.
 
     Notes
     -----
@@ -89,6 +98,7 @@ class TextCNNEncoder(TextEncoderBase):
         **TextEncoderBase._parameter_constraints,
         "width": [Interval(Real, 0, None, closed="neither")],
         "position_shift": ["boolean"],
+        "final_relu": ["boolean"],
     }
 
     def __init__(
@@ -98,7 +108,10 @@ class TextCNNEncoder(TextEncoderBase):
         width: float = 0.25,
         word_dim: int = 300,
         word_vectors: Any = None,
+        trainable_words: bool = True,
+        word_learning_rate: float = 1.0,
         position_shift: bool = True,
+        final_relu: bool = False,
         dropout: float = 0.2,
         lowercase: bool = True,
         token_pattern: str = TOKEN_PATTERN,
@@ -119,7 +132,10 @@ class TextCNNEncoder(TextEncoderBase):
         self.width = width
         self.word_dim = word_dim
         self.word_vectors = word_vectors
+        self.trainable_words = trainable_words
+        self.word_learning_rate = word_learning_rate
         self.position_shift = position_shift
+        self.final_relu = final_relu
         self.dropout = dropout
         self.lowercase = lowercase
         self.token_pattern = token_pattern
@@ -143,7 +159,9 @@ class TextCNNEncoder(TextEncoderBase):
             width=self.width,
             word_dim=word_dim,
             dropout=self.dropout,
+            word_learning_rate=self.word_learning_rate,
             average_shifts=self.position_shift,
+            final_relu=self.final_relu,
         )
 
     def _word_table(self) -> Tensor:

@@ -1,12 +1,15 @@
 """The global ranking objective's bag-of-words and n-gram text encoder."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
 from typing import Any
 
 from torch import Tensor
 
+from sklearn_mm._params import non_negative_int
 from sklearn_mm.features._text_base import TOKEN_PATTERN, TextEncoderBase
 from sklearn_mm.nn.text_ngram import TextNGram
+from sklearn_mm.texts import build_tokenizer
 
 __all__ = ["TextNGramEncoder"]
 
@@ -22,6 +25,9 @@ class TextNGramEncoder(TextEncoderBase):
         Width of the embedding.
     ngram_range : (int, int), default=(1, 1)
         The shortest and the longest n-grams that count as terms, as in `CountVectorizer`.
+    skip : int, default=0
+        An n-gram of two words or more may leave out so many words between its first and its last: "dog jumps high"
+        has with 1 the bigram "dog high" as well. The same words with and without a gap are one term.
     hidden_layer_sizes : sequence of int, default=()
         Layers between the sum of the term vectors and the embedding; each with batch norm and ReLU. Without any, the
         embedding is a linear map of the sum.
@@ -30,6 +36,10 @@ class TextNGramEncoder(TextEncoderBase):
     word_vectors : mapping, path, or (npy path, words) pair, default=None
         Pretrained vectors: ``{term: vector}``, a GloVe or word2vec text file, or an array (or its npy file) with its
         terms. Only the vocabulary's are read.
+    trainable_words : bool, default=True
+        Train the term vectors. Otherwise they stay as given in `word_vectors`, and those that it lacks as drawn.
+    word_learning_rate : float, default=1.0
+        Factor on the learning rate of the term vectors, here and inside a ranker.
     dropout : float, default=0.4
         Share of terms dropped from each text, and of hidden units, in training.
     lowercase, token_pattern, min_df, max_features, analyzer
@@ -59,15 +69,31 @@ class TextNGramEncoder(TextEncoderBase):
 
     See Also
     --------
+    TextSequenceEncoder : Windows of words, weighted by position.
     TextCNNEncoder : Knows the order of words beyond n-grams.
+    TextGRUEncoder : A recurrent network.
 
     Notes
     -----
-    Of the source only the abstract is at hand; layer sizes and the terms' learned weights are our choice.
+    Of the source only the abstract is at hand. Its variants are, as we read it: bag of words, ``ngram_range=(1, 1)``;
+    bigrams, ``(1, 2)``; trigrams, ``(1, 3)``; trigrams and skip-grams together, ``(1, 3)`` with ``skip=1``, as [2]_
+    defines skip-grams. Which n-grams stand beside the longest ones, how far a skip-gram reaches, layer sizes and the
+    terms' learned weights are our choice.
+
+    The bag is never made dense: time and gradient of a text are those of the terms it has. The term vectors and the
+    optimiser's two averages of them take ``12 * word_dim`` bytes for each term of the vocabulary, and a step of the
+    optimiser goes over all of them. Captions have some hundred thousand different trigrams: set `min_df` to 2 or more,
+    or `max_features`.
+
+    Raises
+    ------
+    ValueError
+        `skip` with a callable `analyzer`, whose terms are as it forms them.
 
     References
     ----------
     .. [1] Baqapuri, "Deep Learning Applied to Image and Text Matching", 2016, https://arxiv.org/abs/1601.03478
+    .. [2] Guthrie, Allison, Liu, Guthrie, Wilks, "A Closer Look at Skip-gram Modelling", LREC 2006
 
     Examples
     --------
@@ -81,6 +107,7 @@ class TextNGramEncoder(TextEncoderBase):
     _parameter_constraints: dict[str, Any] = {
         **TextEncoderBase._parameter_constraints,
         "ngram_range": [tuple, list],
+        "skip": [non_negative_int],
         "hidden_layer_sizes": ["array-like"],
     }
 
@@ -89,9 +116,12 @@ class TextNGramEncoder(TextEncoderBase):
         n_components: int = 1024,
         *,
         ngram_range: tuple[int, int] = (1, 1),
+        skip: int = 0,
         hidden_layer_sizes: Sequence[int] = (),
         word_dim: int = 1024,
         word_vectors: Any = None,
+        trainable_words: bool = True,
+        word_learning_rate: float = 1.0,
         dropout: float = 0.4,
         lowercase: bool = True,
         token_pattern: str = TOKEN_PATTERN,
@@ -110,9 +140,12 @@ class TextNGramEncoder(TextEncoderBase):
     ) -> None:
         self.n_components = n_components
         self.ngram_range = ngram_range
+        self.skip = skip
         self.hidden_layer_sizes = hidden_layer_sizes
         self.word_dim = word_dim
         self.word_vectors = word_vectors
+        self.trainable_words = trainable_words
+        self.word_learning_rate = word_learning_rate
         self.dropout = dropout
         self.lowercase = lowercase
         self.token_pattern = token_pattern
@@ -136,6 +169,7 @@ class TextNGramEncoder(TextEncoderBase):
             term_dim=word_dim,
             hidden_layer_sizes=tuple(self.hidden_layer_sizes),
             dropout=self.dropout,
+            word_learning_rate=self.word_learning_rate,
         )
 
     def _word_table(self) -> Tensor:
@@ -145,3 +179,26 @@ class TextNGramEncoder(TextEncoderBase):
     def _ngram_range(self) -> tuple[int, int]:
         low, high = self.ngram_range
         return (low, high)
+
+    def _tokenizer(self) -> Callable[[str], list[str]]:
+        if not self.skip:
+            return super()._tokenizer()
+        if callable(self.analyzer):
+            raise ValueError(
+                f"skip={self.skip} needs analyzer='word', got a callable; set skip=0 and let it form the terms itself"
+            )
+        words_of = build_tokenizer(self.lowercase, self.token_pattern, self.analyzer)
+        low, high = self._ngram_range()
+
+        def terms(text: str) -> list[str]:
+            words = words_of(text)
+            return [" ".join(gram) for n in range(low, high + 1) for gram in _skip_grams(words, n, self.skip)]
+
+        return terms
+
+
+def _skip_grams(words: list[str], n: int, skip: int) -> Iterator[tuple[str, ...]]:
+    """Choose n words in their order, at most `skip` others between the first and the last of them."""
+    for start, word in enumerate(words):
+        for rest in combinations(words[start + 1 : start + n + skip], n - 1):
+            yield (word, *rest)

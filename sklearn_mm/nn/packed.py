@@ -8,9 +8,9 @@ cannot depend on how long its neighbours in the batch are.
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["PackedTexts", "segment_max", "segment_mean"]
+__all__ = ["PackedTexts", "drop_words", "segment_ids", "segment_max", "segment_mean"]
 
 
 class PackedTexts(NamedTuple):
@@ -57,3 +57,8 @@ def segment_mean(values: Tensor, lengths: Tensor) -> Tensor:
     """Take the mean over each segment; an empty segment gives 0. Shapes as in `segment_max`."""
     out = values.new_zeros(len(lengths), values.shape[1])
     return out.index_add(0, segment_ids(lengths), values) / lengths.clamp(min=1)[:, None].to(values.dtype)
+
+
+def drop_words(words: Tensor, share: float) -> Tensor:
+    """Replace some word vectors, rows of (n_tokens, word_dim), by 0, and enlarge the others to keep the mean."""
+    return words * nn.functional.dropout(words.new_ones(len(words), 1), share)

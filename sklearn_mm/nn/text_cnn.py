@@ -126,6 +126,10 @@ class TextCNN(nn.Module):
         Share of the pooled features dropped in training.
     average_shifts : bool
         In evaluation mode, average over the shifts 0 to 3 instead of using the one given.
+    final_relu : bool
+        In training, end with a ReLU; in evaluation mode, with what would enter it.
+    word_learning_rate : float
+        Factor on the learning rate of the word vectors and of their common bias.
 
     Notes
     -----
@@ -143,6 +147,8 @@ class TextCNN(nn.Module):
         word_dim: int = 300,
         dropout: float = 0.0,
         average_shifts: bool = True,
+        final_relu: bool = False,
+        word_learning_rate: float = 1.0,
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {
@@ -152,7 +158,10 @@ class TextCNN(nn.Module):
             "word_dim": word_dim,
             "dropout": dropout,
             "average_shifts": average_shifts,
+            "final_relu": final_relu,
+            "word_learning_rate": word_learning_rate,
         }
+        self.learning_rate_factors = {"words": word_learning_rate, "word_bias": word_learning_rate}
         self.words = nn.Embedding(n_words + 1, word_dim, padding_idx=0)
         self.word_bias = nn.Parameter(torch.zeros(word_dim))
         self.word_norm = _batch_norm(word_dim)
@@ -173,6 +182,7 @@ class TextCNN(nn.Module):
         self.output = nn.Linear(in_width, n_components, bias=False)
         self.output_norm = _batch_norm(n_components)
         self.average_shifts = average_shifts
+        self.final_relu = final_relu
         self._initialize()
 
     def _initialize(self) -> None:
@@ -186,7 +196,10 @@ class TextCNN(nn.Module):
 
     def forward(self, texts: PackedTexts) -> Tensor:
         """Embed `texts`: (n_texts, n_components) float32."""
-        if self.training or not self.average_shifts:
+        if self.training:
+            embedding = self._embed(texts)
+            return torch.relu(embedding) if self.final_relu else embedding
+        if not self.average_shifts:
             return self._embed(texts)
         shifted = [self._embed(texts._replace(shifts=torch.full_like(texts.shifts, n))) for n in range(SHIFT_PERIOD)]
         return torch.stack(shifted).mean(dim=0)

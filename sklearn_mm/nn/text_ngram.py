@@ -26,6 +26,8 @@ class TextNGram(nn.Module):
     hidden_layer_sizes : sequence of int
     dropout : float
         Share of terms dropped from each text, and of hidden units, in training.
+    word_learning_rate : float
+        Factor on the learning rate of the term vectors.
 
     Notes
     -----
@@ -41,6 +43,7 @@ class TextNGram(nn.Module):
         term_dim: int = 300,
         hidden_layer_sizes: Sequence[int] = (1024,),
         dropout: float = 0.0,
+        word_learning_rate: float = 1.0,
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {
@@ -49,7 +52,9 @@ class TextNGram(nn.Module):
             "term_dim": term_dim,
             "hidden_layer_sizes": list(hidden_layer_sizes),
             "dropout": dropout,
+            "word_learning_rate": word_learning_rate,
         }
+        self.learning_rate_factors = {"terms": word_learning_rate}
         self.terms = nn.EmbeddingBag(n_terms + 1, term_dim, mode="sum", padding_idx=0)
         self.weights = nn.Parameter(torch.ones(n_terms + 1))
         self.dropout = dropout
