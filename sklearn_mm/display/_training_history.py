@@ -22,7 +22,7 @@ class TrainingHistoryDisplay:
     Parameters
     ----------
     history : list of dict
-        One record an epoch, with "epoch" and any numbers named "train_..." or "val_...": a name with "loss"
+        One record an epoch, with "epoch" and any numbers named ``train_...`` or ``val_...``: a name with "loss"
         in it is a loss (smaller is better), any other a score. Other entries are left alone, and a record
         need not have every number.
 
@@ -56,8 +56,8 @@ class TrainingHistoryDisplay:
 
         Parameters
         ----------
-        estimator : estimator with history_
-            Fitted; or a pipeline that ends in one, or a search around one.
+        estimator : fitted estimator
+            One that has a ``history_``; or a pipeline that ends in one, or a search around one.
         axes : sequence of matplotlib Axes, optional
             A panel for each quantity; a new figure by default.
 
