@@ -136,11 +136,9 @@ class Reader:
             raise MalformedError(f"{where}: unknown entry {tag!r}")
         try:
             return self._codec_of[tag].decode(node[tag], self, where)
-        except MalformedError:
+        except (MalformedError, RecursionError):
             raise
         except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            if isinstance(error, RecursionError):
-                raise
             raise MalformedError(f"{where}: malformed entry {tag!r}: {error}") from error
 
     def tensor(self, name: str) -> Tensor:

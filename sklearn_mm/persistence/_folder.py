@@ -203,8 +203,11 @@ def _write(folder: Path, config: str, tensors: Mapping[str, Tensor]) -> None:
         if folder.exists():
             folder.rename(old)
         new.rename(folder)
-    finally:
+    except BaseException:
+        if old.exists():
+            old.rename(folder)
         shutil.rmtree(new, ignore_errors=True)
+        raise
     if old.exists():
         shutil.rmtree(old)
 

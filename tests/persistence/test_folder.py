@@ -348,10 +348,6 @@ class Foreign(BaseEstimator):
     pass
 
 
-class SelfReference(list):
-    pass
-
-
 @pytest.mark.parametrize(
     ("estimator", "message"),
     [
@@ -411,6 +407,22 @@ def test_a_failed_write_leaves_the_old_model_and_no_debris(X, tmp_path, monkeypa
 
     monkeypatch.setattr("sklearn_mm.persistence._folder.save_file", full_disk)
     with pytest.raises(OSError, match="no space left"):
+        save(PCA(2).fit(X), tmp_path / "model")
+    assert isinstance(load(tmp_path / "model"), StandardScaler)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_failed_swap_brings_the_old_model_back(X, tmp_path, monkeypatch):
+    save(StandardScaler().fit(X), tmp_path / "model")
+    rename = Path.rename
+
+    def rename_but_the_new(path, target):
+        if path.suffix == ".new":
+            raise OSError("no more")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename_but_the_new)
+    with pytest.raises(OSError, match="no more"):
         save(PCA(2).fit(X), tmp_path / "model")
     assert isinstance(load(tmp_path / "model"), StandardScaler)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
