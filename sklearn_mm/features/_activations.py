@@ -17,7 +17,7 @@ from sklearn_mm._device import autocast
 from sklearn_mm.exceptions import ImageReadError
 from sklearn_mm.images import PictureReader, Pictures, ReadFailure, RowCache, read_ahead
 from sklearn_mm.nn.backbones import Backbone, PixelConvention
-from sklearn_mm.nn.taps import TapReader, find_taps
+from sklearn_mm.nn.taps import TapReader
 
 __all__ = ["ActivationPass", "RowWriter", "TappedNetwork", "summarise"]
 
@@ -44,11 +44,6 @@ class TappedNetwork:
         Where it runs.
     dtype : torch.dtype
         In which precision.
-
-    Attributes
-    ----------
-    layers : list of (str, int)
-        Name and width of the layers read.
     """
 
     def __init__(
@@ -68,32 +63,39 @@ class TappedNetwork:
         mean, std = (torch.tensor(value, dtype=torch.float64) for value in (pixels.mean, pixels.std))
         self._scale = (1 / (255 * std)).float().repeat(side).to(device)
         self._shift = (-mean / std).float().repeat(side).to(device)
-        with self._computing():
-            probe = self._normalised(torch.zeros(1, side, side, _CHANNELS, dtype=torch.uint8))
-            try:
-                self._taps = find_taps(self.module, probe, layers, activation, backbone.class_layers)
-            except (RuntimeError, AssertionError, TypeError) as error:
-                raise ValueError(f"the network cannot look at pictures of {side}x{side} pixels: {error}") from error
-        self.layers = [(tap.name, tap.width) for tap in self._taps]
+        self._reader = TapReader(self.module, layers, activation, backbone.class_layers)
+        self._side = side
+
+    @property
+    def layers(self) -> list[tuple[str, int]]:
+        """Name and width of the layers read, after the first batch."""
+        return [(tap.name, tap.width) for tap in self._reader.taps or []]
 
     @contextmanager
     def running(self) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
         """Yield the function from squares (n, n_crops, s, s, 3), uint8, to activations (n, d), float32."""
-        with self._computing(), TapReader(self.module, self._taps) as read:
+        with torch.inference_mode(), autocast(self._device, self._dtype), self._reader:
 
             def activations(squares: np.ndarray) -> np.ndarray:
                 total: Tensor | None = None
                 for crop in range(squares.shape[1]):
-                    values = read(self._normalised(torch.from_numpy(squares[:, crop])))
+                    values = self._read(self._normalised(torch.from_numpy(squares[:, crop])))
                     total = values if total is None else total + values
                 return (total / squares.shape[1]).cpu().numpy()
 
             yield activations
 
-    @contextmanager
-    def _computing(self) -> Iterator[None]:
-        with torch.inference_mode(), autocast(self._device, self._dtype):
-            yield
+    def _read(self, pixels: Tensor) -> Tensor:
+        if self._reader.taps is not None:
+            return self._reader(pixels)
+        try:
+            return self._reader(pixels)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, AssertionError, TypeError) as error:
+            raise ValueError(
+                f"the network cannot look at pictures of {self._side}x{self._side} pixels: {error}"
+            ) from error
 
     def _normalised(self, squares: Tensor) -> Tensor:
         """Return pixels (n, 3, s, s), float32, channels last, of squares (n, s, s, 3), uint8."""
@@ -193,13 +195,9 @@ class ActivationPass:
 
     def layers(self) -> list[tuple[str, int]]:
         """Return name and width of the layers read, from the cache if it knows them."""
-        noted = None if self._cache is None else self._cache.note()
-        if noted is not None:
-            return [(name, width) for name, width in noted]
-        layers = self._open_network().layers
-        if self._cache is not None:
-            self._cache.set_note(layers)
-        return layers
+        if self._cache is None:
+            return self._open_network().layers
+        return [(name, width) for name, width in self._cache.note()]
 
     def each_block_again(self, take: TakeBlock) -> None:
         """Call ``take(rows, block)`` for the blocks of `each_block` once more, without the network."""
@@ -264,6 +262,8 @@ class ActivationPass:
                 yield from (row_of[key] for key in claimed)
 
         def store(rows: list[int], block: np.ndarray) -> None:
+            if cache.note() is None:  # before the first vector: where there are vectors there is a note
+                cache.set_note(self._open_network().layers)
             cache.put({self._keys[row]: vector for row, vector in zip(rows, block, strict=True)})
 
         self._compute(claimed_rows(), store, progress)

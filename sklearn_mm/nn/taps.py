@@ -1,8 +1,9 @@
 """Taps: the activations of chosen layers, averaged over space as they appear."""
 
 import re
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -15,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from sklearn_mm._checks import did_you_mean
 from sklearn_mm.nn.lite import SameConv2d
 
-__all__ = ["Tap", "TapReader", "find_taps", "spatial_mean"]
+__all__ = ["Tap", "TapReader", "spatial_mean"]
 
 # what may stand between a layer and its activation function, and the activation functions, by torch's names
 _TRANSPARENT = {"batch_norm", "group_norm", "instance_norm", "dropout"}
@@ -25,6 +26,7 @@ _ACTIVATIONS = {
 }  # fmt: skip
 _PARTIAL_SUMS = range(8, 65)  # of a half-precision map, added in float32: 2.5 times less rounding at no cost
 _SMALL_MAP = 256  # positions up to which a plain float32 sum is as fast as a matrix product
+_LAYERS = (nn.Conv2d, nn.Linear)
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,6 @@ class Tap:
     reads : {"output", "input", "call"}
         What is read: the module's output, its input, or the answer of one of the torch functions that a
         forward pass calls.
-    channel_dim : {1, -1}
-        1 where the channels come right behind the rows (maps), -1 where they come last (tokens).
     call : int
         For "call": the position of that function among those of a forward pass.
     """
@@ -52,8 +52,156 @@ class Tap:
     width: int
     module: str
     reads: str = "output"
-    channel_dim: int = 1
     call: int = -1
+
+
+class TapReader:
+    """Reads layers of a network while it runs; its hooks are there only inside a ``with`` block.
+
+    Parameters
+    ----------
+    network : nn.Module
+        In evaluation mode.
+    layers : "auto", "last", str, int or sequence of str, default="auto"
+        "auto" are all convolutions and fully connected layers that run, but for the class layers; n the last n
+        of them; another str a regular expression that must match their names in full (class layers too); a
+        sequence names any modules. "last" is what the first class layer is given, or the answer of a network
+        without one.
+    activation : {"pre", "post"}, default="pre"
+        Whether layers are read before or after the activation function that follows. A layer with none
+        directly behind it (or behind its batch norm) is read before it in any case.
+    class_layers : sequence of str, optional
+        Names of the class layers; by default the layer whose output is the network's answer, if any is.
+
+    Attributes
+    ----------
+    taps : list of Tap, or None
+        Where it reads, in the order in which the layers run (in the order named, for a sequence); known after
+        the first batch.
+
+    Raises
+    ------
+    ValueError
+        A layer is unknown; in the first batch, if it does not answer a tensor, or if no layer is left.
+
+    Notes
+    -----
+    The first batch shows which layers run, in which order, and what follows them: no picture passes the
+    network just to find out. A hook averages a map and lets it go, so that no more maps are alive than the
+    network itself needs. A module that runs several times is read the last time.
+
+    The average of a 1x1 convolution (and of a fully connected layer over tokens) is that layer applied to the
+    average of its input: where the input has fewer channels, the smaller map is averaged.
+
+    Maps are (n, c, h, w), tokens (n, ..., c): the latter for fully connected layers and for modules with
+    three-dimensional outputs.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_mm.nn.lite import EfficientNetLite
+    >>> network = EfficientNetLite().eval()
+    >>> with torch.inference_mode(), TapReader(network, "last") as reader:
+    ...     reader(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 1280])
+    >>> reader.taps
+    [Tap(name='last', width=1280, module='classifier', reads='input', call=-1)]
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        layers: str | int | Sequence[str] = "auto",
+        activation: str = "pre",
+        class_layers: Sequence[str] | None = None,
+    ) -> None:
+        self.network = network
+        self.taps: list[Tap] | None = None
+        self._layers, self._activation, self._class_layers = layers, activation, class_layers
+        self._modules = {name: module for name, module in network.named_modules() if name}
+        self._check_names()
+        self._values: dict[str, Tensor] = {}
+        self._calls: dict[int, str] = {}
+        self._watcher = _Watcher(self._see_call)
+        self._stack: ExitStack | None = None
+
+    def _check_names(self) -> None:
+        layers = self._layers
+        if not isinstance(layers, str | int):
+            for name in layers:
+                if name not in self._modules:
+                    raise ValueError(f"unknown layer {name!r}; {did_you_mean(name, self._modules)}")
+        elif isinstance(layers, str) and layers not in ("auto", "last"):
+            known = [name for name, module in self._modules.items() if isinstance(module, _LAYERS)]
+            try:
+                matches = any(re.fullmatch(layers, name) for name in known)
+            except re.error as error:
+                raise ValueError(f"layers={layers!r} is not a regular expression: {error}") from error
+            if not matches:
+                raise ValueError(
+                    f"layers={layers!r} matches no convolution and no fully connected layer; "
+                    f"{did_you_mean(layers, known)}"
+                )
+
+    def __enter__(self) -> Self:
+        self._stack = ExitStack()
+        self._attach(self._stack)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._stack is not None:
+            self._stack.close()
+            self._stack = None
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Run the network on pixels (n, 3, h, w); return what the taps read side by side, float32 (n, d)."""
+        if self._stack is None:
+            raise RuntimeError("a TapReader reads inside a with block only")
+        if self.taps is None:
+            first = _FirstPass(self.network, self._modules, self._layers, self._activation, self._class_layers)
+            self.taps, values = first.run(pixels)
+            self._attach(self._stack)
+            return values
+        self._values.clear()
+        self._watcher.n_calls = 0
+        with self._watcher if self._calls else nullcontext():
+            answer = self.network(pixels)
+        for tap in self.taps:
+            if tap.reads == "input" and not tap.module:
+                self._values[tap.name] = _average(answer, _channel_dim(None, answer))
+            if tap.name not in self._values:
+                raise RuntimeError(f"layer {tap.name!r} did not run as before; the network changes between calls")
+        return torch.cat([self._values[tap.name] for tap in self.taps], dim=1)
+
+    def _attach(self, stack: ExitStack) -> None:
+        for tap in self.taps or []:
+            if tap.reads == "call":
+                self._calls[tap.call] = tap.name
+            elif tap.reads == "output":
+                stack.enter_context(self._modules[tap.module].register_forward_hook(self._hook(tap.name)))
+            elif tap.module:
+                stack.enter_context(self._modules[tap.module].register_forward_pre_hook(self._pre_hook(tap.name)))
+
+    def _hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
+        def read(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            with self._watcher.pause():
+                self._values[name] = _average_output(module, args[0], output)
+
+        return read
+
+    def _pre_hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def read(module: nn.Module, args: tuple[Any, ...]) -> None:
+            with self._watcher.pause():
+                self._values[name] = _average(args[0], _channel_dim(module, args[0]))
+
+        return read
+
+    def _see_call(self, call: int, function: str, given: Any, answer: Any) -> None:
+        name = self._calls.get(call)
+        if name is not None and function in _ACTIVATIONS:
+            self._values[name] = _average(answer, _channel_dim(self._modules[name], answer))
 
 
 class _Watcher(TorchFunctionMode):
@@ -62,8 +210,17 @@ class _Watcher(TorchFunctionMode):
     def __init__(self, see: Callable[[int, str, Any, Any], None]) -> None:
         super().__init__()
         self._see = see
+        self._paused = False
         self.n_calls = 0
-        self.paused = False
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Count nothing inside the block."""
+        self._paused = True
+        try:
+            yield
+        finally:
+            self._paused = False
 
     def __torch_function__(
         self,
@@ -74,251 +231,131 @@ class _Watcher(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         answer = func(*args, **kwargs)
-        if not self.paused:
+        if not self._paused:
             given = args[0] if args else kwargs.get("input")
             self._see(self.n_calls, getattr(func, "__name__", "").rstrip("_"), given, answer)
             self.n_calls += 1
         return answer
 
 
-class _Trace:
-    """What one forward pass of a single picture shows: the layers in their order and what follows each."""
+class _FirstPass:
+    """Runs a network once, reads everything that may be asked for, and finds out where to read from then on."""
 
-    def __init__(self, network: nn.Module, probe: Tensor) -> None:
-        self.modules = {name: module for name, module in network.named_modules() if name}
-        self.outputs: dict[str, Any] = {}  # by module, in the order in which they answered
-        self.inputs: dict[str, Any] = {}
-        self.activation_calls: dict[str, int] = {}  # by layer, the call that answers its activation function
-        self._waiting: dict[int, tuple[str, Any]] = {}  # by identity of a tensor that waits for its activation
+    def __init__(
+        self,
+        network: nn.Module,
+        modules: dict[str, nn.Module],
+        layers: str | int | Sequence[str],
+        activation: str,
+        class_layers: Sequence[str] | None,
+    ) -> None:
+        self._network, self._modules = network, modules
+        self._layers, self._post, self._class_layers = layers, activation == "post", class_layers
+        self._outputs: dict[str, Tensor] = {}  # averages, by module, in the order in which they ran
+        self._inputs: dict[str, Tensor] = {}
+        self._answers: dict[str, weakref.ref[Tensor]] = {}  # outputs of layers
+        self._activations: dict[str, tuple[int, Tensor]] = {}  # by layer, the call and its average
+        self._waiting: dict[int, tuple[str, weakref.ref[Tensor]]] = {}  # by id, what waits for its activation
+        self._watcher = _Watcher(self._see)
+
+    def run(self, pixels: Tensor) -> tuple[list[Tap], Tensor]:
+        """Return the taps and what they read of the pixels: float32 (n, d)."""
+        named = () if isinstance(self._layers, str | int) else self._layers
         with ExitStack() as stack:
-            for name, module in self.modules.items():
-                stack.enter_context(module.register_forward_hook(self._hook(name)))
-            stack.enter_context(_Watcher(self._see))
-            self.answer = network(probe)
-        self._waiting.clear()
+            for name, module in self._modules.items():
+                if name in named or isinstance(module, _LAYERS):
+                    stack.enter_context(module.register_forward_hook(self._hook(name)))
+            if self._post:
+                stack.enter_context(self._watcher)
+            answer = self._network(pixels)
+        if self._class_layers is None:
+            self._class_layers = [name for name, output in self._answers.items() if output() is answer]
+        if isinstance(self._layers, str) and self._layers == "last":
+            found = [self._last(answer)]
+        else:
+            found = [self._tap(name) for name in self._chosen()]
+        return [tap for tap, _ in found], torch.cat([values for _, values in found], dim=1)
 
     def _hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
         def note(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            self.outputs.pop(name, None)
-            self.outputs[name] = output
-            self.inputs[name] = args[0] if args else None
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                self._waiting[id(output)] = (name, output)
+            with self._watcher.pause():
+                if not isinstance(output, Tensor) or output.ndim < 2:
+                    raise ValueError(f"layer {name!r} answers no tensor with a row for each picture")
+                self._outputs.pop(name, None)
+                self._outputs[name] = _average_output(module, args[0], output)
+                if isinstance(module, _LAYERS):
+                    self._answers[name] = weakref.ref(output)
+                    self._waiting[id(output)] = (name, self._answers[name])
+                    if isinstance(self._layers, str) and self._layers == "last":
+                        self._inputs[name] = _average(args[0], _channel_dim(module, args[0]))
 
         return note
 
     def _see(self, call: int, function: str, given: Any, answer: Any) -> None:
-        waiting = self._waiting.get(id(given))
-        if waiting is None:
+        name, waiting = self._waiting.get(id(given), ("", None))
+        if waiting is None or waiting() is not given:
             return
         if function in _ACTIVATIONS:
-            self.activation_calls[waiting[0]] = call
+            self._activations[name] = (call, _average(answer, _channel_dim(self._modules[name], answer)))
             del self._waiting[id(given)]
         elif function in _TRANSPARENT:
-            self._waiting[id(answer)] = (waiting[0], answer)
+            self._waiting[id(answer)] = (name, weakref.ref(answer))
         elif answer is given:  # changed in place, by a residual sum for one: no longer this layer's alone
             del self._waiting[id(given)]
 
-    @property
-    def layers(self) -> list[str]:
-        """Names of the convolutions and fully connected layers, in the order they ran."""
-        return [name for name in self.outputs if isinstance(self.modules[name], nn.Conv2d | nn.Linear)]
-
-    @property
-    def answering_layer(self) -> tuple[str, ...]:
-        """Name of the layer whose output is the network's answer, if there is one."""
-        return tuple(name for name in self.layers if self.outputs[name] is self.answer)
-
-
-def find_taps(
-    network: nn.Module,
-    probe: Tensor,
-    layers: str | int | Sequence[str] = "auto",
-    activation: str = "pre",
-    class_layers: Sequence[str] | None = None,
-) -> list[Tap]:
-    """Find where to read the layers asked for, by one forward pass.
-
-    Parameters
-    ----------
-    network : nn.Module
-        In evaluation mode.
-    probe : Tensor of shape (1, 3, h, w), float
-        A picture of the size that will be read later.
-    layers : "auto", "last", str, int or sequence of str, default="auto"
-        "auto" are all convolutions and fully connected layers that run, but for the class layers; n the last n
-        of them; another str a regular expression that must match their names in full; a sequence names any
-        modules. "last" is what the (first) class layer is given, or the answer of a network without one.
-    activation : {"pre", "post"}, default="pre"
-        Whether layers are read before or after the activation function that follows. A layer with none
-        directly behind it (or behind its batch norm) is read before it in any case.
-    class_layers : sequence of str, optional
-        Names of the class layers; by default the layer whose output is the network's answer, if any is.
-
-    Returns
-    -------
-    list of Tap, in the order in which the layers ran (in the order named, for a sequence)
-
-    Raises
-    ------
-    ValueError
-        A layer is unknown, or does not answer a tensor, or none is left.
-    """
-    trace = _Trace(network, probe)
-    if class_layers is None:
-        class_layers = trace.answering_layer
-    if isinstance(layers, str) and layers == "last":
-        return [_last_tap(trace, class_layers)]
-    return [_tap(trace, name, activation) for name in _chosen_names(trace, layers, class_layers)]
-
-
-def _chosen_names(trace: _Trace, layers: str | int | Sequence[str], class_layers: Sequence[str]) -> list[str]:
-    hidden = [name for name in trace.layers if name not in class_layers]
-    if isinstance(layers, str) and layers != "auto":
-        try:
-            chosen = [name for name in trace.layers if re.fullmatch(layers, name)]
-        except re.error as error:
-            raise ValueError(f"layers={layers!r} is not a regular expression: {error}") from error
-        if not chosen:
+    def _chosen(self) -> Sequence[str]:
+        layers, class_layers = self._layers, self._class_layers or ()
+        if not isinstance(layers, str | int):
+            idle = [name for name in layers if name not in self._outputs]
+            if idle:
+                raise ValueError(f"layer {idle[0]!r} does not run; {did_you_mean(idle[0], self._outputs)}")
+            return layers
+        hidden = [name for name in self._answers if name not in class_layers]
+        if isinstance(layers, str) and layers != "auto":
+            hidden = [name for name in self._answers if re.fullmatch(layers, name)]
+        if not hidden:
             raise ValueError(
-                f"layers={layers!r} matches no convolution and no fully connected layer; "
-                f"{did_you_mean(layers, trace.layers)}"
+                "no convolution and no fully connected layer runs below the class layer; name modules in a list"
             )
-        return chosen
-    if not isinstance(layers, str | int):
-        for name in layers:
-            if name not in trace.outputs:
-                raise ValueError(f"unknown layer {name!r}; {did_you_mean(name, trace.outputs)}")
-        return list(layers)
-    if not hidden:
-        raise ValueError(
-            "the network has no convolution and no fully connected layer below its class layer; "
-            "name modules with layers=[...]"
-        )
-    if isinstance(layers, int) and layers > len(hidden):
-        raise ValueError(f"layers={layers}, but the network has {len(hidden)} layers below its class layer")
-    return hidden if isinstance(layers, str) else hidden[-layers:]
+        if isinstance(layers, int) and layers > len(hidden):
+            raise ValueError(f"layers={layers}, but the network has {len(hidden)} layers below its class layer")
+        return hidden[-layers:] if isinstance(layers, int) else hidden
+
+    def _tap(self, name: str) -> tuple[Tap, Tensor]:
+        if name in self._activations:
+            call, values = self._activations[name]
+            return Tap(name, values.shape[1], name, "call", call), values
+        values = self._outputs[name]
+        return Tap(name, values.shape[1], name), values
+
+    def _last(self, answer: Any) -> tuple[Tap, Tensor]:
+        module = self._class_layers[0] if self._class_layers else ""
+        if not module and not (isinstance(answer, Tensor) and answer.ndim > 1):
+            raise ValueError("layers='last' needs a network that answers a tensor with a row for each picture")
+        values = self._inputs[module] if module else _average(answer, _channel_dim(None, answer))
+        return Tap("last", values.shape[1], module, "input"), values
 
 
-def _tap(trace: _Trace, name: str, activation: str) -> Tap:
-    output, module = trace.outputs[name], trace.modules[name]
-    if not isinstance(output, Tensor) or output.ndim < 2:
-        raise ValueError(f"layer {name!r} does not answer a tensor with a row for each picture, so it cannot be read")
-    channel_dim = -1 if isinstance(module, nn.Linear) or output.ndim == 3 else 1
-    width = output.shape[channel_dim]
-    if activation == "post" and name in trace.activation_calls:
-        return Tap(name, width, name, "call", channel_dim, trace.activation_calls[name])
-    return Tap(name, width, name, "output", channel_dim)
+def _channel_dim(module: nn.Module | None, value: Tensor) -> int:
+    """Return 1 where the channels come right behind the rows (maps), -1 where they come last (tokens)."""
+    return -1 if isinstance(module, nn.Linear) or value.ndim == 3 else 1
 
 
-def _last_tap(trace: _Trace, class_layers: Sequence[str]) -> Tap:
-    module = class_layers[0] if class_layers else ""
-    value = trace.inputs[module] if class_layers else trace.answer
-    if not isinstance(value, Tensor) or value.ndim < 2:
-        raise ValueError("layers='last' needs a network that answers a tensor with a row for each picture")
-    channel_dim = -1 if value.ndim == 3 or isinstance(trace.modules.get(module), nn.Linear) else 1
-    return Tap("last", value.shape[channel_dim], module, "input", channel_dim)
-
-
-class TapReader:
-    """Reads the taps of a network while it runs; its hooks are there only inside a ``with`` block.
-
-    Parameters
-    ----------
-    network : nn.Module
-        In evaluation mode.
-    taps : sequence of Tap
-        From `find_taps` on the same network and size of picture.
-
-    Notes
-    -----
-    A hook averages the map and lets it go, so that no more maps are alive than the network itself needs.
-    The average of a 1x1 convolution (and of a fully connected layer over tokens) is that layer applied to the
-    average of its input: where the input has fewer channels, the smaller map is averaged.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sklearn_mm.nn.lite import EfficientNetLite
-    >>> network = EfficientNetLite().eval()
-    >>> taps = find_taps(network, torch.zeros(1, 3, 32, 32), layers="last")
-    >>> with torch.inference_mode(), TapReader(network, taps) as reader:
-    ...     reader(torch.zeros(2, 3, 32, 32)).shape
-    torch.Size([2, 1280])
-    """
-
-    def __init__(self, network: nn.Module, taps: Sequence[Tap]) -> None:
-        self.network = network
-        self.taps = taps
-        self._values: list[Tensor | None] = [None] * len(taps)
-        self._stack = ExitStack()
-        self._calls = {tap.call: position for position, tap in enumerate(taps) if tap.reads == "call"}
-        self._watcher = _Watcher(self._see_call)
-
-    def __enter__(self) -> Self:
-        modules = dict(self.network.named_modules())
-        for position, tap in enumerate(self.taps):
-            if tap.reads == "output":
-                self._stack.enter_context(modules[tap.module].register_forward_hook(self._hook(position, tap)))
-            elif tap.reads == "input" and tap.module:
-                self._stack.enter_context(modules[tap.module].register_forward_pre_hook(self._pre_hook(position, tap)))
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """Run the network on pixels (n, 3, h, w); return the taps side by side, float32 (n, d)."""
-        if self._calls:
-            self._watcher.n_calls = 0
-            with self._watcher:
-                answer = self.network(pixels)
-        else:
-            answer = self.network(pixels)
-        for position, tap in enumerate(self.taps):
-            if tap.reads == "input" and not tap.module:
-                self._values[position] = _average(answer, tap.channel_dim)
-        values = [value for value in self._values if value is not None]
-        if len(values) < len(self.taps):
-            unread = next(tap.name for tap, value in zip(self.taps, self._values, strict=True) if value is None)
-            raise RuntimeError(f"layer {unread!r} did not run as it did before; the network changes between calls")
-        self._values = [None] * len(self.taps)
-        return torch.cat(values, dim=1)
-
-    def _hook(self, position: int, tap: Tap) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
-        def read(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            self._watcher.paused = True
-            self._values[position] = _average_output(module, args[0], output, tap.channel_dim)
-            self._watcher.paused = False
-
-        return read
-
-    def _pre_hook(self, position: int, tap: Tap) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def read(module: nn.Module, args: tuple[Any, ...]) -> None:
-            self._watcher.paused = True
-            self._values[position] = _average(args[0], tap.channel_dim)
-            self._watcher.paused = False
-
-        return read
-
-    def _see_call(self, call: int, function: str, given: Any, answer: Any) -> None:
-        position = self._calls.get(call)
-        if position is not None and function in _ACTIVATIONS:
-            self._values[position] = _average(answer, self.taps[position].channel_dim)
-
-
-def _average_output(module: nn.Module, given: Tensor, output: Tensor, channel_dim: int) -> Tensor:
-    """Average a layer's output over space, (n, width), by way of its input where that is less to read."""
+def _average_output(module: nn.Module, given: Tensor, output: Tensor) -> Tensor:
+    """Average a module's output over space, (n, width), by way of its input where that is less to read."""
+    channel_dim = _channel_dim(module, output)
     layer = _pointwise(module)
     if layer is None or output.ndim == 2 or given.shape[channel_dim] >= output.shape[channel_dim]:
         return _average(output, channel_dim)
     if isinstance(layer, nn.Conv2d):
         given = given[:, :, :: layer.stride[0], :: layer.stride[1]]
-    with torch.autocast(output.device.type, enabled=False):
+    with _no_autocast(output.device):
         bias = None if layer.bias is None else layer.bias.float()
         return F.linear(_average(given, channel_dim), layer.weight.flatten(1).float(), bias)
+
+
+def _no_autocast(device: torch.device) -> AbstractContextManager[object]:
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def _pointwise(module: nn.Module) -> nn.Conv2d | nn.Linear | None:
@@ -364,7 +401,7 @@ def spatial_mean(maps: Tensor) -> Tensor:
     if size <= _SMALL_MAP or maps.device.type != "cpu" or not maps.is_contiguous(memory_format=torch.channels_last):
         return maps.mean((2, 3), dtype=torch.float32)
     positions = maps.permute(0, 2, 3, 1)  # (n, h, w, c), a view
-    with torch.autocast("cpu", enabled=False):
+    with _no_autocast(maps.device):
         if maps.dtype == torch.float32:
             ones = maps.new_ones(()).expand(n, 1, h)
             return torch.bmm(ones, positions.reshape(n, h, w * c)).view(n, w, c).sum(1) / size

@@ -57,7 +57,7 @@ def compare(name, *, n_images, batch_size, n_turns, precision, layers, activatio
                 seconds[what].append(clock() - start)
     bare, transform = (statistics.median(seconds[what]) for what in ("bare", "transform"))
     ratios = [one / other for one, other in zip(seconds["bare"], seconds["transform"], strict=True)]
-    print(  # noqa: T201  a script
+    print(
         f"{name:22s} {str(dtype).removeprefix('torch.'):9s} {embedding.n_features_out_:7d} activations  "
         f"bare {n_images / bare:7.1f}/s  transform {n_images / transform:7.1f}/s  "
         f"ratio of medians {bare / transform:.3f}  per turn {min(ratios):.3f} to {max(ratios):.3f}"

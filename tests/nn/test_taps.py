@@ -1,4 +1,5 @@
 import weakref
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sklearn_mm.nn.lite import EfficientNetLite
-from sklearn_mm.nn.taps import TapReader, find_taps, spatial_mean
+from sklearn_mm.nn.taps import TapReader, spatial_mean
 
 FLOAT32_SUMS = 1e-5  # relative: sums in another order
 BFLOAT16_SUMS = 2e-3  # relative: one rounding of each partial sum
@@ -63,9 +64,19 @@ def pictures():
 
 
 def read(network, pictures, layers="auto", activation="pre", class_layers=None):
-    taps = find_taps(network, pictures[:1], layers, activation, class_layers)
-    with torch.inference_mode(), TapReader(network, taps) as reader:
-        return taps, reader(pictures)
+    """Return the taps, and what they read in the first batch and in a second one."""
+    with torch.inference_mode(), TapReader(network, layers, activation, class_layers) as reader:
+        first = reader(pictures)
+        second = reader(pictures)
+    assert torch.equal(first, second)
+    return reader.taps, first
+
+
+def taps_of(name, layers="auto"):
+    """Return the taps of a torchvision network, without its weights or any arithmetic."""
+    with torch.device("meta"), TapReader(torchvision.models.get_model(name).eval(), layers) as reader:
+        reader(torch.zeros(1, 3, 224, 224))
+    return reader.taps
 
 
 def expected_of_small(network, x, activation):
@@ -109,24 +120,27 @@ def test_taps_read_the_average_of_each_layer_before_or_after_its_activation(
 
 
 def test_reading_changes_nothing_in_the_network(network, pictures):
-    taps = find_taps(network, pictures[:1], "auto", "post")
     with torch.inference_mode():
         before = network(pictures)
-        with TapReader(network, taps) as reader:
+        with TapReader(network, "auto", "post") as reader:
             reader(pictures)
+            assert torch.equal(reader.network(pictures), before)
         assert torch.equal(network(pictures), before)
     assert all(not module._forward_hooks and not module._forward_pre_hooks for module in network.modules())
 
 
 def test_hooks_are_gone_after_an_error(network, pictures):
-    taps = find_taps(network, pictures[:1])
-    with pytest.raises(RuntimeError), TapReader(network, taps) as reader:
-        reader(pictures[:, :2])
-    assert all(not module._forward_hooks for module in network.modules())
+    reader = TapReader(network)
+    for channels in (2, 3, 2):  # in the first batch, and in one behind it
+        with suppress(RuntimeError), reader:
+            reader(pictures[:, :channels])
+            assert channels == 3
+        assert all(not module._forward_hooks for module in network.modules())
 
 
 @pytest.mark.parametrize("activation", ["pre", "post"])
-def test_no_map_is_kept(network, pictures, activation):
+@pytest.mark.parametrize("layers", ["auto", "last"])
+def test_no_map_is_kept(network, pictures, layers, activation):
     """When a layer begins, no map of an earlier one is alive but those that the network itself holds."""
     alive, most = [], 0
 
@@ -135,23 +149,23 @@ def test_no_map_is_kept(network, pictures, activation):
         alive.append(weakref.ref(output))
         most = max(most, sum(one() is not None for one in alive))
 
-    taps = find_taps(network, pictures[:1], "auto", activation)
     handles = [layer.register_forward_hook(note) for layer in network.modules() if isinstance(layer, nn.Conv2d)]
-    with torch.inference_mode(), TapReader(network, taps) as reader:
-        with torch.inference_mode():
-            network(pictures)
-        bare, most = most, 0
-        alive.clear()
-        reader(pictures)
+    with torch.inference_mode():
+        network(pictures)
+        bare = most
+        with TapReader(network, layers, activation) as reader:
+            for _ in ("first batch", "second batch"):
+                most = 0
+                alive.clear()
+                reader(pictures)
+                assert most <= bare
+                assert all(one() is None for one in alive)
     for handle in handles:
         handle.remove()
-    assert most <= bare
-    assert all(one() is None for one in alive)
 
 
 def test_vgg16_gives_the_papers_12416_columns():
-    with torch.device("meta"):
-        taps = find_taps(torchvision.models.vgg16().eval(), torch.zeros(1, 3, 224, 224))
+    taps = taps_of("vgg16")
     assert {tap.name for tap in taps} == VGG16_LAYERS
     assert sum(tap.width for tap in taps) == 12_416
 
@@ -166,8 +180,7 @@ def test_vgg16_gives_the_papers_12416_columns():
     ],
 )
 def test_each_architecture_has_its_layers_without_the_class_layer(name, n_layers, width):
-    with torch.device("meta"):
-        taps = find_taps(torchvision.models.get_model(name).eval(), torch.zeros(1, 3, 64, 64))
+    taps = taps_of(name)
     assert (len(taps), sum(tap.width for tap in taps)) == (n_layers, width)
 
 
@@ -176,8 +189,7 @@ def test_each_architecture_has_its_layers_without_the_class_layer(name, n_layers
     [("vgg16", 4096), ("resnet18", 512), ("resnet50", 2048), ("mobilenet_v3_small", 1024), ("convnext_tiny", 768)],
 )
 def test_the_last_layer_is_what_the_class_layer_is_given(name, width):
-    with torch.device("meta"):
-        (tap,) = find_taps(torchvision.models.get_model(name).eval(), torch.zeros(1, 3, 64, 64), "last")
+    (tap,) = taps_of(name, "last")
     assert (tap.name, tap.width) == ("last", width)
 
 
@@ -229,7 +241,23 @@ def test_any_module_named_is_read(network, pictures):
 )
 def test_unknown_layers_are_named(network, pictures, layers, message):
     with pytest.raises(ValueError, match=message):
-        find_taps(network, pictures[:1], layers)
+        read(network, pictures, layers)
+
+
+def test_unknown_layers_are_named_before_the_network_runs(network):
+    with pytest.raises(ValueError, match="unknown layer 'conv3'"):
+        TapReader(network, ["conv3"])
+    with pytest.raises(ValueError, match="matches no convolution"):
+        TapReader(network, "conv_1")
+
+
+def test_a_layer_that_does_not_run_is_named(pictures):
+    class Network(nn.Sequential):
+        def forward(self, x):
+            return self[0](x)
+
+    with pytest.raises(ValueError, match="layer '1' does not run"):
+        read(Network(nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)), pictures, ["1"])
 
 
 def test_a_layer_that_answers_no_tensor_is_an_error(pictures):
@@ -241,9 +269,15 @@ def test_a_layer_that_answers_no_tensor_is_an_error(pictures):
         def forward(self, x):
             return self[1](self[0](x))[0]
 
-    network = Network(nn.Conv2d(3, 4, 3), Pair())
-    with pytest.raises(ValueError, match="layer '1' does not answer a tensor"):
-        find_taps(network, pictures[:1], ["1"])
+    with pytest.raises(ValueError, match="layer '1' answers no tensor"):
+        read(Network(nn.Conv2d(3, 4, 3), Pair()), pictures, ["1"])
+
+
+def test_a_network_of_one_layer_has_nothing_below_its_class_layer(pictures):
+    with pytest.raises(ValueError, match="no convolution and no fully connected layer runs below"):
+        read(nn.Conv2d(3, 4, 3), pictures)
+    with pytest.raises(ValueError, match="below"):
+        read(nn.Sequential(nn.Conv2d(3, 4, 3)), pictures)
 
 
 def test_a_network_that_runs_otherwise_than_before_is_an_error(pictures):
@@ -255,10 +289,15 @@ def test_a_network_that_runs_otherwise_than_before_is_an_error(pictures):
         def forward(self, x):
             return self.first(x) if len(x) == 1 else self.second(x)
 
-    network = Moody()
-    taps = find_taps(network, pictures[:1], ["first"])
-    with TapReader(network, taps) as reader, pytest.raises(RuntimeError, match="'first' did not run"):
-        reader(pictures)
+    with TapReader(Moody(), ["first"]) as reader:
+        reader(pictures[:1])
+        with pytest.raises(RuntimeError, match="'first' did not run as before"):
+            reader(pictures)
+
+
+def test_a_reader_reads_inside_a_with_block_only(network, pictures):
+    with pytest.raises(RuntimeError, match="with block"):
+        TapReader(network)(pictures)
 
 
 def test_layers_over_tokens_are_averaged_over_the_tokens():
@@ -295,8 +334,7 @@ def test_maps_are_averaged_in_float32(shape, dtype, memory_format):
 
 
 def test_autocast_does_not_reach_the_averages(network, pictures):
-    taps = find_taps(network, pictures[:1])
-    with torch.inference_mode(), TapReader(network, taps) as reader:
+    with torch.inference_mode(), TapReader(network) as reader:
         full = reader(pictures)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             half = reader(pictures)
