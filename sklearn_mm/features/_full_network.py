@@ -143,10 +143,10 @@ class FullNetworkEmbedding(TransformerMixin, PickleStateMixin, BaseEstimator):
 
     References
     ----------
-    D. Garcia-Gasulla, A. Vilalta, F. Pares, J. Moreno, E. Ayguade, J. Labarta, U. Cortes and T. Suzumura, "An
-    Out-of-the-box Full-network Embedding for Convolutional Neural Networks", arXiv 1705.07706, ICBK 2018.
-    A. Vilalta, D. Garcia-Gasulla, F. Pares, J. Moreno, E. Ayguade, J. Labarta, U. Cortes and T. Suzumura,
-    "Full-Network Embedding in a Multimodal Embedding Pipeline", 2017.
+    D. Garcia-Gasulla, A. Vilalta et al., "An Out-of-the-box Full-network Embedding for Convolutional Neural
+    Networks", arXiv 1705.07706, ICBK 2018.
+    A. Vilalta, D. Garcia-Gasulla et al., "Full-Network Embedding in a Multimodal Embedding Pipeline", arXiv
+    1707.09872, SemDeep-2, 2017.
 
     Examples
     --------
