@@ -92,7 +92,7 @@ class TextSequence(nn.Module):
         phrases = torch.tanh(self.phrase(self._windows(words, within)))  # (n_tokens, phrase_dim)
         weighted = phrases * self._weights(within, texts.lengths[text])[:, None]
         total = weighted.new_zeros(len(texts.lengths), weighted.shape[1]).index_add(0, text, weighted)
-        return self.hidden(total * texts.lengths.clamp(min=1).rsqrt()[:, None])
+        return self.hidden(total * texts.lengths.clamp(min=1).to(total.dtype).rsqrt()[:, None])
 
     def _windows(self, words: Tensor, within: Tensor) -> Tensor:
         """Join each word to those before it, shape (n_tokens, window * word_dim)."""
@@ -105,7 +105,7 @@ class TextSequence(nn.Module):
     def _weights(self, within: Tensor, lengths: Tensor) -> Tensor:
         """Return the weight of each phrase, shape (n_tokens,)."""
         last = len(self.position_weights) - 1
-        place = (within + 0.5) / lengths * last  # between 0 and last
+        place = (within.to(self.position_weights.dtype) + 0.5) / lengths * last  # between 0 and last
         low = place.long()
         high = (low + 1).clamp(max=last)
         return torch.lerp(self.position_weights[low], self.position_weights[high], place - low)

@@ -1,9 +1,13 @@
+import pickle
+
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from sklearn_mm.exceptions import UnknownWordsWarning
-from sklearn_mm.features import TextCNNEncoder, TextNGramEncoder
+from sklearn_mm.features import TextCNNEncoder, TextGRUEncoder, TextNGramEncoder, TextSequenceEncoder
+from sklearn_mm.persistence import load, save
 
 TEXTS = [
     f"{colour} {shape}{extra}"
@@ -16,7 +20,12 @@ FAST = {"n_components": 16, "max_epochs": 40, "batch_size": 6, "learning_rate": 
 
 
 def _encoders():
-    return [TextCNNEncoder(width=0.3, word_dim=32, **FAST), TextNGramEncoder(word_dim=32, **FAST)]
+    return [
+        TextCNNEncoder(width=0.3, word_dim=32, **FAST),
+        TextNGramEncoder(word_dim=32, **FAST),
+        TextGRUEncoder(word_dim=32, **FAST),
+        TextSequenceEncoder(word_dim=32, phrase_dim=32, **FAST),
+    ]
 
 
 @pytest.fixture(params=_encoders(), ids=lambda encoder: type(encoder).__name__, scope="module")
@@ -24,49 +33,93 @@ def encoder(request):
     return request.param
 
 
-def test_texts_of_one_instance_come_together(encoder):
-    embedding = encoder.fit(TEXTS, KIND).transform(TEXTS)
+@pytest.fixture(scope="module")
+def fitted(encoder):
+    return clone(encoder).fit(TEXTS, KIND)
+
+
+def test_texts_of_one_instance_come_together(fitted):
+    embedding = fitted.transform(TEXTS)
     assert embedding.shape == (18, 16)
     assert embedding.dtype == np.float32
     unit = embedding / np.linalg.norm(embedding, axis=1, keepdims=True)
     scores = unit @ unit.T
     same = np.equal.outer(KIND, KIND)
     assert scores[same].mean() > scores[~same].mean() + 0.1
-    losses = [record["train_loss"] for record in encoder.history_]
+    losses = [record["train_loss"] for record in fitted.history_]
     assert losses[-1] < losses[0] / 2
 
 
 def test_without_y_every_text_is_an_instance(encoder):
-    embedding = encoder.fit(TEXTS).transform(TEXTS)
+    embedding = clone(encoder).fit(TEXTS).transform(TEXTS)
     unit = embedding / np.linalg.norm(embedding, axis=1, keepdims=True)
     assert ((unit @ unit.T).argmax(axis=1) == np.arange(18)).mean() > 0.9
 
 
-def test_a_text_is_embedded_the_same_in_any_company(encoder):
-    encoder.fit(TEXTS, KIND)
-    together = encoder.transform(TEXTS)
-    np.testing.assert_allclose(encoder.transform(TEXTS[4:5])[0], together[4], rtol=1e-4, atol=1e-4)
+def test_a_text_is_embedded_the_same_in_any_company(fitted):
+    together = fitted.transform(TEXTS)
+    np.testing.assert_allclose(fitted.transform(TEXTS[4:5])[0], together[4], rtol=1e-4, atol=1e-4)
 
 
 def test_instances_of_any_hashable_kind(encoder):
+    encoder = clone(encoder).set_params(max_epochs=2)
     by_number = encoder.fit(TEXTS, KIND).transform(TEXTS)
     np.testing.assert_array_equal(encoder.fit(TEXTS, [f"kind {k}" for k in KIND]).transform(TEXTS), by_number)
 
 
 def test_initialize_builds_an_untrained_network_over_the_vocabulary(encoder):
-    encoder.initialize(["b a", "b"], random_state=0)
+    encoder = clone(encoder).initialize(["b a", "b"], random_state=0)
     assert encoder.vocabulary_ == ["b", "a"]
     assert len(encoder.prepare(["a", "b b"])) == 2
 
 
-def test_word_vectors_fill_the_table_and_set_its_width():
+def test_word_vectors_fill_the_table_and_set_its_width(encoder):
     vectors = {"red": [1.0, 0.0, 0.0], "dot": [0.0, -2.0, 0.0], "unused": [9.0, 9.0, 9.0]}
-    encoder = TextCNNEncoder(8, width=0.05, word_vectors=vectors).initialize(TEXTS, random_state=0)
-    table = encoder.module_.words.weight.detach().numpy()
+    encoder = clone(encoder).set_params(word_vectors=vectors).initialize(TEXTS, random_state=0)
+    table = encoder._word_table().detach().numpy()
     assert table.shape[1] == 3
     red, dot = (table[1 + encoder.vocabulary_.index(word)] for word in ("red", "dot"))
     np.testing.assert_allclose(dot / np.linalg.norm(dot), [0, -1, 0])
     assert np.linalg.norm(dot) == pytest.approx(2 * np.linalg.norm(red))
+
+
+def _fit_briefly(encoder, **parameters):
+    """Fit anew; from one seed the weights start the same, whatever the parameters."""
+    return clone(encoder).set_params(**{"max_epochs": 3, **parameters}).fit(TEXTS, KIND)
+
+
+def test_words_that_are_not_trained_stay_as_given_while_the_rest_moves(encoder):
+    vectors = {"red": np.arange(32) / 32, "dot": -np.ones(32)}
+    one, three = (_fit_briefly(encoder, max_epochs=n, trainable_words=False, word_vectors=vectors) for n in (1, 3))
+    table = three._word_table()
+    np.testing.assert_array_equal(table, one._word_table())
+    red = table[1 + three.vocabulary_.index("red")]
+    np.testing.assert_allclose(red / red.norm(), vectors["red"] / np.linalg.norm(vectors["red"]), rtol=1e-5)
+    assert not np.allclose(three.transform(TEXTS), one.transform(TEXTS), atol=1e-3)
+
+
+def test_the_words_learn_as_much_slower_as_their_factor_says(encoder):
+    start = _fit_briefly(encoder, trainable_words=False)._word_table()
+    usual, slow = (
+        (_fit_briefly(encoder, word_learning_rate=factor)._word_table() - start).abs().mean().item()
+        for factor in (1.0, 1e-3)
+    )
+    assert usual / 3000 < slow < usual / 300
+
+
+@pytest.mark.parametrize("how", ["pickle", "folder"])
+def test_what_was_said_of_the_words_outlives_persistence(encoder, how, tmp_path):
+    encoder = clone(encoder).set_params(word_learning_rate=0.25, trainable_words=False)
+    encoder.initialize(TEXTS, random_state=0)
+    encoder.module_.eval()
+    if how == "pickle":
+        opened = pickle.loads(pickle.dumps(encoder))
+    else:
+        save(encoder, tmp_path / "model")
+        opened = load(tmp_path / "model")
+    assert set(opened.module_.learning_rate_factors.values()) == {0.25}
+    assert not opened._word_table().requires_grad
+    np.testing.assert_array_equal(opened.transform(TEXTS), encoder.transform(TEXTS))
 
 
 def test_case_pattern_and_limits_are_those_of_count_vectorizer():
@@ -81,10 +134,67 @@ def test_ngrams_are_told_apart_by_order():
     assert not np.allclose(*bigrams.transform(["red on blue", "blue on red"]), atol=1e-2)
 
 
-def test_unknown_texts_warn_and_share_one_embedding(encoder):
-    encoder.fit(TEXTS, KIND)
+@pytest.mark.parametrize(
+    ("ngram_range", "skip", "terms"),
+    [
+        ((2, 2), 0, {"a b", "b c", "c d"}),
+        ((2, 2), 1, {"a b", "b c", "c d", "a c", "b d"}),
+        ((2, 2), 9, {"a b", "b c", "c d", "a c", "b d", "a d"}),
+        ((3, 3), 1, {"a b c", "b c d", "a b d", "a c d"}),
+        ((1, 2), 1, {"a", "b", "c", "d", "a b", "b c", "c d", "a c", "b d"}),
+        ((1, 1), 3, {"a", "b", "c", "d"}),
+    ],
+    ids=str,
+)
+def test_skip_grams_leave_out_words_between(ngram_range, skip, terms):
+    encoder = TextNGramEncoder(4, ngram_range=ngram_range, skip=skip).initialize(["A b c d"], random_state=0)
+    assert set(encoder.vocabulary_) == terms
+    assert encoder.prepare(["A b c d"]).lengths.tolist() == [len(terms)]
+
+
+def test_the_same_words_with_and_without_a_gap_are_one_term():
+    encoder = TextNGramEncoder(4, ngram_range=(2, 2), skip=1).initialize(["red big dot"], random_state=0)
+    assert encoder.prepare(["red dot"]).lengths.tolist() == [1]
+
+
+def test_skips_in_what_a_callable_forms_are_refused():
+    with pytest.raises(ValueError, match="skip=1 needs analyzer='word'"):
+        TextNGramEncoder(4, skip=1, analyzer=str.split).fit(TEXTS)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"hidden_size": 24},
+        {"bidirectional": True},
+        {"pooling": "mean"},
+        {"pooling": "max", "bidirectional": True, "hidden_size": 8},
+        {"end_token": True, "dropout": 0.1},
+    ],
+    ids=str,
+)
+def test_every_form_of_the_recurrent_encoder_learns(parameters):
+    encoder = TextGRUEncoder(word_dim=32, **{**FAST, **parameters}).fit(TEXTS, KIND)
+    assert encoder.history_[-1]["train_loss"] < encoder.history_[0]["train_loss"] / 2
+    with pytest.warns(UnknownWordsWarning):
+        assert np.isfinite(encoder.transform(["zebra"])).all()
+
+
+def test_the_end_token_tells_a_text_from_its_beginning():
+    plain = TextGRUEncoder(8).initialize(TEXTS, random_state=0)
+    ended = TextGRUEncoder(8, end_token=True).initialize(TEXTS, random_state=0)
+    assert not np.allclose(plain.transform(["red dot"]), ended.transform(["red dot"]), atol=1e-4)
+
+
+def test_features_before_the_last_relu_are_the_embedding():
+    encoder = TextCNNEncoder(width=0.3, word_dim=32, final_relu=True, **FAST).fit(TEXTS, KIND)
+    assert (encoder.transform(TEXTS) < 0).any()
+    assert encoder.history_[-1]["train_loss"] < encoder.history_[0]["train_loss"] / 2
+
+
+def test_unknown_texts_warn_and_share_one_embedding(fitted):
     with pytest.warns(UnknownWordsWarning, match="2 of 3 texts.*rows 1, 2"):
-        embedding = encoder.transform(["red dot", "zebra", ""])
+        embedding = fitted.transform(["red dot", "zebra", ""])
     np.testing.assert_allclose(embedding[1], embedding[2], rtol=1e-5)
     assert np.isfinite(embedding).all()
 
@@ -101,15 +211,30 @@ def test_unknown_texts_warn_and_share_one_embedding(encoder):
 )
 def test_bad_texts_are_named(encoder, texts, y, error, message):
     with pytest.raises(error, match=message):
-        encoder.fit(texts, y)
+        clone(encoder).fit(texts, y)
 
 
 @pytest.mark.parametrize(
-    "parameters", [{"width": 0.0}, {"dropout": 1.5}, {"min_df": "often"}, {"device": "gpu"}], ids=str
+    ("cls", "parameters"),
+    [
+        (TextCNNEncoder, {"width": 0.0}),
+        (TextCNNEncoder, {"dropout": 1.5}),
+        (TextCNNEncoder, {"min_df": "often"}),
+        (TextCNNEncoder, {"device": "gpu"}),
+        (TextCNNEncoder, {"final_relu": "yes"}),
+        (TextGRUEncoder, {"pooling": "first"}),
+        (TextGRUEncoder, {"hidden_size": 0}),
+        (TextGRUEncoder, {"word_learning_rate": 0}),
+        (TextSequenceEncoder, {"window": 0}),
+        (TextSequenceEncoder, {"n_positions": 0}),
+        (TextSequenceEncoder, {"trainable_words": "no"}),
+        (TextNGramEncoder, {"skip": -1}),
+    ],
+    ids=str,
 )
-def test_bad_parameters_are_named(parameters):
+def test_bad_parameters_are_named(cls, parameters):
     with pytest.raises(ValueError, match=next(iter(parameters))):
-        TextCNNEncoder(**parameters).fit(TEXTS)
+        cls(**parameters).fit(TEXTS)
 
 
 def test_transform_before_fit_says_so():

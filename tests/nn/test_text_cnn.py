@@ -82,6 +82,17 @@ def test_embedding_averages_all_shifts_that_differ(network, rows):
     torch.testing.assert_close(network(pack(rows)), expected)
 
 
+def test_the_last_relu_is_there_in_training_and_gone_in_use(network, rows):
+    before = network(pack(rows))
+    assert (before < 0).any()
+    network.final_relu = True
+    torch.testing.assert_close(network(pack(rows)), before)
+    trained = network.train()(pack(rows))
+    network.final_relu = False
+    torch.testing.assert_close(trained, torch.relu(network(pack(rows))))
+    assert (trained == 0).any()
+
+
 def test_the_network_is_causal_in_its_first_layers(network, rows):
     text = rows[2]
     window, _, _ = _windows(torch.tensor([len(text)]), torch.tensor([0]), 1)

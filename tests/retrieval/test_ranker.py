@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from sklearn_mm.exceptions import UnknownWordsWarning
-from sklearn_mm.features import TextCNNEncoder, TextNGramEncoder
+from sklearn_mm.features import TextCNNEncoder, TextGRUEncoder, TextNGramEncoder, TextSequenceEncoder
 from sklearn_mm.metrics import RetrievalScorer
 from sklearn_mm.retrieval import JointEmbeddingRanker
 
@@ -92,6 +92,10 @@ def test_score_is_far_above_chance_on_held_out_images(data):
         {"hidden_layer_sizes": (32,)},
         {"text_encoder": TextCNNEncoder(16, width=0.2, dropout=0.0)},
         {"text_encoder": TextNGramEncoder(24, ngram_range=(1, 2)), "text_hidden_layer_sizes": (32,)},
+        {"text_encoder": TextNGramEncoder(16, ngram_range=(1, 2), skip=1, word_dim=32)},
+        {"text_encoder": TextGRUEncoder(16, word_dim=32)},
+        {"text_encoder": TextGRUEncoder(24, word_dim=32, bidirectional=True, pooling="max"), "precision": "bfloat16"},
+        {"text_encoder": TextSequenceEncoder(16, phrase_dim=32, word_dim=32)},
         {"text_encoder": TfidfVectorizer()},
         {"image_encoder": StandardScaler()},
         {"optimizer": "sgd", "learning_rate": 0.5},
