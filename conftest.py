@@ -23,7 +23,7 @@ def photo_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make a working directory with ``photos/*.jpg`` in it, each named as its caption says."""
     folder = tmp_path / "photos"
     folder.mkdir()
-    drawn = make_captioned_shapes(40, image_size=64, captions_per_image=1, random_state=0)
+    drawn = make_captioned_shapes(24, image_size=64, captions_per_image=1, random_state=0)
     for picture, (caption,) in zip(drawn.images, drawn.captions, strict=True):
         Image.fromarray(picture).save(folder / (re.sub(r"\W+", "_", caption) + ".jpg"))
     monkeypatch.chdir(tmp_path)

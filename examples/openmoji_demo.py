@@ -42,9 +42,7 @@ N_SHOWN = 8  # pictures for a query
 
 def make_ranker():
     """Make the ranker of the demo; names of emoji are short and alike, so fewer dimensions and epochs will do."""
-    return JointEmbeddingRanker(
-        n_components=512, max_epochs=15, early_stopping=False, precision="auto", random_state=0, verbose=1
-    )
+    return JointEmbeddingRanker(n_components=512, max_epochs=10, early_stopping=False, random_state=0, verbose=1)
 
 
 def flatten(captions):

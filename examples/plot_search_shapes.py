@@ -16,7 +16,7 @@ from sklearn.model_selection import train_test_split
 
 from sklearn_mm.datasets import make_captioned_shapes
 
-shapes = make_captioned_shapes(1500, image_size=32, random_state=0)
+shapes = make_captioned_shapes(1200, image_size=32, random_state=0)
 images_train, images_test, captions_train, captions_test = train_test_split(
     shapes.images, shapes.captions, test_size=300, random_state=0
 )
@@ -43,7 +43,7 @@ def to_rows(images):
 model = make_pipeline(
     FunctionTransformer(to_rows),
     StandardScaler(),
-    JointEmbeddingRanker(n_components=256, random_state=0),
+    JointEmbeddingRanker(n_components=256, max_epochs=20, random_state=0),
 )
 model.fit(images_train, captions_train)
 
