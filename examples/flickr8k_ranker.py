@@ -1,6 +1,6 @@
 """Rank Flickr8k's photographs and sentences by each other, on frozen EfficientNet-Lite0 features.
 
-    python examples/flickr8k_ranker.py FOLDER [--seeds 3] [--work-dir DIR]
+    python examples/flickr8k_ranker.py FOLDER [--seeds 3] [--rows 0 1] [--work-dir DIR]
 
 FOLDER holds Flickr8k in one of the layouts that `load_flickr8k` reads. Prints a table: Recall@K both ways and RSum on
 the official test part, mean and spread over seeds, for one layer and for the full network, ternary or not. Early
@@ -43,6 +43,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rows", type=int, nargs="+", default=range(len(SETTINGS)), help="rows of the table, from 0")
     parser.add_argument("--work-dir", help="keep the activations here, for the next run")
     args = parser.parse_args()
 
@@ -53,10 +54,10 @@ def main():
     print(f"{'features':<40}{'':>8}" + "".join(f"{column:>16}" for column in COLUMNS) + f"{'RSum':>16}{'fit':>8}")
 
     with tempfile.TemporaryDirectory() as scratch:
-        tables = {
-            layers: activations(data.images, train, layers, args.work_dir or scratch) for layers in ("last", "auto")
-        }
-        for name, layers, n_columns, discretize in SETTINGS:
+        tables = {}
+        for name, layers, n_columns, discretize in (SETTINGS[row] for row in args.rows):
+            if layers not in tables:
+                tables[layers] = activations(data.images, train, layers, args.work_dir or scratch)
             table = tables[layers][:, -n_columns:] if n_columns else tables[layers]
             embedding = FullNetworkEmbedding(discretize=discretize).fit(table[train])
             X_train, X_test = embedding.transform(table[train]), embedding.transform(table[test])
@@ -68,11 +69,8 @@ def main():
                 reports.append(RetrievalScorer()(ranker, X_test, captions_test))
             cells = [_cell([100 * report[column] for report in reports]) for column in COLUMNS]
             cells.append(_cell([report["rsum"] for report in reports]))
-            print(
-                f"{name:<40}{table.shape[1]:>8}"
-                + "".join(f"{cell:>16}" for cell in cells)
-                + f"{np.median(seconds):7.0f}s"
-            )
+            line = f"{name:<40}{table.shape[1]:>8}" + "".join(f"{cell:>16}" for cell in cells)
+            print(line + f"{np.median(seconds):7.0f}s", flush=True)
 
 
 def _cell(values):

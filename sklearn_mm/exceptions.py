@@ -3,7 +3,6 @@
 __all__ = [
     "ImageReadError",
     "ImageReadWarning",
-    "LeakageWarning",
     "UnknownWordsWarning",
     "VersionMismatchWarning",
     "WeightsError",
@@ -20,10 +19,6 @@ class WeightsError(OSError):
 
 class ImageReadWarning(UserWarning):
     """Pictures were left out or marked because they could not be read."""
-
-
-class LeakageWarning(UserWarning):
-    """What is scored was seen in training."""
 
 
 class UnknownWordsWarning(UserWarning):

@@ -44,6 +44,10 @@ from sklearn_mm.training import (
 
 __all__ = ["JointEmbeddingRanker"]
 
+# A share of the texts, so that small collections keep every word. On Flickr8k (30,000 texts) it leaves out the words
+# that stand in one text only, which gains 4 points of RSum.
+_DEFAULT_MIN_DF = 5e-5
+
 
 class JointEmbeddingRanker(
     ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSupportMixin, PickleStateMixin, BaseEstimator
@@ -55,7 +59,8 @@ class JointEmbeddingRanker(
     text_encoder : estimator, default=None
         An encoder of this library (`TextCNNEncoder`, `TextNGramEncoder`) is trained with the ranker; any other
         scikit-learn transformer (`TfidfVectorizer`) is fitted on the captions, then frozen under a trained head. None
-        takes a `TextNGramEncoder` as wide as the joint space, the best for its time that we measured.
+        takes a `TextNGramEncoder` as wide as the joint space, without the words that fewer than one text in 20,000
+        has: the best for its time that we measured.
     image_encoder : transformer, default=None
         From images to features, fitted and then frozen. None projects the features that it is given as X.
     n_components : int, default=1024
@@ -68,13 +73,13 @@ class JointEmbeddingRanker(
         Hinges with a margin, or a softmax over the batch.
     margin : float, default=0.2
         Of the ranking loss: how much closer, in cosine, the true pair has to be.
-    temperature : float, default=0.05
+    temperature : float, default=0.07
         Of InfoNCE: cosines are divided by it.
     negatives : {"all", "hardest", "semi-hard", "random"}, default="all"
         Which of a batch's negatives each pair is set against.
     negative_side : {"both", "text", "image"}, default="both"
         Whether the text of a pair is replaced by a wrong one, or the image, or each in turn.
-    max_epochs : int, default=30
+    max_epochs : int, default=20
         Passes over the images.
     batch_size : int, default=128
         Images a batch.
@@ -87,10 +92,11 @@ class JointEmbeddingRanker(
         "cosine" rises over a tenth of all steps.
     dropout : float, default=0.3
         Share of features, and of the heads' hidden units, dropped in training.
-    early_stopping : bool, default=True
+    early_stopping : bool, default=False
         Hold out images, stop when their RSum has not improved for `n_iter_no_change` epochs, and keep the best weights.
+        As the learning rate falls to 0 the last weights are about the best, and held-out images are missed more.
     validation_fraction : float, default=0.1
-        Share of the images held out, whole groups at a time; none of fewer than ten.
+        With `early_stopping`, share of the images held out, whole groups at a time; none of fewer than ten.
     n_iter_no_change : int, default=5
     random_state : int, RandomState or None, default=None
     device : str or torch.device, default="auto"
@@ -141,7 +147,7 @@ class JointEmbeddingRanker(
     >>> from sklearn_mm.retrieval import JointEmbeddingRanker
     >>> captions = [f"a {colour} {shape}" for colour in ("red", "green", "blue") for shape in ("dot", "box")] * 8
     >>> features = np.tile(np.eye(6), (8, 1)) + np.random.default_rng(0).normal(0, 0.1, (48, 6))
-    >>> ranker = JointEmbeddingRanker(n_components=16, batch_size=8, early_stopping=False, random_state=0)
+    >>> ranker = JointEmbeddingRanker(n_components=16, batch_size=8, max_epochs=40, random_state=0)
     >>> ranker.fit(features, captions).predict(features[:3])
     array(['a red dot', 'a red box', 'a green dot'], dtype=object)
     >>> scores, indices = ranker.search_images(["something green"], k=3)
@@ -189,10 +195,10 @@ class JointEmbeddingRanker(
         text_hidden_layer_sizes: Sequence[int] = (),
         loss: str = "infonce",
         margin: float = 0.2,
-        temperature: float = 0.05,
+        temperature: float = 0.07,
         negatives: str = "all",
         negative_side: str = "both",
-        max_epochs: int = 30,
+        max_epochs: int = 20,
         batch_size: int = 128,
         captions_per_image: int = 2,
         optimizer: str = "adamw",
@@ -200,7 +206,7 @@ class JointEmbeddingRanker(
         weight_decay: float = 1e-4,
         lr_schedule: str = "cosine",
         dropout: float = 0.3,
-        early_stopping: bool = True,
+        early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 5,
         random_state: Any = None,
@@ -363,7 +369,7 @@ class JointEmbeddingRanker(
     def _initialize_towers(self, rows: Any, training: TrainingRows, random_state: np.random.RandomState) -> None:
         encoder = self.text_encoder
         if encoder is None:
-            encoder = TextNGramEncoder(self.n_components, word_dim=self.n_components)
+            encoder = TextNGramEncoder(self.n_components, word_dim=self.n_components, min_df=_DEFAULT_MIN_DF)
         self.text_encoder_, text_rows = fit_encoder(encoder, training.texts, random_state)
         self.image_head_ = make_head(
             self.image_encoder_,
