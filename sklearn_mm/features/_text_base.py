@@ -167,9 +167,10 @@ class TextEncoderBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, PickleS
         def step(batch: np.ndarray) -> Tensor:
             texts_in = PackedTexts(*(part.to(device) for part in self.collate(rows[batch], rng)))
             with autocast(device, dtype):
-                features = nn.functional.normalize(module(texts_in), dim=1)
-                weights = nn.functional.normalize(classifier.weight, dim=1) / self.temperature
-                return instance_loss(features, torch.from_numpy(instance[batch]).to(device), weights).mean()
+                features = module(texts_in)
+            features = nn.functional.normalize(features.float(), dim=1)
+            weights = nn.functional.normalize(classifier.weight, dim=1) / self.temperature
+            return instance_loss(features, torch.from_numpy(instance[batch]).to(device), weights).mean()
 
         records = train_epochs(
             step,
