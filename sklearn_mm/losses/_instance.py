@@ -19,7 +19,8 @@ class _BlockedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, classifier: Tensor, instance: Tensor, block: int) -> Tensor:
         log_normalizer = features.new_full((len(features),), -torch.inf)
-        for weights in classifier.split(block):
+        for start in range(0, len(classifier), block):
+            weights = classifier[start : start + block]
             log_normalizer = torch.logaddexp(log_normalizer, torch.logsumexp(features @ weights.T, dim=1))
         ctx.save_for_backward(features, classifier, instance, log_normalizer)
         ctx.block = block

@@ -1,5 +1,7 @@
 """Pictures, captions, pipeline, grid search and cache together."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -28,7 +30,7 @@ class CountingNetwork(nn.Module):
             self.classifier = nn.Linear(24, 2)
 
     def forward(self, x):
-        with open(self.log, "a") as log:
+        with Path(self.log).open("a") as log:
             log.write(f"{len(x)}\n")
         return self.classifier(torch.relu(self.convolution(x)).mean((2, 3)))
 
