@@ -4,5 +4,14 @@ from sklearn_mm.losses._contrastive import infonce_loss
 from sklearn_mm.losses._instance import instance_loss
 from sklearn_mm.losses._pairs import PairScores
 from sklearn_mm.losses._ranking import ranking_loss
+from sklearn_mm.losses._similarity import SIMILARITIES, cosine_scores, order_scores
 
-__all__ = ["PairScores", "infonce_loss", "instance_loss", "ranking_loss"]
+__all__ = [
+    "SIMILARITIES",
+    "PairScores",
+    "cosine_scores",
+    "infonce_loss",
+    "instance_loss",
+    "order_scores",
+    "ranking_loss",
+]

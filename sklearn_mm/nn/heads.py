@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
-__all__ = ["mlp"]
+__all__ = ["mlp", "unit_rows"]
 
 
 def mlp(n_in: int, hidden_layer_sizes: Sequence[int], n_out: int, *, dropout: float = 0.0) -> nn.Sequential:
@@ -15,3 +15,9 @@ def mlp(n_in: int, hidden_layer_sizes: Sequence[int], n_out: int, *, dropout: fl
         n_in = size
     layers.append(nn.Linear(n_in, n_out))
     return nn.Sequential(*layers)
+
+
+def unit_rows(features: Tensor, positive_only: bool = False) -> Tensor:
+    """Scale each row to unit length, in float32; `positive_only` takes the absolute values, as order embeddings do."""
+    unit = nn.functional.normalize(features.float(), dim=1)
+    return unit.abs() if positive_only else unit

@@ -3,13 +3,15 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from sklearn_mm._checks import check_k
 from sklearn_mm.index import ExactIndex
+from sklearn_mm.losses import SIMILARITIES
 
 __all__ = ["Gallery"]
 
-_SCORE_BLOCK = 1024
+_QUERY_BLOCK = 256
 
 
 @dataclass(frozen=True)
@@ -20,21 +22,39 @@ class Gallery:
     ----------
     embedding : ndarray of shape (n_items, n_components), float32
         Unit vectors.
+    similarity : {"cosine", "order"}
     """
 
     embedding: np.ndarray
+    similarity: str
 
     def __len__(self) -> int:
         return len(self.embedding)
 
-    def search(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Find the k nearest items, best first: scores (float32) and indices (int64), each (n_query, k)."""
-        check_k(k, len(self))
-        return ExactIndex().add(self.embedding).search(query, k)
+    def search(self, query: np.ndarray, k: int, *, query_is_image: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Find the k nearest items, best first: scores (float32) and indices (int64), each (n_query, k).
 
-    def scores(self, query: np.ndarray) -> np.ndarray:
+        `query_is_image` says which side is which, where the similarity is not symmetric.
+        """
+        k = check_k(k, len(self))
+        if self.similarity == "cosine":
+            return ExactIndex().add(self.embedding).search(query, k)
+        scores, indices = np.empty((len(query), k), np.float32), np.empty((len(query), k), np.int64)
+        for start in range(0, len(query), _QUERY_BLOCK):
+            block = slice(start, start + _QUERY_BLOCK)
+            table = self.scores(query[block], query_is_image=query_is_image)  # (n_block, n_items)
+            indices[block] = np.argsort(-table, axis=1, kind="stable")[:, :k]
+            scores[block] = np.take_along_axis(table, indices[block], axis=1)
+        return scores, indices
+
+    def scores(self, query: np.ndarray, *, query_is_image: bool) -> np.ndarray:
         """Score every item: (n_query, n_items) float32."""
+        score = SIMILARITIES[self.similarity]
+        items = torch.from_numpy(self.embedding)
         out = np.empty((len(query), len(self)), dtype=np.float32)
-        for start in range(0, len(query), _SCORE_BLOCK):
-            np.matmul(query[start : start + _SCORE_BLOCK], self.embedding.T, out=out[start : start + _SCORE_BLOCK])
+        with torch.inference_mode():
+            for start in range(0, len(query), _QUERY_BLOCK):
+                rows = torch.from_numpy(query[start : start + _QUERY_BLOCK])
+                block = score(rows, items) if query_is_image else score(items, rows).T
+                out[start : start + _QUERY_BLOCK] = block.numpy()
         return out

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sklearn_mm.losses import PairScores, infonce_loss, ranking_loss
+from sklearn_mm.losses import SIMILARITIES, PairScores, infonce_loss, ranking_loss
+from sklearn_mm.nn.heads import unit_rows
 from sklearn_mm.sampling import NEGATIVES
 
 __all__ = ["Objective"]
@@ -17,6 +18,7 @@ class Objective:
 
     Attributes
     ----------
+    similarity : {"cosine", "order"}
     loss : {"ranking", "infonce"}
     margin : float
         Of the ranking loss.
@@ -27,6 +29,7 @@ class Objective:
         Whether the text, the image, or each in turn is replaced by a negative.
     """
 
+    similarity: str
     loss: str
     margin: float
     temperature: float
@@ -48,7 +51,8 @@ class Objective:
         weight : Tensor of shape (n_texts,), float
             Of each positive pair.
         """
-        scores = nn.functional.normalize(image.float(), dim=1) @ nn.functional.normalize(text.float(), dim=1).T
+        positive_only = self.similarity == "order"
+        scores = SIMILARITIES[self.similarity](unit_rows(image, positive_only), unit_rows(text, positive_only))
         pairs = PairScores(scores, image_of_text, not_negative)
         losses = []
         if self.negative_side != "image":

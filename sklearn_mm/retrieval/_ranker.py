@@ -24,6 +24,7 @@ from sklearn_mm._params import (
     validate_params,
 )
 from sklearn_mm.features import TextNGramEncoder
+from sklearn_mm.losses import SIMILARITIES
 from sklearn_mm.metrics import RetrievalScorer, retrieval_report
 from sklearn_mm.persistence import PickleStateMixin
 from sklearn_mm.retrieval._epochs import joint_epochs, n_batches
@@ -69,12 +70,15 @@ class JointEmbeddingRanker(
         Layers of the image head between features and joint space; none for one linear map.
     text_hidden_layer_sizes : sequence of int, default=()
         The same for the head on a text encoder. A trained encoder already as wide as the joint space has no head.
+    similarity : {"cosine", "order"}, default="cosine"
+        "order": minus the squared violation of "each component of the text is below the image's", on vectors of
+        absolute values [3]_.
     loss : {"ranking", "infonce"}, default="infonce"
         Hinges with a margin, or a softmax over the batch.
     margin : float, default=0.2
-        Of the ranking loss: how much closer, in cosine, the true pair has to be.
+        Of the ranking loss: by how much the true pair's score has to be the higher one.
     temperature : float, default=0.07
-        Of InfoNCE: cosines are divided by it.
+        Of InfoNCE: scores are divided by it.
     negatives : {"all", "hardest", "semi-hard", "random"}, default="all"
         Which of a batch's negatives each pair is set against.
     negative_side : {"both", "text", "image"}, default="both"
@@ -140,6 +144,8 @@ class JointEmbeddingRanker(
        2014, https://arxiv.org/abs/1411.2539
     .. [2] Faghri, Fleet, Kiros, Fidler, "VSE++: Improving Visual-Semantic Embeddings with Hard Negatives", BMVC 2018,
        https://arxiv.org/abs/1707.05612
+    .. [3] Vendrov, Kiros, Fidler, Urtasun, "Order-Embeddings of Images and Language", ICLR 2016,
+       https://arxiv.org/abs/1511.06361
 
     Examples
     --------
@@ -162,6 +168,7 @@ class JointEmbeddingRanker(
         "n_components": [positive_int],
         "hidden_layer_sizes": ["array-like"],
         "text_hidden_layer_sizes": ["array-like"],
+        "similarity": [StrOptions(set(SIMILARITIES))],
         "loss": [StrOptions({"ranking", "infonce"})],
         "margin": [Interval(Real, 0, None, closed="left")],
         "temperature": [positive_real],
@@ -193,6 +200,7 @@ class JointEmbeddingRanker(
         n_components: int = 1024,
         hidden_layer_sizes: Sequence[int] = (),
         text_hidden_layer_sizes: Sequence[int] = (),
+        similarity: str = "cosine",
         loss: str = "infonce",
         margin: float = 0.2,
         temperature: float = 0.07,
@@ -220,6 +228,7 @@ class JointEmbeddingRanker(
         self.n_components = n_components
         self.hidden_layer_sizes = hidden_layer_sizes
         self.text_hidden_layer_sizes = text_hidden_layer_sizes
+        self.similarity = similarity
         self.loss = loss
         self.margin = margin
         self.temperature = temperature
@@ -437,7 +446,7 @@ class JointEmbeddingRanker(
             self._text_tower(),
             rows,
             training,
-            Objective(self.loss, self.margin, self.temperature, self.negatives, self.negative_side),
+            Objective(self.similarity, self.loss, self.margin, self.temperature, self.negatives, self.negative_side),
             optimizer,
             schedule,
             n_epochs=n_epochs,
@@ -482,7 +491,7 @@ class JointEmbeddingRanker(
 
     def _tower(self, encoder: Any, head: torch.nn.Module) -> Tower:
         device = resolve_device(self.device)
-        return Tower(encoder, head, device, resolve_dtype(self.precision, device))
+        return Tower(encoder, head, device, resolve_dtype(self.precision, device), self.similarity == "order")
 
     # Embedding ----------------------------------------------------------------------------------------------------
 
@@ -546,10 +555,10 @@ class JointEmbeddingRanker(
         """
         check_is_fitted(self, "image_head_")
         if images is not None:
-            self._image_gallery = Gallery(self.transform(images))
+            self._image_gallery = Gallery(self.transform(images), self.similarity)
         if texts is not None:
             listed = check_texts(texts)
-            self._text_gallery = Gallery(self.transform_text(listed))
+            self._text_gallery = Gallery(self.transform_text(listed), self.similarity)
             self.gallery_texts_ = np.array(listed, dtype=object)
         return self
 
@@ -558,9 +567,10 @@ class JointEmbeddingRanker(
             self.gallery_texts_ = np.unique(captions.numbers)
         else:
             self.gallery_texts_ = np.array(sorted(set(captions.texts)), dtype=object)
-        self._text_gallery = Gallery(self._embed(self._text_tower(), [str(t) for t in self.gallery_texts_.tolist()]))
+        texts = self._embed(self._text_tower(), [str(text) for text in self.gallery_texts_.tolist()])
+        self._text_gallery = Gallery(texts, self.similarity)
         image_tower = self._image_tower()
-        self._image_gallery = Gallery(image_tower.embed(rows))
+        self._image_gallery = Gallery(image_tower.embed(rows), self.similarity)
         image_tower.to_cpu()
         return self
 
@@ -575,12 +585,12 @@ class JointEmbeddingRanker(
         Returns
         -------
         scores : ndarray of shape (n_texts, k), float32
-            Cosines, the highest first.
+            The highest first.
         indices : ndarray of shape (n_texts, k), int64
             Rows of the image gallery: after `fit`, of its X.
         """
         check_is_fitted(self, "image_head_")
-        return self._image_gallery.search(self.transform_text(texts), k)
+        return self._image_gallery.search(self.transform_text(texts), k, query_is_image=False)
 
     def search_texts(self, X: Any, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
         """Find the gallery's texts for images.
@@ -593,12 +603,12 @@ class JointEmbeddingRanker(
         Returns
         -------
         scores : ndarray of shape (n_images, k), float32
-            Cosines, the highest first.
+            The highest first.
         indices : ndarray of shape (n_images, k), int64
             Positions in `gallery_texts_`.
         """
         check_is_fitted(self, "image_head_")
-        return self._text_gallery.search(self.transform(X), k)
+        return self._text_gallery.search(self.transform(X), k, query_is_image=True)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the best text of the gallery for each image, shape (n_images,), in the dtype of `gallery_texts_`."""
@@ -606,9 +616,9 @@ class JointEmbeddingRanker(
         return self.gallery_texts_[self.search_texts(X, 1)[1][:, 0]]
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """Score every text of the gallery for each image: cosines, shape (n_images, n_gallery_texts), float32."""
+        """Score every text of the gallery for each image: shape (n_images, n_gallery_texts), float32."""
         check_is_fitted(self, "image_head_")
-        return self._text_gallery.scores(self.transform(X))
+        return self._text_gallery.scores(self.transform(X), query_is_image=True)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> float:
         """Return the mean of hit@1, hit@5 and hit@10 both ways, among the images and captions given.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn.base import clone
 from torch import Tensor, nn
 
 from sklearn_mm._device import autocast
+from sklearn_mm.nn.heads import unit_rows
 from sklearn_mm.nn.towers import FeatureTower
 from sklearn_mm.training import embed
 
@@ -37,12 +39,15 @@ class Tower:
         From the encoder's output to the joint space.
     device, dtype : torch.device, torch.dtype
         Where and in which precision it computes.
+    positive_only : bool
+        Embeddings have no negative component: the joint space is one of order.
     """
 
     encoder: Any
     head: nn.Module
     device: torch.device
     dtype: torch.dtype
+    positive_only: bool = False
 
     @property
     def modules(self) -> list[nn.Module]:
@@ -83,7 +88,7 @@ class Tower:
             batch_size=_EMBED_BATCH,
             device=self.device,
             dtype=self.dtype,
-            normalize=True,
+            finish=partial(unit_rows, positive_only=self.positive_only),
         )
 
     def to_cpu(self) -> None:

@@ -20,7 +20,7 @@ def embed(
     batch_size: int,
     device: torch.device,
     dtype: torch.dtype,
-    normalize: bool = False,
+    finish: Callable[[Tensor], Tensor] = Tensor.float,
 ) -> np.ndarray:
     """Run `modules`, one after the other, over `rows` in evaluation mode.
 
@@ -34,8 +34,8 @@ def embed(
         Anything with a length that can be sliced.
     batch_size : int
     device, dtype : torch.device, torch.dtype
-    normalize : bool
-        Scale each row to unit length; a zero row stays zero.
+    finish : callable
+        Applied to each batch of the output; gives float32.
 
     Returns
     -------
@@ -50,12 +50,5 @@ def embed(
             out = collate(rows[start : start + batch_size])
             for module in modules:
                 out = module(out)
-            parts.append(_to_numpy(out, normalize))
+            parts.append(finish(out).cpu().numpy())
     return np.concatenate(parts)
-
-
-def _to_numpy(out: Tensor, normalize: bool) -> np.ndarray:
-    out = out.float()
-    if normalize:
-        out = nn.functional.normalize(out, dim=1)
-    return out.cpu().numpy()

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from sklearn_mm.losses import PairScores, infonce_loss, instance_loss, ranking_loss
+from sklearn_mm.losses import PairScores, infonce_loss, instance_loss, order_scores, ranking_loss
 from sklearn_mm.sampling import NEGATIVES
 
 MARGIN, TEMPERATURE = 0.3, 0.1
@@ -124,3 +124,21 @@ def test_instance_loss_is_finite_for_huge_logits():
     loss = instance_loss(features, torch.tensor([1]), torch.tensor([[1.0], [-1.0], [1.0]]), block=1)
     assert loss.item() == pytest.approx(2e4 + np.log(2))
     assert torch.isfinite(torch.autograd.grad(loss.sum(), features)[0]).all()
+
+
+def test_order_scores_are_those_of_loops_and_their_gradient_right():
+    torch.manual_seed(0)
+    image = torch.rand(19, 3, dtype=torch.float64, requires_grad=True)  # more than a block
+    text = torch.rand(4, 3, dtype=torch.float64, requires_grad=True)
+    scores = order_scores(image, text)
+    for i in range(19):
+        for j in range(4):
+            squares = [max(0.0, (text[j, d] - image[i, d]).item()) ** 2 for d in range(3)]
+            assert scores[i, j].item() == pytest.approx(-sum(squares))
+    assert gradcheck(order_scores, (image, text))
+
+
+def test_order_is_no_symmetric_matter():
+    general, special = torch.tensor([[0.2, 0.1]]), torch.tensor([[0.9, 0.8]])
+    assert order_scores(image=special, text=general).item() == 0
+    assert order_scores(image=general, text=special).item() < -0.9

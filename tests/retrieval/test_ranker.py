@@ -53,6 +53,22 @@ def test_predict_gives_a_caption_of_the_gallery(fitted, data):
     assert set(predicted) <= set(fitted.gallery_texts_)
 
 
+def test_order_embeddings_are_searched_by_their_own_score(data):
+    features, _ = data
+    ranker = JointEmbeddingRanker(**FAST, similarity="order", loss="ranking", margin=0.05).fit(*data)
+    image, text = ranker.transform(features[:4]), ranker.transform_text(ranker.gallery_texts_)
+    assert image.min() >= 0
+    expected = -(np.maximum(text[None] - image[:, None], 0) ** 2).sum(axis=2)
+    np.testing.assert_allclose(ranker.decision_function(features[:4]), expected, rtol=1e-4, atol=1e-5)
+    scores, indices = ranker.search_texts(features[:4], k=3)
+    np.testing.assert_allclose(scores, np.sort(expected, axis=1)[:, ::-1][:, :3], rtol=1e-4, atol=1e-5)
+    scores, indices = ranker.search_images(["a green star"], k=2)
+    text = ranker.transform_text(["a green star"])
+    expected = -(np.maximum(text - ranker.transform(features), 0) ** 2).sum(axis=1)
+    np.testing.assert_allclose(scores[0], expected[indices[0]], rtol=1e-4, atol=1e-5)
+    assert scores[0, 0] == pytest.approx(expected.max(), abs=1e-5)
+
+
 def test_embeddings_are_unit_vectors_of_the_joint_width(fitted, data):
     features, _ = data
     for embedding in (fitted.transform(features), fitted.transform_text(["a red dot"])):
@@ -90,6 +106,7 @@ def test_score_is_far_above_chance_on_held_out_images(data):
         {"loss": "ranking", "negative_side": "text"},
         {"negative_side": "image"},
         {"hidden_layer_sizes": (32,)},
+        {"similarity": "order", "loss": "ranking", "margin": 0.05, "n_components": 64, "max_epochs": 20},
         {"text_encoder": TextCNNEncoder(16, width=0.2, dropout=0.0)},
         {"text_encoder": TextNGramEncoder(24, ngram_range=(1, 2)), "text_hidden_layer_sizes": (32,)},
         {"text_encoder": TextNGramEncoder(16, ngram_range=(1, 2), skip=1, word_dim=32)},
