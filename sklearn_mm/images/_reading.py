@@ -65,7 +65,7 @@ class PictureReader:
     crops: str = "center"
 
     def check(self, source: Any) -> None:
-        """Look at the header of a file, or the shape and the type of anything else, without decoding it.
+        """Look at the header of a file, or the shape and the values of an array, without decoding or resizing.
 
         Raises
         ------
@@ -81,7 +81,7 @@ class PictureReader:
         elif isinstance(source, bytes | bytearray | memoryview):
             _open(io.BytesIO(source))
         elif not isinstance(source, Image.Image):
-            _array_layout(_as_array(source), isinstance(source, torch.Tensor))
+            _checked_array(source)
 
     def read(self, source: Any) -> np.ndarray:
         """Return the squares of a picture: (n_crops, image_size, image_size, 3), uint8.
@@ -96,11 +96,12 @@ class PictureReader:
         if self.crops == "center":
             if pixels.shape[1:] != (side, side):
                 pixels = F.center_crop(self._resize(pixels, self.resize_size), [side, side])
-            squares = pixels[None]
+            squares = [pixels]
         else:
             resize_size = max(self.resize_size, round(side * _TEN_CROPS_MARGIN))
-            squares = torch.stack(F.ten_crop(self._resize(pixels, resize_size), [side, side]))
-        return squares.permute(0, 2, 3, 1).contiguous().numpy()
+            squares = F.ten_crop(self._resize(pixels, resize_size), [side, side])
+        # copied by numpy: torch would start threads of its own for it, in every thread that reads
+        return np.stack([square.permute(1, 2, 0).numpy() for square in squares])
 
     def digest(self, source: Any) -> bytes:
         """Return what tells a picture's content from any other's, 32 bytes.
@@ -207,20 +208,20 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _deep_grey_to_8_bits(grey: np.ndarray) -> np.ndarray:
     """Reduce grey values of 16 bits, or floats in [0, 1], to 8 bits."""
     if grey.dtype.kind == "f":
-        return _float_to_8_bits(grey)
+        _check_float_range(grey)
+        return np.rint(grey * 255).astype(np.uint8)
     if grey.min() < 0 or grey.max() > 65535:
         raise ImageReadError(f"expected grey values of 16 bits, got values from {grey.min()} to {grey.max()}")
     return np.rint(grey / 257).astype(np.uint8)
 
 
-def _float_to_8_bits(pixels: np.ndarray) -> np.ndarray:
+def _check_float_range(pixels: np.ndarray) -> None:
     low, high = pixels.min(), pixels.max()
     if not (low >= 0 and high <= 1):  # NaN fails too
         raise ImageReadError(
             f"expected float pixels in [0, 1], got values from {low:.4g} to {high:.4g}; "
             "divide by the largest possible value, or pass uint8"
         )
-    return np.rint(pixels * pixels.dtype.type(255)).astype(np.uint8)
 
 
 def _as_array(source: Any) -> np.ndarray:
@@ -251,24 +252,30 @@ def _array_layout(pixels: np.ndarray, is_tensor: bool) -> int:
     return axes[0]
 
 
-def _array_pixels(source: Any) -> np.ndarray:
+def _checked_array(source: Any) -> tuple[np.ndarray, int]:
+    """Return pixels of a valid shape and in the range of their type, and the axis of the channels or -1."""
     pixels = _as_array(source)
     channel_axis = _array_layout(pixels, isinstance(source, torch.Tensor))
+    if pixels.dtype.kind == "f":
+        _check_float_range(pixels)
+    elif pixels.dtype != np.uint8 and (pixels.min() < 0 or pixels.max() > 255):
+        raise ImageReadError(
+            f"expected int pixels in 0..255, got values from {pixels.min()} to {pixels.max()}; "
+            "pass uint8, or float in [0, 1]"
+        )
+    return pixels, channel_axis
+
+
+def _array_pixels(source: Any) -> np.ndarray:
+    pixels, channel_axis = _checked_array(source)
     if channel_axis == 0:
         pixels = pixels.transpose(1, 2, 0)
     if pixels.dtype.kind == "f":
-        pixels = _float_to_8_bits(pixels)
+        pixels = np.rint(pixels * pixels.dtype.type(255)).astype(np.uint8)
     elif pixels.dtype.kind == "b":
-        pixels = pixels.astype(np.uint8) * 255
-    elif pixels.dtype != np.uint8:
-        if pixels.min() < 0 or pixels.max() > 255:
-            raise ImageReadError(
-                f"expected int pixels in 0..255, got values from {pixels.min()} to {pixels.max()}; "
-                "pass uint8, or float in [0, 1]"
-            )
-        pixels = pixels.astype(np.uint8)
+        pixels = pixels.astype(np.uint8) * np.uint8(255)
     if pixels.ndim == 2 or pixels.shape[2] == 1:
-        return np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2)
+        return np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2).astype(np.uint8, copy=False)
     if pixels.shape[2] == 4:
-        return np.array(_to_rgb(Image.fromarray(np.ascontiguousarray(pixels))))
-    return np.array(pixels, order="C")  # always a copy: torch wants to be able to write
+        return np.array(_to_rgb(Image.fromarray(np.ascontiguousarray(pixels, dtype=np.uint8))))
+    return np.array(pixels, dtype=np.uint8, order="C")  # always a copy: torch wants to be able to write

@@ -389,8 +389,10 @@ def test_a_truncated_picture_is_named(embedding, images, tmp_path):
 def test_pixels_out_of_range_are_named_by_their_row(embedding, images):
     floats = images / 255
     floats[4, 3, 3, 1] = np.nan
+    TinyNet.seen = 0
     with pytest.raises(ImageReadError, match=r"row 4 .*float pixels in \[0, 1\]"):
         embedding.fit(floats)
+    assert TinyNet.seen == 0
 
 
 def test_many_bad_rows_are_counted(embedding):
