@@ -87,8 +87,9 @@ class FullNetworkEmbedding(TransformerMixin, PickleStateMixin, BaseEstimator):
     on_error : {"raise", "nan", "skip"}, default="raise"
         What becomes of a picture that cannot be read. "raise": an error that names the row, for what the
         headers of the files tell before the network starts. "nan": its row is NaN, or 0 throughout when
-        discretised. "skip": its row is left out, so that y needs the same rows left out: see `errors_`. The
-        last two warn, and such pictures do not count in the statistics.
+        discretised. "skip": its row is left out, so that y needs the same rows left out: see `errors_`; a
+        DataFrame, with its index, cannot come out then. The last two warn, and such pictures do not count in
+        the statistics.
     verbose : int, default=0
         Whether to show a progress bar.
 
