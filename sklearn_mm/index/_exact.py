@@ -61,13 +61,15 @@ class ExactIndex:
         """Length of the vectors; None before the first are added."""
         return self._parts[0].shape[1] if self._parts else None
 
-    def add(self, X: Any) -> "ExactIndex":
+    def add(self, X: Any, *, copy: bool = True) -> "ExactIndex":
         """Add items after those that are there.
 
         Parameters
         ----------
         X : array-like of shape (n, n_components)
-            Vectors; copied as float32.
+            Vectors; kept as float32.
+        copy : bool, default=True
+            False keeps X itself where it is of that dtype: then it must not be changed any more.
 
         Returns
         -------
@@ -80,7 +82,7 @@ class ExactIndex:
             X is empty, of another width than what is there, or holds NaN or infinity.
         """
         part = check_vectors(X, "X", self.n_components)
-        self._parts.append(part.copy() if np.may_share_memory(part, X) else part)
+        self._parts.append(part.copy() if copy and np.may_share_memory(part, X) else part)
         self._longest = max(self._longest, float(_lengths(part).max()))
         return self
 

@@ -1,6 +1,8 @@
 """What a ranker finds: embedded items, searched exactly."""
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +33,13 @@ class Gallery:
     def __len__(self) -> int:
         return len(self.embedding)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {"embedding": self.embedding, "similarity": self.similarity}  # the index is made anew
+
+    @cached_property
+    def _index(self) -> ExactIndex:
+        return ExactIndex().add(self.embedding, copy=False)
+
     def search(self, query: np.ndarray, k: int, *, query_is_image: bool) -> tuple[np.ndarray, np.ndarray]:
         """Find the k nearest items, best first: scores (float32) and indices (int64), each (n_query, k).
 
@@ -38,7 +47,7 @@ class Gallery:
         """
         k = check_k(k, len(self))
         if self.similarity == "cosine":
-            return ExactIndex().add(self.embedding).search(query, k)
+            return self._index.search(query, k)
         scores, indices = np.empty((len(query), k), np.float32), np.empty((len(query), k), np.int64)
         for start in range(0, len(query), _QUERY_BLOCK):
             block = slice(start, start + _QUERY_BLOCK)

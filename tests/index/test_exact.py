@@ -137,3 +137,10 @@ def test_vectors_that_do_not_fit_are_named(vectors, message):
     with pytest.raises(ValueError, match=f"Q .*{message}"):
         index.search(vectors, 1)
     assert len(index) == 4
+
+
+def test_without_a_copy_the_vectors_given_are_searched():
+    vectors = np.eye(3, dtype=np.float32)
+    index = ExactIndex().add(vectors, copy=False)
+    assert index.search(vectors[:1], k=1)[1].item() == 0
+    assert any(np.shares_memory(part, vectors) for part in vars(index)["_parts"])

@@ -1,0 +1,36 @@
+import pickle
+
+import numpy as np
+import pytest
+
+from sklearn_mm.retrieval._gallery import Gallery
+
+
+@pytest.fixture
+def gallery():
+    rng = np.random.default_rng(0)
+    embedding = np.abs(rng.normal(size=(50, 8))).astype(np.float32)
+    return Gallery(embedding / np.linalg.norm(embedding, axis=1, keepdims=True), "cosine")
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "order"])
+@pytest.mark.parametrize("query_is_image", [True, False])
+def test_search_is_the_sorted_table_of_scores(gallery, similarity, query_is_image):
+    gallery = Gallery(gallery.embedding, similarity)
+    query = gallery.embedding[::10]
+    table = gallery.scores(query, query_is_image=query_is_image)
+    scores, indices = gallery.search(query, 5, query_is_image=query_is_image)
+    np.testing.assert_array_equal(indices, np.argsort(-table, axis=1)[:, :5])
+    np.testing.assert_allclose(scores, np.sort(table, axis=1)[:, ::-1][:, :5], rtol=1e-5)
+
+
+def test_the_index_is_made_once_without_a_copy_and_not_pickled(gallery):
+    size = len(pickle.dumps(gallery))
+    first = gallery.search(gallery.embedding[:2], 3, query_is_image=True)
+    index = gallery._index
+    gallery.search(gallery.embedding[:2], 3, query_is_image=True)
+    assert gallery._index is index
+    assert any(np.shares_memory(part, gallery.embedding) for part in vars(index)["_parts"])
+    assert len(pickle.dumps(gallery)) == size
+    again = pickle.loads(pickle.dumps(gallery)).search(gallery.embedding[:2], 3, query_is_image=True)
+    np.testing.assert_array_equal(first[1], again[1])
