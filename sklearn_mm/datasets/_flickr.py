@@ -68,14 +68,11 @@ def _read_json(path: Path) -> list[_Row]:
 
 def _check_json_row(row: Any, number: int, path: Path) -> _Row:
     match row:
-        case {"file": str(file), "captions": [*captions]} if captions and all(
-            isinstance(c, str) for c in captions
-        ):
+        case {"file": str(file), "captions": [*captions]} if captions and all(isinstance(c, str) for c in captions):
             split = row.get("split", "rest")
         case _:
             raise ValueError(
-                f"{path}: expected an object with a 'file' and a list of 'captions' in entry {number}, "
-                f"got {row!r:.80}"
+                f"{path}: expected an object with a 'file' and a list of 'captions' in entry {number}, got {row!r:.80}"
             )
     if split not in _SPLITS:
         raise ValueError(f"{path}: expected a split of {', '.join(_SPLITS)} in entry {number}, got {split!r}")
@@ -99,9 +96,7 @@ def _read_original(token_path: Path) -> list[_Row]:
             )
         captions.setdefault(key.rsplit("#", 1)[0], []).append(caption.strip())
     if without := sorted(split_of.keys() - captions.keys()):
-        raise ValueError(
-            f"{token_path}: {without[0]} is in the {split_of[without[0]]} list, but has no captions"
-        )
+        raise ValueError(f"{token_path}: {without[0]} is in the {split_of[without[0]]} list, but has no captions")
     return [_Row(file, texts, split_of.get(file, "rest")) for file, texts in captions.items()]
 
 
@@ -157,6 +152,7 @@ def load_flickr8k(folder: str | os.PathLike[str], *, split: str | None = None) -
         split : ndarray of shape (n_images,), str
             ``"train"``, ``"val"``, ``"test"`` or ``"rest"``.
         DESCR : str
+            What this is, and the paper to cite.
 
     Raises
     ------
@@ -197,9 +193,7 @@ def load_flickr8k(folder: str | os.PathLike[str], *, split: str | None = None) -
     chosen = [row for row in rows if split in (None, row.split)]
     if not chosen:
         counts = dict(Counter(row.split for row in rows))
-        raise ValueError(
-            f"found no pictures of split={split!r} in {folder}; it has {counts or 'none at all'}"
-        )
+        raise ValueError(f"found no pictures of split={split!r} in {folder}; it has {counts or 'none at all'}")
     return Bunch(
         images=[str(image_folder / row.file) for row in chosen],
         captions=[row.captions for row in chosen],

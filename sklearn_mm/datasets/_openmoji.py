@@ -101,9 +101,7 @@ def _key_of(stem: str) -> str:
 
 def _find_tags(signs: list[_Sign], emoji_data: ModuleType) -> list[list[str]]:
     """Look up category and subcategory: of the sign, of its form without skin tone, or of its group."""
-    table_path = (
-        Path(str(emoji_data.__file__)).parent / "data" / "emoji.json"
-    )  # its API leaves subcategories out
+    table_path = Path(str(emoji_data.__file__)).parent / "data" / "emoji.json"  # its API leaves subcategories out
     table = {
         _key_of(row["unified"]): [row["category"], row["subcategory"]]
         for row in json.loads(table_path.read_text(encoding="utf-8"))
@@ -232,9 +230,7 @@ def load_openmoji(
     missing = [sign.stem for sign in signs if sign.stem not in there]
     if missing:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "ATTRIBUTION.txt").write_text(
-            f"{openmoji.ATTRIBUTION}\n{openmoji.LICENSE_URL}\n", encoding="utf-8"
-        )
+        (folder / "ATTRIBUTION.txt").write_text(f"{openmoji.ATTRIBUTION}\n{openmoji.LICENSE_URL}\n", encoding="utf-8")
     for stem in tqdm(missing, desc="rendering OpenMoji", unit="picture", disable=not verbose or not missing):
         _render(svg_folder / f"{stem}.svg", folder / f"{stem}.png", int(size), resvg)
 

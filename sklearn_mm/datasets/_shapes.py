@@ -142,9 +142,7 @@ class _Scene:
             if left_out != "place":
                 text += f" {rng.choice(_PLACES[self.place])}"
         if left_out == "background":
-            return str(
-                rng.choice([text, f"there {'are' if len(self.things[0].centres) > 1 else 'is'} {text}"])
-            )
+            return str(rng.choice([text, f"there {'are' if len(self.things[0].centres) > 1 else 'is'} {text}"]))
         return str(
             rng.choice(
                 [
@@ -171,9 +169,7 @@ def _make_thing(
         colours.remove(avoid.colour)
     size = size or str(rng.choice(list(_SIZES)))
     jittered = tuple((x + rng.uniform(-0.025, 0.025), y + rng.uniform(-0.025, 0.025)) for x, y in centres)
-    return _Thing(
-        str(rng.choice(shapes)), str(rng.choice(colours)), size, rng.uniform(*_SIZES[size]), jittered
-    )
+    return _Thing(str(rng.choice(shapes)), str(rng.choice(colours)), size, rng.uniform(*_SIZES[size]), jittered)
 
 
 def _make_single(rng: np.random.Generator, background: str) -> _Scene:
@@ -298,6 +294,7 @@ def make_captioned_shapes(
         groups : ndarray of shape (n_samples,), int64
             Pictures of the same things (shapes and colours, wherever they are) share a number.
         DESCR : str
+            What this is.
 
     Raises
     ------
@@ -329,16 +326,10 @@ def make_captioned_shapes(
     for row in range(n_samples):
         background = str(rng.choice(list(_BACKGROUNDS)))
         scene = _MAKERS[rng.choice(len(_MAKERS), p=_MAKER_SHARES)](rng, background)
-        images[row] = _draw(
-            scene, image_size, rng.spawn(1)[0]
-        )  # its own stream: any size shows the same scene
+        images[row] = _draw(scene, image_size, rng.spawn(1)[0])  # its own stream: any size shows the same scene
         captions.append(_describe(scene, captions_per_image, rng))
         tags.append(
-            list(
-                dict.fromkeys(
-                    [thing.shape for thing in scene.things] + [thing.colour for thing in scene.things]
-                )
-            )
+            list(dict.fromkeys([thing.shape for thing in scene.things] + [thing.colour for thing in scene.things]))
         )
         contents.append(sorted((thing.shape, thing.colour, len(thing.centres)) for thing in scene.things))
 

@@ -121,7 +121,7 @@ class FullNetworkEmbedding(TransformerMixin, PickleStateMixin, BaseEstimator):
 
     See Also
     --------
-    JointEmbeddingRanker : Ranks sentences by pictures embedded like this, and pictures by sentences.
+    sklearn_mm.retrieval.JointEmbeddingRanker : Ranks sentences by pictures so embedded, and the reverse.
 
     Notes
     -----

@@ -53,16 +53,14 @@ def test_skin_tone_gender_and_direction_do_not_make_a_group(emoji):
         "woman running facing right dark skin tone",
     }
     assert {emoji.groups[_row(emoji, name)] for name in running} == {"running"}
-    assert {
-        emoji.groups[_row(emoji, name)] for name in ("mermaid", "merman medium skin tone", "merperson")
-    } == {"merperson"}
+    assert {emoji.groups[_row(emoji, name)] for name in ("mermaid", "merman medium skin tone", "merperson")} == {
+        "merperson"
+    }
     assert {
         emoji.groups[_row(emoji, name)]
         for name in ("men holding hands", "woman and man holding hands", "people holding hands")
     } == {"holding hands"}
-    assert {emoji.groups[_row(emoji, name)] for name in ("boy", "woman dark skin tone", "person")} == {
-        "person"
-    }
+    assert {emoji.groups[_row(emoji, name)] for name in ("boy", "woman dark skin tone", "person")} == {"person"}
 
 
 def test_different_signs_are_of_different_groups(emoji):

@@ -57,9 +57,7 @@ def test_captions_of_a_picture_differ_and_hardly_any_is_shared_between_pictures(
 
 
 def test_ten_captions_can_be_had_for_every_picture():
-    assert {
-        len(set(row)) for row in make_captioned_shapes(60, captions_per_image=10, random_state=0).captions
-    } == {10}
+    assert {len(set(row)) for row in make_captioned_shapes(60, captions_per_image=10, random_state=0).captions} == {10}
 
 
 def test_every_caption_names_the_things_of_its_picture_and_no_other_colour_or_shape(drawn):
@@ -140,9 +138,7 @@ def test_a_linear_map_of_the_pixels_already_finds_unseen_pictures_by_their_capti
     n_train, n_test = 300, 100
     for seed in range(3):
         drawn = make_captioned_shapes(n_train + n_test, random_state=seed)
-        pixels = (
-            drawn.images.reshape(-1, 16, 4, 16, 4, 3).mean((2, 4)).reshape(n_train + n_test, -1) / 255 - 0.5
-        )
+        pixels = drawn.images.reshape(-1, 16, 4, 16, 4, 3).mean((2, 4)).reshape(n_train + n_test, -1) / 255 - 0.5
         texts = TfidfVectorizer(ngram_range=(1, 2), min_df=2).fit(chain(*drawn.captions[:n_train]))
         wanted = np.stack([texts.transform(row).toarray().mean(axis=0) for row in drawn.captions])
         predicted = Ridge(alpha=30).fit(pixels[:n_train], wanted[:n_train]).predict(pixels[n_train:])
