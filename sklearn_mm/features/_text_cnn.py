@@ -31,7 +31,8 @@ class TextCNNEncoder(TextEncoderBase):
         Pretrained word vectors: ``{word: vector}``, a GloVe or word2vec text file, or an array (or its npy file) with
         its words. Only the vocabulary's are read.
     trainable_words : bool, default=True
-        Train the word vectors. Otherwise they stay as given in `word_vectors`, and those that it lacks as drawn.
+        Train the word vectors. Otherwise they stay as given in `word_vectors`, but for one factor that brings them all
+        to the size the network expects, and those that it lacks stay as drawn.
     word_learning_rate : float, default=1.0
         Factor on the learning rate of the word vectors, here and inside a ranker (1e-3 in the source).
     position_shift : bool, default=True

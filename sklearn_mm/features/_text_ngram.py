@@ -37,7 +37,8 @@ class TextNGramEncoder(TextEncoderBase):
         Pretrained vectors: ``{term: vector}``, a GloVe or word2vec text file, or an array (or its npy file) with its
         terms. Only the vocabulary's are read.
     trainable_words : bool, default=True
-        Train the term vectors. Otherwise they stay as given in `word_vectors`, and those that it lacks as drawn.
+        Train the term vectors. Otherwise they stay as given in `word_vectors`, but for one factor that brings them all
+        to the size the network expects, and those that it lacks stay as drawn.
     word_learning_rate : float, default=1.0
         Factor on the learning rate of the term vectors, here and inside a ranker.
     dropout : float, default=0.4
@@ -67,6 +68,11 @@ class TextNGramEncoder(TextEncoderBase):
     history_ : list of dict
         One record an epoch: ``epoch``, ``train_loss``, ``learning_rate``, ``seconds``.
 
+    Raises
+    ------
+    ValueError
+        `skip` with a callable `analyzer`, whose terms are as it forms them.
+
     See Also
     --------
     TextSequenceEncoder : Windows of words, weighted by position.
@@ -84,11 +90,6 @@ class TextNGramEncoder(TextEncoderBase):
     optimiser's two averages of them take ``12 * word_dim`` bytes for each term of the vocabulary, and a step of the
     optimiser goes over all of them. Captions have some hundred thousand different trigrams: set `min_df` to 2 or more,
     or `max_features`.
-
-    Raises
-    ------
-    ValueError
-        `skip` with a callable `analyzer`, whose terms are as it forms them.
 
     References
     ----------

@@ -37,7 +37,8 @@ class TextSequenceEncoder(TextEncoderBase):
         Pretrained word vectors: ``{word: vector}``, a GloVe or word2vec text file, or an array (or its npy file) with
         its words. Only the vocabulary's are read.
     trainable_words : bool, default=True
-        Train the word vectors. Otherwise they stay as given in `word_vectors`, and those that it lacks as drawn.
+        Train the word vectors. Otherwise they stay as given in `word_vectors`, but for one factor that brings them all
+        to the size the network expects, and those that it lacks stay as drawn.
     word_learning_rate : float, default=1.0
         Factor on the learning rate of the word vectors, here and inside a ranker.
     dropout : float, default=0.0
