@@ -53,10 +53,10 @@ def compare(title, runs, n_turns, clock):
                 seconds[name].append(clock() - start)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     product = medians["product"]
-    print(title)  # noqa: T201  a script
+    print(title)
     for name, median in medians.items():
         ratios = [one / bare for one, bare in zip(seconds[name], seconds["product"], strict=True)]
-        print(  # noqa: T201  a script
+        print(
             f"  {name:34s} {median:7.2f} s   {median / product:5.2f} times the product "
             f"(per turn {min(ratios):.2f} to {max(ratios):.2f})"
         )
