@@ -25,7 +25,7 @@ docs: $(VENV)/.has-docs  ## Build the documentation into docs/_build/html, warni
 	$(BIN)/python -m sphinx -n -W --keep-going -b html docs docs/_build/html
 
 bench: $(VENV)/.has-test  ## Run the benchmarks of tests/benchmarks
-	$(BIN)/python -m pytest tests/benchmarks --override-ini=addopts= -s
+	for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
 clean:  ## Remove what was built, .venv and demo_output included
 	rm -rf $(VENV) build dist *.egg-info demo_output docs/_build docs/auto_examples docs/generated
