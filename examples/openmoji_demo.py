@@ -10,6 +10,7 @@ then opened again in a fresh process. Needs the extra `demo`.
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import time
@@ -52,11 +53,14 @@ def flatten(captions):
 
 
 def evaluate(ranker, features, captions):
-    """Measure a ranker on pictures with their captions; names without a known word count as they fall."""
+    """Measure a ranker on pictures with their captions."""
     texts, text_to_image = flatten(captions)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnknownWordsWarning)  # the report counts them
-        return retrieval_report(ranker.transform(features), ranker.transform_text(texts), text_to_image, k=K)
+    return retrieval_report(ranker.transform(features), ranker.transform_text(texts), text_to_image, k=K)
+
+
+def has_known_word(ranker, text):
+    """Tell whether a name shares a word with the names of the training pictures."""
+    return not set(re.findall(r"\w+", text.lower())).isdisjoint(ranker.text_encoder_.vocabulary_)
 
 
 def evaluate_chance(captions):
@@ -95,6 +99,9 @@ def run_split(emoji, split, cache):
         f"one layer ({last_name}), {last_width:,}": evaluate(baseline, features_test[:, -last_width:], captions_test),
         "chance": evaluate_chance(captions_test),
     }
+    texts, _ = flatten(captions_test)
+    n_unknown = sum(not has_known_word(ranker, text) for text in texts)
+    print(f"{n_unknown} of the {len(texts)} test names share no word with training, and can be found by chance alone")
     ranker.set_gallery(images=features_test)
     return make_pipeline(embedding, ranker), test, reports
 
@@ -111,11 +118,11 @@ def format_table(reports, n_test):
     return "\n".join(lines)
 
 
-def draw_queries(model, emoji, test, path):
-    """Draw what names of test pictures, chosen by lot, find among all test pictures."""
+def draw_queries(model, emoji, split, test, path):
+    """Draw what names of test pictures find among all test pictures: names by lot, but for those of unknown words."""
     captions = [emoji.captions[row] for row in test]
-    rows = np.random.default_rng(0).choice(len(test), N_QUERIES, replace=False)
-    queries = [captions[row][0] for row in rows]
+    candidates = [names[0] for names in captions if has_known_word(model[-1], names[0])]
+    queries = np.random.default_rng(0).choice(candidates, N_QUERIES, replace=False).tolist()
     display = RetrievalGridDisplay.from_estimator(
         model,
         queries,
@@ -124,6 +131,7 @@ def draw_queries(model, emoji, test, path):
         k=N_SHOWN,
         use_gallery=True,
     )
+    display.figure_.suptitle(f"{split} split: {SPLITS[split]}", fontsize=10)
     display.figure_.supxlabel(ATTRIBUTION, fontsize=8, color="dimgrey")
     display.figure_.savefig(path, dpi=120)
 
@@ -156,7 +164,7 @@ def run(output):
     models, tests, reports = {}, {}, {}
     for split in SPLITS:
         models[split], tests[split], reports[split] = run_split(emoji, split, output / "cache")
-        draw_queries(models[split], emoji, tests[split], output / f"queries_{split}_split.png")
+        draw_queries(models[split], emoji, split, tests[split], output / f"queries_{split}_split.png")
     table = format_table(reports, {split: len(test) for split, test in tests.items()})
     (output / "results.txt").write_text(f"{table}\n\n{ATTRIBUTION}\n", encoding="utf-8")
     print(f"\n{table}\n")
@@ -177,6 +185,7 @@ def main():
     parser.add_argument("--output", type=Path, default=Path("demo_output"), help="folder to write to")
     parser.add_argument("--answer", type=Path, help=argparse.SUPPRESS)  # the fresh process's side
     arguments = parser.parse_args()
+    warnings.filterwarnings("ignore", category=UnknownWordsWarning)  # the report counts them
     if arguments.answer is not None:
         question = json.load(sys.stdin)
         json.dump(answer(joblib.load(arguments.answer), question["queries"], question["pictures"]), sys.stdout)
