@@ -25,7 +25,7 @@ _POLL_S = 0.2  # between looks at whether another process has computed what we w
 _SPOOL_BYTES = 2**28  # of activations kept in memory; more go to a temporary file
 _AHEAD, _DIGESTS_AHEAD = 256, 256  # headers, digests
 _SHOWN_FAILURES = 5
-_CHANNELS = 3
+_CPU_PIECE, _CPU_PIECE_PER_THREAD = 8, 4  # pictures
 
 TakeBlock: TypeAlias = Callable[[list[int], np.ndarray], None]
 
@@ -63,7 +63,11 @@ class TappedNetwork:
         mean, std = (torch.tensor(value, dtype=torch.float64) for value in (pixels.mean, pixels.std))
         self._scale = (1 / (255 * std)).float().repeat(side).to(device)
         self._shift = (-mean / std).float().repeat(side).to(device)
-        self._reader = TapReader(self.module, layers, activation, backbone.class_layers)
+        # pieces of a batch whose maps stay in the caches of a CPU: measured 1.3 times as fast as batches of 32
+        piece_size = max(_CPU_PIECE, _CPU_PIECE_PER_THREAD * torch.get_num_threads())
+        self._reader = TapReader(
+            self.module, layers, activation, backbone.class_layers, piece_size if device.type == "cpu" else None
+        )
         self._side = side
 
     @property

@@ -72,7 +72,7 @@ class FullNetworkEmbedding(TransformerMixin, PickleStateMixin, BaseEstimator):
     image_size : int, default=None
         Side of the square that the network sees, in pixels; by default the one it was trained on.
     batch_size : int, default=32
-        Pictures the network sees at once.
+        Pictures read and passed on at once. A GPU sees them together, a CPU in pieces that fit its caches.
     device : str or torch.device, default="auto"
         Where the network runs; "auto" takes a GPU if there is one.
     precision : {"auto", "float32", "bfloat16", "float16"}, default="auto"

@@ -2,8 +2,8 @@
 
 import re
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -72,6 +72,9 @@ class TapReader:
         directly behind it (or behind its batch norm) is read before it in any case.
     class_layers : sequence of str, optional
         Names of the class layers; by default the layer whose output is the network's answer, if any is.
+    piece_size : int, optional
+        Rows that pass the network at once; by default the whole batch does. Maps of a few pictures stay in the
+        caches of a CPU until the next layer, and its tap, have read them.
 
     Attributes
     ----------
@@ -114,9 +117,11 @@ class TapReader:
         layers: str | int | Sequence[str] = "auto",
         activation: str = "pre",
         class_layers: Sequence[str] | None = None,
+        piece_size: int | None = None,
     ) -> None:
         self.network = network
         self.taps: list[Tap] | None = None
+        self._piece_size = piece_size
         self._layers, self._activation, self._class_layers = layers, activation, class_layers
         self._modules = {name: module for name, module in network.named_modules() if name}
         self._check_names()
@@ -159,13 +164,23 @@ class TapReader:
         """Run the network on pixels (n, 3, h, w); return what the taps read side by side, float32 (n, d)."""
         if self._stack is None:
             raise RuntimeError("a TapReader reads inside a with block only")
+        step = self._piece_size or len(pixels)
+        pieces = [self._read(pixels[start : start + step]) for start in range(0, len(pixels), step)]
+        columns = [torch.cat(values) for values in zip(*pieces, strict=True)]
+        with _no_autocast(pixels.device):
+            return torch.cat(
+                [self._finished(tap, values) for tap, values in zip(self.taps or [], columns, strict=True)], dim=1
+            )
+
+    def _read(self, pixels: Tensor) -> list[Tensor]:
+        """Run the network once; return the averages that the hooks took, one for each tap."""
         if self.taps is None:
             first = _FirstPass(self.network, self._modules, self._layers, self._activation, self._class_layers)
             self.taps, values = first.run(pixels)
-            self._attach(self._stack)
+            self._attach(self._stack or ExitStack())
             return values
         self._values.clear()
-        self._watcher.n_calls = 0
+        self._watcher.n_calls, self._watcher.paused = 0, False
         with self._watcher if self._calls else nullcontext():
             answer = self.network(pixels)
         for tap in self.taps:
@@ -173,7 +188,15 @@ class TapReader:
                 self._values[tap.name] = _average(answer, _channel_dim(None, answer))
             if tap.name not in self._values:
                 raise RuntimeError(f"layer {tap.name!r} did not run as before; the network changes between calls")
-        return torch.cat([self._values[tap.name] for tap in self.taps], dim=1)
+        return [self._values[tap.name] for tap in self.taps]
+
+    def _finished(self, tap: Tap, values: Tensor) -> Tensor:
+        """Apply a layer to the average of its input, if that is what was read."""
+        if values.shape[1] == tap.width:
+            return values
+        layer = self._modules[tap.module]
+        bias = None if layer.bias is None else layer.bias.float()
+        return F.linear(values, layer.weight.flatten(1).float(), bias)
 
     def _attach(self, stack: ExitStack) -> None:
         for tap in self.taps or []:
@@ -186,15 +209,17 @@ class TapReader:
 
     def _hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
         def read(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            with self._watcher.pause():
-                self._values[name] = _average_output(module, args[0], output)
+            self._watcher.paused = True
+            self._values[name] = _average_output(module, args[0], output)
+            self._watcher.paused = False
 
         return read
 
     def _pre_hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def read(module: nn.Module, args: tuple[Any, ...]) -> None:
-            with self._watcher.pause():
-                self._values[name] = _average(args[0], _channel_dim(module, args[0]))
+            self._watcher.paused = True
+            self._values[name] = _average(args[0], _channel_dim(module, args[0]))
+            self._watcher.paused = False
 
         return read
 
@@ -210,17 +235,8 @@ class _Watcher(TorchFunctionMode):
     def __init__(self, see: Callable[[int, str, Any, Any], None]) -> None:
         super().__init__()
         self._see = see
-        self._paused = False
+        self.paused = False
         self.n_calls = 0
-
-    @contextmanager
-    def pause(self) -> Iterator[None]:
-        """Count nothing inside the block."""
-        self._paused = True
-        try:
-            yield
-        finally:
-            self._paused = False
 
     def __torch_function__(
         self,
@@ -231,7 +247,7 @@ class _Watcher(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         answer = func(*args, **kwargs)
-        if not self._paused:
+        if not self.paused:
             given = args[0] if args else kwargs.get("input")
             self._see(self.n_calls, getattr(func, "__name__", "").rstrip("_"), given, answer)
             self.n_calls += 1
@@ -252,14 +268,15 @@ class _FirstPass:
         self._network, self._modules = network, modules
         self._layers, self._post, self._class_layers = layers, activation == "post", class_layers
         self._outputs: dict[str, Tensor] = {}  # averages, by module, in the order in which they ran
+        self._widths: dict[str, int] = {}
         self._inputs: dict[str, Tensor] = {}
         self._answers: dict[str, weakref.ref[Tensor]] = {}  # outputs of layers
         self._activations: dict[str, tuple[int, Tensor]] = {}  # by layer, the call and its average
         self._waiting: dict[int, tuple[str, weakref.ref[Tensor]]] = {}  # by id, what waits for its activation
         self._watcher = _Watcher(self._see)
 
-    def run(self, pixels: Tensor) -> tuple[list[Tap], Tensor]:
-        """Return the taps and what they read of the pixels: float32 (n, d)."""
+    def run(self, pixels: Tensor) -> tuple[list[Tap], list[Tensor]]:
+        """Return the taps and the averages that each of them reads."""
         named = () if isinstance(self._layers, str | int) else self._layers
         with ExitStack() as stack:
             for name, module in self._modules.items():
@@ -274,20 +291,22 @@ class _FirstPass:
             found = [self._last(answer)]
         else:
             found = [self._tap(name) for name in self._chosen()]
-        return [tap for tap, _ in found], torch.cat([values for _, values in found], dim=1)
+        return [tap for tap, _ in found], [values for _, values in found]
 
     def _hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
         def note(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            with self._watcher.pause():
-                if not isinstance(output, Tensor) or output.ndim < 2:
-                    raise ValueError(f"layer {name!r} answers no tensor with a row for each picture")
-                self._outputs.pop(name, None)
-                self._outputs[name] = _average_output(module, args[0], output)
-                if isinstance(module, _LAYERS):
-                    self._answers[name] = weakref.ref(output)
-                    self._waiting[id(output)] = (name, self._answers[name])
-                    if isinstance(self._layers, str) and self._layers == "last":
-                        self._inputs[name] = _average(args[0], _channel_dim(module, args[0]))
+            self._watcher.paused = True
+            if not isinstance(output, Tensor) or output.ndim < 2:
+                raise ValueError(f"layer {name!r} answers no tensor with a row for each picture")
+            self._outputs.pop(name, None)
+            self._outputs[name] = _average_output(module, args[0], output)
+            self._widths[name] = output.shape[_channel_dim(module, output)]
+            if isinstance(module, _LAYERS):
+                self._answers[name] = weakref.ref(output)
+                self._waiting[id(output)] = (name, self._answers[name])
+                if isinstance(self._layers, str) and self._layers == "last":
+                    self._inputs[name] = _average(args[0], _channel_dim(module, args[0]))
+            self._watcher.paused = False
 
         return note
 
@@ -325,8 +344,7 @@ class _FirstPass:
         if name in self._activations:
             call, values = self._activations[name]
             return Tap(name, values.shape[1], name, "call", call), values
-        values = self._outputs[name]
-        return Tap(name, values.shape[1], name), values
+        return Tap(name, self._widths[name], name), self._outputs[name]
 
     def _last(self, answer: Any) -> tuple[Tap, Tensor]:
         module = self._class_layers[0] if self._class_layers else ""
@@ -342,30 +360,26 @@ def _channel_dim(module: nn.Module | None, value: Tensor) -> int:
 
 
 def _average_output(module: nn.Module, given: Tensor, output: Tensor) -> Tensor:
-    """Average a module's output over space, (n, width), by way of its input where that is less to read."""
+    """Average a module's output over space, or its input where that is less to read and leads to the same."""
     channel_dim = _channel_dim(module, output)
-    layer = _pointwise(module)
-    if layer is None or output.ndim == 2 or given.shape[channel_dim] >= output.shape[channel_dim]:
+    if output.ndim == 2 or not _is_pointwise(module) or given.shape[channel_dim] >= output.shape[channel_dim]:
         return _average(output, channel_dim)
-    if isinstance(layer, nn.Conv2d):
-        given = given[:, :, :: layer.stride[0], :: layer.stride[1]]
-    with _no_autocast(output.device):
-        bias = None if layer.bias is None else layer.bias.float()
-        return F.linear(_average(given, channel_dim), layer.weight.flatten(1).float(), bias)
+    if isinstance(module, nn.Conv2d):
+        given = given[:, :, :: module.stride[0], :: module.stride[1]]
+    return _average(given, channel_dim)
 
 
 def _no_autocast(device: torch.device) -> AbstractContextManager[object]:
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
-def _pointwise(module: nn.Module) -> nn.Conv2d | nn.Linear | None:
-    """Return the module if it is one linear map applied at every position, exactly as torch computes it."""
+def _is_pointwise(module: nn.Module) -> bool:
+    """Whether the module is one linear map applied at every position, exactly as torch computes it."""
     if type(module) is nn.Linear:
-        return module
+        return True
     if type(module) is nn.Conv2d or type(module) is SameConv2d:
-        unpadded = module.padding in ((0, 0), "valid")
-        return module if module.kernel_size == (1, 1) and module.groups == 1 and unpadded else None
-    return None
+        return module.kernel_size == (1, 1) and module.groups == 1 and module.padding in ((0, 0), "valid")
+    return False
 
 
 def _average(value: Tensor, channel_dim: int) -> Tensor:
@@ -398,14 +412,16 @@ def spatial_mean(maps: Tensor) -> Tensor:
     """
     n, c, h, w = maps.shape
     size = h * w
-    if size <= _SMALL_MAP or maps.device.type != "cpu" or not maps.is_contiguous(memory_format=torch.channels_last):
+    if size <= _SMALL_MAP or maps.device.type != "cpu" or maps.stride(1) != 1:
         return maps.mean((2, 3), dtype=torch.float32)
     positions = maps.permute(0, 2, 3, 1)  # (n, h, w, c), a view
-    with _no_autocast(maps.device):
-        if maps.dtype == torch.float32:
-            ones = maps.new_ones(()).expand(n, 1, h)
-            return torch.bmm(ones, positions.reshape(n, h, w * c)).view(n, w, c).sum(1) / size
-        parts = next((parts for parts in _PARTIAL_SUMS if size % parts == 0), 1)
-        ones = maps.new_ones(()).expand(n * parts, 1, size // parts)
-        sums = torch.bmm(ones, positions.reshape(n * parts, size // parts, c))
-        return sums.view(n, parts, c).sum(1, dtype=torch.float32) / size
+    whole = maps.is_contiguous(memory_format=torch.channels_last)
+    if maps.dtype == torch.float32:
+        with _no_autocast(maps.device):
+            sums = torch.bmm(maps.new_ones(()).expand(n, 1, h), positions.reshape(n, h, w * c))
+        return sums.view(n, w, c).sum(1) / size
+    # of a map with gaps (strided), rows are products of their own: no copy
+    parts = next((parts for parts in _PARTIAL_SUMS if size % parts == 0), 1) if whole else h
+    ones = maps.new_ones(()).expand(n * parts, 1, size // parts)
+    sums = torch.bmm(ones, positions.reshape(n * parts, size // parts, c))
+    return sums.view(n, parts, c).sum(1, dtype=torch.float32) / size
