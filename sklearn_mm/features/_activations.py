@@ -64,10 +64,9 @@ class TappedNetwork:
         self._scale = (1 / (255 * std)).float().repeat(side).to(device)
         self._shift = (-mean / std).float().repeat(side).to(device)
         # pieces of a batch whose maps stay in the caches of a CPU: measured 1.3 times as fast as batches of 32
-        piece_size = max(_CPU_PIECE, _CPU_PIECE_PER_THREAD * torch.get_num_threads())
-        self._reader = TapReader(
-            self.module, layers, activation, backbone.class_layers, piece_size if device.type == "cpu" else None
-        )
+        on_cpu = device.type == "cpu"
+        self.piece_size = max(_CPU_PIECE, _CPU_PIECE_PER_THREAD * torch.get_num_threads()) if on_cpu else None
+        self._reader = TapReader(self.module, layers, activation, backbone.class_layers, self.piece_size)
         self._side = side
 
     @property
