@@ -32,8 +32,8 @@ from sklearn_mm.retrieval import JointEmbeddingRanker
 
 ATTRIBUTION = "All emojis designed by OpenMoji, the open-source emoji and icon project. License: CC BY-SA 4.0"
 SPLITS = {
-    "random": "other skin tones and genders of a test sign may have been trained on",
-    "grouped": "no form of a test sign was trained on",
+    "random": "variants of a test picture, or the same drawing under another name, may have been trained on",
+    "grouped": "no variant of a test picture was trained on",
 }
 K = (1, 5, 10)
 COLUMNS = [f"{way}_hit@{k}" for way in ("i2t", "t2i") for k in K]

@@ -4,7 +4,8 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from numbers import Integral
 from pathlib import Path
 from types import ModuleType
@@ -42,8 +43,8 @@ _DESCR = """OpenMoji
 
 {n_images} pictures of the emoji that have an English name, drawn by OpenMoji, version {version}. The captions
 of a picture are its name and aliases. Pictures that differ only in skin tone, gender or the direction a
-person faces are of one group: keep groups together when you split, or the test is on variants of what was
-learnt.
+person faces, or in nothing at all, are of one group: keep groups together when you split, or the test is on
+variants of what was learnt.
 
 {attribution}
 Licence of the pictures: {licence} ({licence_url}). Name the source wherever you show or pass them on.
@@ -86,13 +87,31 @@ def _group_of(name: str) -> str:
 def _find_signs(svg_folder: Path, emoji: ModuleType) -> list[_Sign]:
     """Match the pictures with the table of names, wherever either puts its variation selectors."""
     entries = {sign.replace(_VARIATION_SELECTOR, ""): entry for sign, entry in emoji.EMOJI_DATA.items()}
-    signs = []
+    signs, drawings = [], []
     for path in sorted(svg_folder.glob("*.svg")):
         entry = entries.get(_key_of(path.stem))
         if entry is not None:
             names = _names(entry)
             signs.append(_Sign(path.stem, names, _group_of(names[0])))
-    return signs
+            drawings.append(sha256(path.read_bytes()).digest())
+    return _merge_groups(signs, drawings)
+
+
+def _merge_groups(signs: list[_Sign], drawings: list[bytes]) -> list[_Sign]:
+    """Make one group of groups that share a drawing, such as the flags of Norway and of Svalbard."""
+    merged_into: dict[str, str] = {}
+
+    def root(group: str) -> str:
+        while group in merged_into:
+            group = merged_into[group]
+        return group
+
+    group_of_drawing: dict[bytes, str] = {}
+    for sign, drawing in zip(signs, drawings, strict=True):
+        here, there = root(sign.group), root(group_of_drawing.setdefault(drawing, sign.group))
+        if here != there:
+            merged_into[here] = there
+    return [replace(sign, group=root(sign.group)) for sign in signs]
 
 
 def _key_of(stem: str) -> str:
@@ -191,6 +210,8 @@ def load_openmoji(
     look which files are there; an interrupted call goes on where it stopped. A picture counts as named when
     the package ``emoji`` has its code points, variation selectors aside. Underscores of a shortcode become
     spaces; aliases without a word of two characters (``:m:``, ``:+1:``) are left out.
+
+    One in nine pictures is drawn exactly like another one: "farmer" like "man farmer".
 
     References
     ----------

