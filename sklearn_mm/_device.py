@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+import joblib
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
-__all__ = ["autocast", "forked_rng", "generator_from", "resolve_device", "resolve_dtype"]
+__all__ = ["autocast", "forked_rng", "generator_from", "resolve_device", "resolve_dtype", "torch_threads"]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -67,3 +68,16 @@ def forked_rng(random_state: int | np.random.RandomState | None, device: torch.d
 def generator_from(random_state: np.random.RandomState) -> np.random.Generator:
     """Draw a fast numpy generator from a scikit-learn random state."""
     return np.random.default_rng(random_state.randint(2**31 - 1, size=4))
+
+
+@contextmanager
+def torch_threads(n_jobs: int | None) -> Iterator[None]:
+    """Let torch compute with `n_jobs` threads on the CPU inside the block; None changes nothing, -1 takes all."""
+    before = torch.get_num_threads()
+    if n_jobs is not None:
+        torch.set_num_threads(joblib.effective_n_jobs(n_jobs))
+    try:
+        yield
+    finally:
+        if n_jobs is not None:
+            torch.set_num_threads(before)

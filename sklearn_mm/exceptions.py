@@ -3,6 +3,7 @@
 __all__ = [
     "ImageReadError",
     "ImageReadWarning",
+    "LabelWarning",
     "UnknownWordsWarning",
     "VersionMismatchWarning",
     "WeightsError",
@@ -19,6 +20,10 @@ class WeightsError(OSError):
 
 class ImageReadWarning(UserWarning):
     """Pictures were left out or marked because they could not be read."""
+
+
+class LabelWarning(UserWarning):
+    """Labels cannot be learned, or are not known."""
 
 
 class UnknownWordsWarning(UserWarning):

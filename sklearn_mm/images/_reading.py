@@ -91,7 +91,7 @@ class PictureReader:
         ImageReadError
             This is no picture, or it cannot be decoded; the message does not name the row.
         """
-        pixels = torch.from_numpy(self._decode(source)).permute(2, 0, 1)  # (3, h, w)
+        pixels = torch.from_numpy(self.decode(source)).permute(2, 0, 1)  # (3, h, w)
         side = self.image_size
         if self.crops == "center":
             if pixels.shape[1:] != (side, side):
@@ -117,7 +117,7 @@ class PictureReader:
             source = _read_bytes(source)
         if isinstance(source, bytes | bytearray | memoryview):
             return hashlib.sha256(source).digest()
-        pixels = self._decode(source)
+        pixels = self.decode(source)
         return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()
 
     def _resize(self, pixels: torch.Tensor, resize_size: int) -> torch.Tensor:
@@ -128,8 +128,14 @@ class PictureReader:
         mode = InterpolationMode(self.interpolation)
         return F.resize(pixels, [resize_size], interpolation=mode, antialias=True)
 
-    def _decode(self, source: Any) -> np.ndarray:
-        """Return the pixels of a picture: (h, w, 3), uint8."""
+    def decode(self, source: Any) -> np.ndarray:
+        """Return the pixels of a picture, upright: (h, w, 3), uint8.
+
+        Raises
+        ------
+        ImageReadError
+            As in `read`.
+        """
         if isinstance(source, str | os.PathLike):
             source = _read_bytes(source)
         if isinstance(source, bytes | bytearray | memoryview):

@@ -34,5 +34,10 @@ def infonce_loss(positive: Tensor, negative: Tensor, temperature: float | Tensor
     tensor([1.3863])
     """
     positive = positive[:, None] / temperature
-    logits = torch.cat([positive, negative / temperature], dim=1)  # (n_pairs, 1 + n_negatives)
+    if isinstance(temperature, Tensor):  # whose gradient would be infinity times 0 at an entry that is none
+        none = negative.isneginf()
+        negative = (negative.masked_fill(none, 0.0) / temperature).masked_fill(none, -torch.inf)
+    else:
+        negative = negative / temperature
+    logits = torch.cat([positive, negative], dim=1)  # (n_pairs, 1 + n_negatives)
     return torch.logsumexp(logits, dim=1) - positive[:, 0]

@@ -16,8 +16,9 @@ class PairScores:
     ----------
     scores : Tensor of shape (n_images, n_texts), float
         Larger is closer.
-    image_of_text : Tensor of shape (n_texts,), int64
-        The row of the image that each text describes: the positive pairs.
+    image_of_text : Tensor of shape (n_pairs,), int64
+        The row of the image that each of the first texts describes: the positive pairs. Texts beyond are negatives
+        only.
     not_negative : Tensor of shape (n_images, n_texts), bool
         Pairs that are no negatives of each other: the positive pairs, and every other pair of one image, one group
         or one wording.
@@ -29,19 +30,20 @@ class PairScores:
 
     @property
     def positive(self) -> Tensor:
-        """The score of each positive pair, shape (n_texts,)."""
+        """The score of each positive pair, shape (n_pairs,)."""
         return self.scores[self.image_of_text, torch.arange(len(self.image_of_text), device=self.scores.device)]
 
     def text_negatives(self) -> Tensor:
-        """For each positive pair, the scores of its image with all texts, shape (n_texts, n_texts).
+        """For each positive pair, the scores of its image with all texts, shape (n_pairs, n_texts).
 
         What is no negative is minus infinity.
         """
         return self.scores.masked_fill(self.not_negative, -torch.inf)[self.image_of_text]
 
     def image_negatives(self) -> Tensor:
-        """For each positive pair, the scores of its text with all images, shape (n_texts, n_images).
+        """For each positive pair, the scores of its text with all images, shape (n_pairs, n_images).
 
         What is no negative is minus infinity.
         """
-        return self.scores.masked_fill(self.not_negative, -torch.inf).T
+        n_pairs = len(self.image_of_text)
+        return self.scores[:, :n_pairs].masked_fill(self.not_negative[:, :n_pairs], -torch.inf).T

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["SIMILARITIES", "cosine_scores", "order_scores"]
+__all__ = ["SIMILARITIES", "cosine_scores", "order_root_scores", "order_scores"]
 
 _IMAGE_BLOCK = 16
 
@@ -69,6 +69,53 @@ def order_scores(image: Tensor, text: Tensor) -> Tensor:
     return scores
 
 
+class _NegativeRoot(torch.autograd.Function):
+    """Minus the root of minus a score; its slope is 0 where the root's is infinite."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor) -> Tensor:
+        root = scores.neg().clamp_min(0.0).sqrt()
+        ctx.save_for_backward(root)
+        return -root
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (root,) = ctx.saved_tensors
+        return torch.where(root > 0, grads[0] / (2 * root), 0.0)
+
+
+def order_root_scores(image: Tensor, text: Tensor) -> Tensor:
+    """Return minus the length of the violation of "the text is above the image".
+
+    Parameters
+    ----------
+    image : Tensor of shape (n_images, d), float
+    text : Tensor of shape (n_texts, d), float
+
+    Returns
+    -------
+    Tensor of shape (n_images, n_texts)
+        ``-sqrt(sum_d max(0, text_d - image_d) ** 2)``. It ranks as `order_scores` does; hinges see other margins.
+
+    Notes
+    -----
+    The gradient of a pair without violation is 0.
+
+    References
+    ----------
+    .. [1] The authors' code of Faghri, Fleet, Kiros, Fidler, "VSE++: Improving Visual-Semantic Embeddings with Hard
+       Negatives", BMVC 2018, https://github.com/fartashf/vsepp
+
+    Examples
+    --------
+    >>> import torch
+    >>> order_root_scores(torch.tensor([[0.5, 0.5]]), torch.tensor([[0.5, 0.0], [0.0, 1.0]]))
+    tensor([[-0.0000, -0.5000]])
+    """
+    root: Tensor = _NegativeRoot.apply(order_scores(image, text))
+    return root
+
+
 SIMILARITIES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
-    {"cosine": cosine_scores, "order": order_scores}
+    {"cosine": cosine_scores, "order": order_scores, "order-root": order_root_scores}
 )

@@ -4,17 +4,21 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-__all__ = ["mlp", "unit_rows"]
+__all__ = ["hidden_layers", "mlp", "unit_rows"]
 
 
 def mlp(n_in: int, hidden_layer_sizes: Sequence[int], n_out: int, *, dropout: float = 0.0) -> nn.Sequential:
     """Build a perceptron: linear, batch norm, ReLU and dropout for each hidden layer, then one linear map."""
+    layers = hidden_layers(n_in, hidden_layer_sizes, dropout=dropout)
+    return nn.Sequential(*layers, nn.Linear([n_in, *hidden_layer_sizes][-1], n_out))
+
+
+def hidden_layers(n_in: int, sizes: Sequence[int], *, dropout: float = 0.0) -> list[nn.Module]:
+    """Build linear, batch norm, ReLU and dropout for each size."""
     layers: list[nn.Module] = []
-    for size in hidden_layer_sizes:
-        layers += [nn.Linear(n_in, size, bias=False), nn.BatchNorm1d(size), nn.ReLU(), nn.Dropout(dropout)]
-        n_in = size
-    layers.append(nn.Linear(n_in, n_out))
-    return nn.Sequential(*layers)
+    for n_before, size in zip([n_in, *sizes], sizes, strict=False):
+        layers += [nn.Linear(n_before, size, bias=False), nn.BatchNorm1d(size), nn.ReLU(), nn.Dropout(dropout)]
+    return layers
 
 
 def unit_rows(features: Tensor, positive_only: bool = False) -> Tensor:

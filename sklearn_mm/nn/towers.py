@@ -8,20 +8,15 @@ from torch import Tensor, nn
 
 from sklearn_mm.nn.heads import mlp
 
-__all__ = ["FeatureTower"]
+__all__ = ["FeatureTower", "Standardizing"]
 
 
-class FeatureTower(nn.Module):
-    """Standardise features, and map them to the joint space by one linear map or a perceptron.
+class Standardizing(nn.Module):
+    """A module that standardises features first.
 
     Parameters
     ----------
-    n_features, n_components : int
-        Width of the input and of the output.
-    hidden_layer_sizes : sequence of int
-        Layers between; none for one linear map.
-    dropout : float
-        Share of input features, and of hidden units, dropped in training.
+    n_features : int
 
     Attributes
     ----------
@@ -32,6 +27,34 @@ class FeatureTower(nn.Module):
     mean: Tensor
     scale: Tensor
 
+    def __init__(self, n_features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(n_features))
+        self.register_buffer("scale", torch.ones(n_features))
+
+    def standardize_by(self, mean: Tensor, scale: Tensor) -> None:
+        """Set the statistics; a feature of scale 0 is constant in training, and left out from then on."""
+        self.mean.copy_(mean)
+        self.scale.copy_(torch.where(scale > 0, scale, torch.inf))
+
+    def standardized(self, features: Tensor) -> Tensor:
+        """Return features (n, n_features) by these statistics, float32."""
+        return (features.float() - self.mean) / self.scale
+
+
+class FeatureTower(Standardizing):
+    """Standardise features, and map them to the joint space by one linear map or a perceptron.
+
+    Parameters
+    ----------
+    n_features, n_components : int
+        Width of the input and of the output.
+    hidden_layer_sizes : sequence of int
+        Layers between; none for one linear map.
+    dropout : float
+        Share of input features, and of hidden units, dropped in training.
+    """
+
     def __init__(
         self,
         n_features: int,
@@ -40,23 +63,16 @@ class FeatureTower(nn.Module):
         hidden_layer_sizes: Sequence[int] = (),
         dropout: float = 0.0,
     ) -> None:
-        super().__init__()
+        super().__init__(n_features)
         self.config: dict[str, Any] = {
             "n_features": n_features,
             "n_components": n_components,
             "hidden_layer_sizes": list(hidden_layer_sizes),
             "dropout": dropout,
         }
-        self.register_buffer("mean", torch.zeros(n_features))
-        self.register_buffer("scale", torch.ones(n_features))
         self.dropout = nn.Dropout(dropout)
         self.layers = mlp(n_features, hidden_layer_sizes, n_components, dropout=dropout)
 
-    def standardize_by(self, mean: Tensor, scale: Tensor) -> None:
-        """Set the statistics; a feature of scale 0 is constant in training, and left out from then on."""
-        self.mean.copy_(mean)
-        self.scale.copy_(torch.where(scale > 0, scale, torch.inf))
-
     def forward(self, features: Tensor) -> Tensor:
         """Map features (n, n_features) to (n, n_components) float32."""
-        return self.layers(self.dropout((features.float() - self.mean) / self.scale))
+        return self.layers(self.dropout(self.standardized(features)))

@@ -1,10 +1,35 @@
-"""Batches for one epoch: every image once, with captions drawn anew."""
+"""Batches for one epoch: every image once, with captions drawn anew where it has some."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
-__all__ = ["caption_batches"]
+__all__ = ["caption_batches", "n_batches", "row_batches"]
+
+
+def row_batches(n_rows: int, batch_size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Draw the batches of an epoch over rows.
+
+    Yields
+    ------
+    ndarray of shape (n_batch,), int64
+        The last batch takes what is left, and a single row joins the batch before it: batch norm needs two.
+    """
+    order = rng.permutation(n_rows)
+    return iter(np.split(order, _batch_ends(n_rows, batch_size)[:-1]))
+
+
+def n_batches(n_rows: int, batch_size: int) -> int:
+    """Count the batches of an epoch, over rows or over images with captions."""
+    return len(_batch_ends(n_rows, batch_size))
+
+
+def _batch_ends(n_rows: int, batch_size: int) -> np.ndarray:
+    ends = np.arange(batch_size, n_rows + batch_size, batch_size)
+    if len(ends) > 1 and n_rows - ends[-2] == 1:
+        ends = ends[:-1]
+    ends[-1] = n_rows
+    return ends
 
 
 def caption_batches(
@@ -31,12 +56,8 @@ def caption_batches(
         The position in `images` of each text's image.
     """
     order = rng.permutation(len(starts) - 1)
-    ends = np.arange(batch_size, len(order) + batch_size, batch_size)
-    if len(ends) > 1 and len(order) - ends[-2] == 1:  # a lone image has no negative, and batch norm no variance
-        ends = ends[:-1]
-        ends[-1] = len(order)
     first = 0
-    for end in ends.tolist():
+    for end in _batch_ends(len(order), batch_size).tolist():  # a lone image has no negative
         images = order[first:end]
         first = end
         counts = starts[images + 1] - starts[images]

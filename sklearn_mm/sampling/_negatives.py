@@ -36,10 +36,21 @@ def random_negative(positive: Tensor, negative: Tensor) -> Tensor:
     return negative.gather(1, chance.argmax(dim=1, keepdim=True))
 
 
+def hardest_anchor_negative(positive: Tensor, negative: Tensor) -> Tensor:
+    """Take each negative for the one pair that it violates most, as the code of the full-network embedding does.
+
+    The maximum of hinges runs over the pairs instead of over the negatives; the other entries become minus infinity.
+    """
+    violation = negative.detach() - positive.detach()[:, None]  # (n_pairs, n_negatives)
+    most = violation.argmax(dim=0, keepdim=True)
+    return negative.masked_fill(torch.ones_like(violation, dtype=torch.bool).scatter(0, most, False), -torch.inf)
+
+
 NEGATIVES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
     {
         "all": all_negatives,
         "hardest": hardest_negative,
+        "hardest-anchor": hardest_anchor_negative,
         "semi-hard": semi_hard_negative,
         "random": random_negative,
     }

@@ -24,6 +24,7 @@ def train_epochs(
     n_epochs: int,
     clip_norm: float,
     scaler: torch.amp.GradScaler,
+    clip_tensors: bool = False,
 ) -> Iterator[EpochRecord]:
     """Train, and yield a record after each epoch.
 
@@ -40,6 +41,8 @@ def train_epochs(
         The largest norm of the gradient over all parameters together; infinity leaves it as it is.
     scaler : torch.amp.GradScaler
         For float16; disabled otherwise.
+    clip_tensors : bool
+        Hold each parameter's own gradient to `clip_norm`, instead of all together.
 
     Yields
     ------
@@ -53,6 +56,7 @@ def train_epochs(
         The loss is not finite.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    clipped_together = [[parameter] for parameter in parameters] if clip_tensors else [parameters]
     for epoch in range(1, n_epochs + 1):
         start = time.perf_counter()
         losses: list[Tensor] = []
@@ -61,7 +65,8 @@ def train_epochs(
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch's backward has no types
             scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(parameters, clip_norm)
+            for together in clipped_together:
+                nn.utils.clip_grad_norm_(together, clip_norm)
             scaler.step(optimizer)
             scaler.update()
             schedule.step()

@@ -41,8 +41,12 @@ def _linear(progress: float) -> float:
     return 1.0 - progress
 
 
+def _step(progress: float) -> float:
+    return 1.0 if progress < 0.5 else 0.1
+
+
 SCHEDULES: Mapping[str, Callable[[float], float]] = MappingProxyType(
-    {"constant": _constant, "cosine": _cosine, "linear": _linear}
+    {"constant": _constant, "cosine": _cosine, "linear": _linear, "step": _step}
 )
 
 

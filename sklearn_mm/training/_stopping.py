@@ -1,6 +1,7 @@
 """Keep the best weights, and notice when they have not improved for long."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -47,3 +48,17 @@ class BestWeights:
         """Put the best weights back into the modules."""
         for module, state in zip(self._modules, self._states, strict=False):
             module.load_state_dict(state)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` takes."""
+        return {
+            "states": self._states,
+            "best_score": self.best_score,
+            "n_epochs_without_improvement": self.n_epochs_without_improvement,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Bring this to a state that `state_dict` returned."""
+        self._states = state["states"]
+        self.best_score = state["best_score"]
+        self.n_epochs_without_improvement = state["n_epochs_without_improvement"]

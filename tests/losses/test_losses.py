@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from sklearn_mm.losses import PairScores, infonce_loss, instance_loss, order_scores, ranking_loss
+from sklearn_mm.losses import PairScores, infonce_loss, instance_loss, order_root_scores, order_scores, ranking_loss
 from sklearn_mm.sampling import NEGATIVES
 
 MARGIN, TEMPERATURE = 0.3, 0.1
@@ -64,6 +64,17 @@ def test_hardest_takes_each_anchors_highest_negative_not_each_negatives_worst_an
     assert NEGATIVES["hardest"](positive, negative).tolist() == [[pytest.approx(0.4)], [pytest.approx(0.2)]]
 
 
+def test_hardest_anchor_is_the_maximum_along_the_other_axis():
+    positive = torch.tensor([0.5, 0.3])
+    negative = torch.tensor([[0.4, 0.1, 0.3], [0.0, 0.2, -torch.inf]])
+    chosen = NEGATIVES["hardest-anchor"](positive, negative)
+    # violations: -0.1, -0.4, -0.2 and -0.3, -0.1, none
+    assert chosen.tolist() == [
+        [pytest.approx(0.4), -torch.inf, pytest.approx(0.3)],
+        [-torch.inf, pytest.approx(0.2), -torch.inf],
+    ]
+
+
 def test_semi_hard_is_the_highest_below_the_positive():
     positive = torch.tensor([0.5, 0.1])
     negative = torch.tensor([[0.6, 0.4, 0.2], [0.6, 0.4, 0.2]])
@@ -89,7 +100,7 @@ def test_a_pair_without_negatives_costs_nothing(name):
         assert torch.autograd.grad(loss.sum(), positive)[0].item() == 0
 
 
-@pytest.mark.parametrize("name", ["all", "hardest", "semi-hard"])
+@pytest.mark.parametrize("name", ["all", "hardest", "hardest-anchor", "semi-hard"])
 def test_gradients_are_right(pairs, name):
     def both_sides(scores):
         fresh = PairScores(scores, pairs.image_of_text, pairs.not_negative)
@@ -142,3 +153,33 @@ def test_order_is_no_symmetric_matter():
     general, special = torch.tensor([[0.2, 0.1]]), torch.tensor([[0.9, 0.8]])
     assert order_scores(image=special, text=general).item() == 0
     assert order_scores(image=general, text=special).item() < -0.9
+
+
+def test_a_trained_temperature_gets_its_gradient_though_entries_are_masked(pairs):
+    temperature = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    negative = pairs.image_negatives()
+    assert negative.isneginf().any()
+    assert torch.equal(infonce_loss(pairs.positive, negative, temperature), infonce_loss(pairs.positive, negative, 0.3))
+    assert gradcheck(lambda t: infonce_loss(pairs.positive.detach(), negative.detach(), t), (temperature,))
+
+
+def test_texts_beyond_the_pairs_are_negatives_only(pairs):
+    fewer = PairScores(pairs.scores, pairs.image_of_text[:2], pairs.not_negative)
+    assert fewer.positive.shape == (2,)
+    assert torch.equal(fewer.text_negatives(), pairs.text_negatives()[:2])
+    assert torch.equal(fewer.image_negatives(), pairs.image_negatives()[:2])
+
+
+def test_the_root_form_is_the_square_forms_root_and_its_gradient_right():
+    torch.manual_seed(0)
+    image = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    text = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    scores = order_root_scores(image, text)
+    assert torch.allclose(scores, -torch.sqrt(-order_scores(image, text)))
+    assert gradcheck(order_root_scores, (image, text))
+
+
+def test_the_root_form_has_a_finite_gradient_where_nothing_is_violated():
+    image = torch.ones(1, 2, requires_grad=True)
+    order_root_scores(image, torch.zeros(1, 2)).sum().backward()
+    assert image.grad.tolist() == [[0.0, 0.0]]

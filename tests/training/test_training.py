@@ -43,7 +43,12 @@ def test_epochs_are_trained_one_by_one_as_they_are_asked_for():
     assert next(records)["epoch"] == 2
 
 
-def test_the_gradient_is_clipped_over_all_parameters_together():
+@pytest.mark.parametrize(
+    ("clip_tensors", "expected"),
+    [(False, (3.0, 4.0)), (True, (5.0, 5.0))],
+    ids=["all parameters together", "each alone"],
+)
+def test_the_gradient_is_clipped_over(clip_tensors, expected):
     modules = [nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)]
     for module in modules:
         nn.init.zeros_(module.weight)
@@ -56,11 +61,12 @@ def test_the_gradient_is_clipped_over_all_parameters_together():
         make_schedule("constant", optimizer, 1),
         n_epochs=1,
         clip_norm=5.0,
+        clip_tensors=clip_tensors,
         scaler=SCALER,
     )
     next(records)
     steps = [-module.weight.item() / 1.9 for module in modules]  # Nesterov's first step is 1 + 0.9 times the gradient
-    assert steps == [pytest.approx(3.0, rel=1e-4), pytest.approx(4.0, rel=1e-4)]  # each alone would be clipped to 5
+    assert steps == [pytest.approx(step, rel=1e-4) for step in expected]
 
 
 @pytest.mark.parametrize("name", sorted(SCHEDULES))
@@ -68,8 +74,7 @@ def test_schedules_stay_between_nothing_and_the_full_rate(name):
     factors = [SCHEDULES[name](step / 100) for step in range(101)]
     assert max(factors) == pytest.approx(1.0)
     assert min(factors) >= 0
-    if name != "constant":
-        assert factors[-1] == pytest.approx(0.0, abs=1e-12)
+    assert factors[-1] == pytest.approx({"constant": 1.0, "step": 0.1}.get(name, 0.0), abs=1e-12)
 
 
 def test_vectors_are_not_decayed():

@@ -1,0 +1,134 @@
+"""Losses on the labels of an image: each sees logits and targets, and forgets what is not known."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["asymmetric_label_loss", "binary_label_loss", "softmax_label_loss"]
+
+
+def softmax_label_loss(logits: Tensor, targets: Tensor, label_weight: Tensor | None = None) -> Tensor:
+    """Compute the cross-entropy of a softmax over labels against the normalised label vector.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n, n_labels), float
+    targets : Tensor of shape (n, n_labels), float
+        1 where a label is true, 0 where it is not, NaN where that is not known; such a label is no part of the
+        softmax of its row.
+    label_weight : Tensor of shape (n_labels,), optional
+        Factor on the loss of each label where it is true.
+
+    Returns
+    -------
+    Tensor of shape (n,)
+        ``-sum_c weight_c * y_c / sum(y) * log softmax(logits)_c``; 0 for a row without labels.
+
+    References
+    ----------
+    .. [1] Gong, Jia, Leung, Toshev, Ioffe, "Deep Convolutional Ranking for Multilabel Image Annotation", ICLR 2014,
+       equation 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> softmax_label_loss(torch.zeros(1, 4), torch.tensor([[1.0, 1.0, 0.0, 0.0]]))
+    tensor([1.3863])
+    """
+    unknown = targets.isnan()
+    true = targets.masked_fill(unknown, 0)
+    n_true = true.sum(dim=1, keepdim=True)
+    share = true / n_true.clamp(min=1)
+    if label_weight is not None:
+        share = share * label_weight
+    # A row that knows nothing would have an empty softmax; without a true label its loss is 0 all the same.
+    known_logits = logits.masked_fill(unknown & (n_true > 0), -torch.inf)
+    log_normalizer = torch.logsumexp(known_logits, dim=1)
+    return share.sum(dim=1) * log_normalizer - (share * logits).sum(dim=1)
+
+
+def binary_label_loss(logits: Tensor, targets: Tensor, label_weight: Tensor | None = None) -> Tensor:
+    """Sum the binary cross-entropies of all labels.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n, n_labels), float
+    targets : Tensor of shape (n, n_labels), float
+        1 where a label is true, 0 where it is not, NaN where that is not known.
+    label_weight : Tensor of shape (n_labels,), optional
+        Factor on the loss of each label where it is true.
+
+    Returns
+    -------
+    Tensor of shape (n,)
+        ``-sum_c weight_c * y_c * log p_c + (1 - y_c) * log(1 - p_c)`` over the labels known, with p the sigmoid of the
+        logits.
+
+    Examples
+    --------
+    >>> import torch
+    >>> binary_label_loss(torch.zeros(1, 2), torch.tensor([[1.0, torch.nan]]))
+    tensor([0.6931])
+    """
+    unknown = targets.isnan()
+    loss = functional.binary_cross_entropy_with_logits(
+        logits, targets.masked_fill(unknown, 0), pos_weight=label_weight, reduction="none"
+    )
+    return loss.masked_fill(unknown, 0).sum(dim=1)
+
+
+def asymmetric_label_loss(
+    logits: Tensor,
+    targets: Tensor,
+    label_weight: Tensor | None = None,
+    *,
+    gamma_negative: float = 4.0,
+    gamma_positive: float = 1.0,
+    margin: float = 0.05,
+) -> Tensor:
+    """Sum binary cross-entropies in which easy labels, above all easy negatives, count little.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n, n_labels), float
+    targets : Tensor of shape (n, n_labels), float
+        1 where a label is true, 0 where it is not, NaN where that is not known.
+    label_weight : Tensor of shape (n_labels,), optional
+        Factor on the loss of each label where it is true.
+    gamma_negative, gamma_positive : float, default=4.0, 1.0
+        How strongly the easy ones are played down; 0 not at all.
+    margin : float, default=0.05
+        Negatives of a probability below it cost nothing; in [0, 1).
+
+    Returns
+    -------
+    Tensor of shape (n,)
+        The sum over the labels known of ``-weight * (1 - p) ** gamma_positive * log p`` for a true one, and of
+        ``-q ** gamma_negative * log(1 - q)`` with ``q = max(p - margin, 0)`` for another.
+
+    Notes
+    -----
+    The gradient is that of the formula. The authors' faster variant holds the factors before the logarithms constant.
+
+    References
+    ----------
+    .. [1] Ben-Baruch, Ridnik, Zamir, Noy, Friedman, Protter, Zelnik-Manor, "Asymmetric Loss For Multi-Label
+       Classification", ICCV 2021, equations 4 to 7, https://arxiv.org/abs/2009.14119
+
+    Examples
+    --------
+    >>> import torch
+    >>> asymmetric_label_loss(torch.tensor([[0.0, -4.0]]), torch.tensor([[1.0, 0.0]]))
+    tensor([0.3466])
+    """
+    unknown = targets.isnan()
+    false_probability = torch.sigmoid(-logits)
+    positive = -functional.logsigmoid(logits) * false_probability.pow(gamma_positive)
+    if label_weight is not None:
+        positive = positive * label_weight
+    shifted = torch.relu(1 - false_probability - margin)
+    if margin > 0:
+        negative = -torch.log1p(-shifted) * shifted.pow(gamma_negative)
+    else:
+        negative = -functional.logsigmoid(-logits) * shifted.pow(gamma_negative)
+    return torch.where(targets == 1, positive, negative).masked_fill(unknown, 0).sum(dim=1)

@@ -1,0 +1,267 @@
+"""A network for pictures that learns on: wholly, in part or not at all."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from sklearn_mm._checks import did_you_mean
+from sklearn_mm.nn.backbones import build_backbone, pixel_convention
+from sklearn_mm.nn.stages import find_stages
+from sklearn_mm.nn.taps import TapReader, spatial_mean
+from sklearn_mm.nn.towers import FeatureTower
+
+__all__ = ["BackboneTower", "ImageCNN"]
+
+_BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
+# pieces of a batch whose maps stay in the caches of a CPU, and that fit a GPU: only where no gradient is wanted
+_CPU_PIECE, _CPU_PIECE_PER_THREAD, _GPU_PIECE = 8, 4, 128
+
+
+class BackboneTower(nn.Module):
+    """A network without its class layer, from 8-bit squares on; a subclass says what its maps become.
+
+    Parameters
+    ----------
+    backbone : str or nn.Module
+        As in `build_backbone`; a module is copied.
+    weights : "default", path, mapping or None
+    image_size : int or None
+        Side of the square, in pixels; None for the one it was trained on.
+    trainable : {"none", "all"}, int or str
+        Which of its layers learn: none, all, those of the last n stages (see `find_stages`), or those of the modules
+        whose names a regular expression matches in full.
+    fix_batch_norm : bool
+        Layers that learn keep the statistics of their batch norms too.
+    backbone_learning_rate : float
+        Factor on the learning rate of the network.
+    average_mirrored : bool
+        In evaluation mode, the answer for a picture is the mean of its own and its mirror image's.
+
+    Attributes
+    ----------
+    backbone : nn.Module
+        With `nn.Identity` in place of its class layer.
+    n_features : int
+        Width of what the class layer was given.
+    n_components : int
+        Width of the answer.
+
+    Raises
+    ------
+    ValueError
+        The network cannot look at pictures of this size, or has no layer that `trainable` names.
+    """
+
+    mean: Tensor
+    std: Tensor
+    n_components: int
+
+    def __init__(
+        self,
+        backbone: str | nn.Module,
+        *,
+        weights: Any,
+        image_size: int | None,
+        trainable: int | str,
+        fix_batch_norm: bool,
+        backbone_learning_rate: float,
+        average_mirrored: bool,
+    ) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {
+            "backbone": backbone,
+            "image_size": image_size,
+            "trainable": trainable,
+            "fix_batch_norm": fix_batch_norm,
+            "backbone_learning_rate": backbone_learning_rate,
+            "average_mirrored": average_mirrored,
+        }
+        self.learning_rate_factors = {"backbone": backbone_learning_rate}
+        pixels = pixel_convention(backbone)
+        self.image_size = pixels.image_size if image_size is None else image_size
+        self.register_buffer("mean", torch.tensor(pixels.mean))
+        self.register_buffer("std", torch.tensor(pixels.std))
+        built = build_backbone(backbone, weights)
+        self.backbone = built.module.to(memory_format=torch.channels_last)
+        _drop_auxiliary(self.backbone)
+        self.n_features = self._drop_class_layer(built.class_layers)
+        self._prune()
+        self._learning = self._resolve(trainable)
+        self._fix_batch_norm, self._average_mirrored = fix_batch_norm, average_mirrored
+        self.freeze_backbone(False)
+
+    def _prune(self) -> None:
+        """Take out of the backbone what is never used."""
+
+    def _drop_class_layer(self, class_layers: Sequence[str] | None) -> int:
+        """Put nothing in the place of the class layer; return the width of what it was given."""
+        some = next(self.backbone.parameters(), None)
+        side = self.image_size
+        black = torch.zeros(1, 3, side, side, device=None if some is None else some.device)
+        try:
+            with torch.no_grad(), TapReader(self.backbone, "last", class_layers=class_layers) as reader:
+                reader(black.to(memory_format=torch.channels_last))
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, AssertionError, TypeError) as error:
+            raise ValueError(f"the network cannot look at pictures of {side}x{side} pixels: {error}") from error
+        (tap,) = reader.taps or []
+        for name in class_layers or ([tap.module] if tap.module else []):
+            self.backbone.set_submodule(name, nn.Identity())
+        return tap.width
+
+    def _resolve(self, trainable: int | str) -> frozenset[str]:
+        """Return the names of the modules that learn, with all below them; "" is the network itself."""
+        names = [name for name, _ in self.backbone.named_modules()]
+        if trainable == "none":
+            return frozenset()
+        if trainable == "all":
+            return frozenset(names)
+        if isinstance(trainable, str):
+            try:
+                roots = {name for name in names if re.fullmatch(trainable, name)}
+            except re.error as error:
+                raise ValueError(f"trainable={trainable!r} is not a regular expression: {error}") from error
+            if not any(True for name in roots for _ in self.backbone.get_submodule(name).parameters()):
+                known = did_you_mean(trainable, ["none", "all", *filter(None, names)])
+                raise ValueError(f"trainable={trainable!r} matches no module of the network with weights; {known}")
+        else:
+            stages = find_stages(self.backbone, self.image_size)
+            if trainable > len(stages):
+                raise ValueError(f"trainable={trainable}, but the network has {len(stages)} stages; use 'all'")
+            if trainable == len(stages):
+                return frozenset(names)
+            roots = {name for stage in stages[-trainable:] for name in stage.modules}
+        return frozenset(
+            name for name in names if any(name == root or name.startswith(f"{root}.") or not root for root in roots)
+        )
+
+    # Which parts learn --------------------------------------------------------------------------------------------
+
+    @property
+    def is_backbone_frozen(self) -> bool:
+        """Whether no layer of the network learns, for now or ever."""
+        return self._is_frozen or not self._learning
+
+    def freeze_backbone(self, frozen: bool) -> None:
+        """Let no layer of the network learn, or again those that `trainable` says."""
+        self._is_frozen = frozen
+        for name, module in self.backbone.named_modules():
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(not frozen and name in self._learning)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all that learns; the rest stays in evaluation mode, with its statistics."""
+        super().train(mode)
+        for name, module in self.backbone.named_modules():
+            learns = not self._is_frozen and name in self._learning
+            is_fixed = self._fix_batch_norm and isinstance(module, _BATCH_NORMS)
+            module.training = mode and learns and not is_fixed
+        return self
+
+    # From squares to the answer -----------------------------------------------------------------------------------
+
+    @property
+    def piece_size(self) -> int:
+        """Pictures that pass the network at once where no gradient is wanted."""
+        if self.mean.device.type == "cpu":
+            return max(_CPU_PIECE, _CPU_PIECE_PER_THREAD * torch.get_num_threads())
+        return _GPU_PIECE
+
+    def forward(self, squares: Tensor) -> Tensor:
+        """Map squares (n, s, s, 3), uint8, to (n, n_components) float32."""
+        if self.training:
+            return self._embed(self.normalised(squares))
+        pieces = torch.split(squares, self.piece_size)
+        return torch.cat([self._answer(self.normalised(piece)) for piece in pieces])
+
+    def _answer(self, pixels: Tensor) -> Tensor:
+        embedded = self._embed(pixels)
+        return (embedded + self._embed(pixels.flip(3))) / 2 if self._average_mirrored else embedded
+
+    def _embed(self, pixels: Tensor) -> Tensor:
+        """Map normalised pixels (n, 3, s, s) to (n, n_components) float32."""
+        raise NotImplementedError
+
+    def normalised(self, squares: Tensor) -> Tensor:
+        """Return ``(x / 255 - mean) / std`` as (n, 3, s, s), float32, channels last: one product and one sum a row."""
+        n, height, width, channels = squares.shape
+        mean, std = self.mean.double(), self.std.double()
+        scale, shift = (1 / (255 * std)).float().repeat(width), (-mean / std).float().repeat(width)
+        rows = squares.reshape(n, height, width * channels).float()
+        return torch.addcmul(shift, rows, scale).view(n, height, width, channels).permute(0, 3, 1, 2)
+
+
+class ImageCNN(BackboneTower):
+    """Embed pictures by the last features of a network, and a perceptron on top of them.
+
+    Parameters
+    ----------
+    backbone, weights, image_size, trainable, fix_batch_norm, backbone_learning_rate, average_mirrored
+        As in `BackboneTower`.
+    n_components : int or None
+        Width of the output; None for the features themselves.
+    hidden_layer_sizes : sequence of int
+        Of the perceptron between the features and the output.
+    dropout : float
+        Share of the features, and of hidden units, dropped in training.
+    """
+
+    def __init__(
+        self,
+        backbone: str | nn.Module,
+        *,
+        weights: Any = None,
+        n_components: int | None = None,
+        hidden_layer_sizes: Sequence[int] = (),
+        dropout: float = 0.0,
+        image_size: int | None = None,
+        trainable: int | str = "all",
+        fix_batch_norm: bool = True,
+        backbone_learning_rate: float = 1.0,
+        average_mirrored: bool = False,
+    ) -> None:
+        super().__init__(
+            backbone,
+            weights=weights,
+            image_size=image_size,
+            trainable=trainable,
+            fix_batch_norm=fix_batch_norm,
+            backbone_learning_rate=backbone_learning_rate,
+            average_mirrored=average_mirrored,
+        )
+        self.config.update(n_components=n_components, hidden_layer_sizes=list(hidden_layer_sizes), dropout=dropout)
+        self.head: nn.Module = nn.Identity()
+        if n_components is not None:
+            self.head = FeatureTower(
+                self.n_features, n_components, hidden_layer_sizes=hidden_layer_sizes, dropout=dropout
+            )
+        self.n_components = self.n_features if n_components is None else n_components
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """Map normalised pixels (n, 3, s, s) to what the class layer was given: (n, n_features), float32."""
+        if not self.is_backbone_frozen:
+            return _pooled(self.backbone(pixels))
+        with torch.no_grad():
+            return torch.cat([_pooled(self.backbone(piece)) for piece in torch.split(pixels, self.piece_size)])
+
+    def _embed(self, pixels: Tensor) -> Tensor:
+        return self.head(self.features(pixels))
+
+
+def _pooled(answer: Tensor) -> Tensor:
+    """Average maps (n, c, h, w) or tokens (n, t, c) over all positions: (n, c), float32."""
+    if answer.ndim == 4:
+        return spatial_mean(answer)
+    return answer.mean(1, dtype=torch.float32) if answer.ndim == 3 else answer.float()
+
+
+def _drop_auxiliary(network: nn.Module) -> None:
+    """Take the second class layers out of GoogLeNet and Inception, which answer beside the first in training."""
+    for name, off in (("aux_logits", False), ("aux1", None), ("aux2", None), ("AuxLogits", None)):
+        if hasattr(network, name):
+            setattr(network, name, off)

@@ -1,0 +1,142 @@
+"""The maps of all stages of a network, fused from fine to coarse (Niu et al. 2019)."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sklearn_mm.nn.image_cnn import BackboneTower
+from sklearn_mm.nn.stages import Stage, find_stages, is_channels_last
+from sklearn_mm.nn.taps import spatial_mean
+
+__all__ = ["FusionBlock", "MultiScaleCNN"]
+
+
+class FusionBlock(nn.Module):
+    """Bring maps to the size and the channels of the next stage: 3x3 with stride, then 1x1, a batch norm after each.
+
+    Parameters
+    ----------
+    n_in, n_mid, n_out : int
+        Channels that come, between the two convolutions, and that leave.
+    stride : int
+        By which the maps become smaller.
+    """
+
+    def __init__(self, n_in: int, n_mid: int, n_out: int, stride: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(n_in, n_mid, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(n_mid),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(n_mid, n_out, 1, bias=False),
+            nn.BatchNorm2d(n_out),
+        )
+
+    def forward(self, maps: Tensor, tap: Tensor) -> Tensor:
+        """Add what becomes of maps (n, n_in, h, w) to the tap (n, n_out, h', w')."""
+        brought: Tensor = self.layers(maps)
+        if brought.shape[2:] != tap.shape[2:]:  # the network loses its borders, or rounds otherwise
+            brought = nn.functional.adaptive_avg_pool2d(brought, (tap.shape[2], tap.shape[3]))
+        return brought + tap
+
+
+class MultiScaleCNN(BackboneTower):
+    """Embed pictures by the maps of all stages of a network, each fused into the next coarser one.
+
+    Parameters
+    ----------
+    backbone, weights, image_size, trainable, fix_batch_norm, backbone_learning_rate, average_mirrored
+        As in `BackboneTower`.
+    n_components : int
+        Width of the output.
+    width : float
+        Factor on the channels inside of each fusion block, which are half of those that leave it.
+
+    Attributes
+    ----------
+    stages : list of Stage
+        Whose last maps are fused, fine to coarse.
+
+    Raises
+    ------
+    ValueError
+        The network has maps of one size only, or none.
+    """
+
+    def __init__(
+        self,
+        backbone: str | nn.Module,
+        *,
+        weights: Any = None,
+        n_components: int = 2048,
+        width: float = 1.0,
+        image_size: int | None = None,
+        trainable: int | str = "none",
+        fix_batch_norm: bool = True,
+        backbone_learning_rate: float = 1.0,
+        average_mirrored: bool = False,
+    ) -> None:
+        self.stages: list[Stage] = []
+        super().__init__(
+            backbone,
+            weights=weights,
+            image_size=image_size,
+            trainable=trainable,
+            fix_batch_norm=fix_batch_norm,
+            backbone_learning_rate=backbone_learning_rate,
+            average_mirrored=average_mirrored,
+        )
+        self.config.update(n_components=n_components, width=width)
+        self.n_components = n_components
+        self.fusion = nn.ModuleList(
+            FusionBlock(
+                fine.width, max(1, round(coarse.width / 2 * width)), coarse.width, round(fine.size / coarse.size)
+            )
+            for fine, coarse in zip(self.stages[:-1], self.stages[1:], strict=True)
+        ).to(memory_format=torch.channels_last)
+        self.head = nn.Sequential(
+            nn.Linear(self.stages[-1].width, n_components, bias=False), nn.BatchNorm1d(n_components), nn.Sigmoid()
+        )
+
+    def _prune(self) -> None:
+        """Find the stages, and put nothing in the place of layers behind the last maps."""
+        self.stages = find_stages(self.backbone, self.image_size)
+        if len(self.stages) < 2:
+            raise ValueError(
+                f"expected a network whose maps become smaller, got one with maps of {len(self.stages)} sizes at "
+                f"{self.image_size} pixels; a transformer has one, and a residual network five"
+            )
+        for name in self.stages[-1].behind:
+            if next(self.backbone.get_submodule(name).parameters(), None) is not None:
+                self.backbone.set_submodule(name, nn.Identity())
+
+    def maps(self, pixels: Tensor) -> list[Tensor]:
+        """Map normalised pixels (n, 3, s, s) to the last map of each stage: (n, c, h, w), fine to coarse."""
+        taps: dict[str, Tensor] = {}
+
+        def keep(name: str) -> Any:
+            def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+                taps[name] = output
+
+            return hook
+
+        # the hooks are there for this pass only: a module with hooks can neither be copied nor pickled
+        with ExitStack() as stack, torch.no_grad() if self.is_backbone_frozen else nullcontext():
+            for stage in self.stages:
+                stack.enter_context(self.backbone.get_submodule(stage.tap).register_forward_hook(keep(stage.tap)))
+            self.backbone(pixels)
+        return list(_channels_first(taps[stage.tap] for stage in self.stages))
+
+    def _embed(self, pixels: Tensor) -> Tensor:
+        fused, *taps = self.maps(pixels)
+        for block, tap in zip(self.fusion, taps, strict=True):
+            fused = block(fused, tap)
+        embedded: Tensor = self.head(spatial_mean(fused))
+        return embedded.float()
+
+
+def _channels_first(maps: Iterator[Tensor]) -> Iterator[Tensor]:
+    return (each.permute(0, 3, 1, 2) if is_channels_last(each) else each for each in maps)

@@ -1,0 +1,79 @@
+"""The fusion of all scales, against a slow and obvious one."""
+
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from sklearn_mm.nn.multi_scale import FusionBlock, MultiScaleCNN
+
+
+def _module(**parameters):
+    torch.manual_seed(0)
+    return MultiScaleCNN("resnet18", **{"image_size": 32, "n_components": 6, "width": 0.1, **parameters})
+
+
+def _squares(n):
+    return torch.randint(0, 256, (n, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_maps_are_fused_fine_to_coarse():
+    module = _module().eval()
+    for norm in [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]:
+        nn.init.uniform_(norm.running_mean, -0.5, 0.5)
+        nn.init.uniform_(norm.bias, -0.5, 0.5)
+    squares = _squares(3)
+    x = (squares.permute(0, 3, 1, 2).float() / 255 - module.mean.view(3, 1, 1)) / module.std.view(3, 1, 1)
+    with torch.no_grad():
+        network = module.backbone
+        taps = [network.relu(network.bn1(network.conv1(x)))]
+        taps.append(network.layer1(network.maxpool(taps[-1])))
+        for layer in (network.layer2, network.layer3, network.layer4):
+            taps.append(layer(taps[-1]))
+        fused = taps[0]
+        for block, tap in zip(module.fusion, taps[1:], strict=True):
+            conv, norm, _, conv2, norm2 = block.layers
+            fused = norm2(conv2(norm(conv(fused)).relu())) + tap
+        linear, norm, _ = module.head
+        expected = torch.sigmoid(norm(linear(fused.mean((2, 3)))))
+        torch.testing.assert_close(module(squares), expected, rtol=1e-4, atol=1e-5)
+    assert 0 < expected.min() < expected.max() < 1
+
+
+def test_blocks_have_half_of_the_channels_inside_times_width():
+    assert [block.layers[0].out_channels for block in _module(width=1.0).fusion] == [32, 64, 128, 256]
+    assert [block.layers[0].out_channels for block in _module(width=0.5).fusion] == [16, 32, 64, 128]
+    assert [block.layers[3].out_channels for block in _module(width=0.01).fusion] == [64, 128, 256, 512]
+
+
+def test_maps_that_lost_their_borders_are_brought_to_one_size():
+    block = FusionBlock(4, 3, 5, 2)
+    assert block(torch.zeros(2, 4, 15, 15), torch.zeros(2, 5, 7, 7)).shape == (2, 5, 7, 7)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "vgg11", "efficientnet_lite0", "convnext_tiny", "swin_t"])
+def test_a_gradient_reaches_everything_that_learns_and_nothing_else(backbone):
+    squares = _squares(4)
+    frozen = MultiScaleCNN(backbone, image_size=32, n_components=6, width=0.1)
+    frozen.train()(squares).sum().backward()
+    assert all(value.grad is None for value in frozen.backbone.parameters())
+    assert all(value.grad is not None for value in [*frozen.fusion.parameters(), *frozen.head.parameters()])
+    whole = MultiScaleCNN(backbone, image_size=32, n_components=6, width=0.1, trainable="all").train()
+    whole(squares).sum().backward()
+    assert [name for name, value in whole.named_parameters() if value.grad is None] == []
+
+
+def test_networks_of_one_scale_are_refused():
+    with pytest.raises(ValueError, match="maps become smaller"):
+        MultiScaleCNN("vit_b_32", image_size=224)
+
+
+def test_it_is_copied_with_its_stages():
+    module = _module().eval()
+    copied = pickle.loads(pickle.dumps(module))
+    assert torch.equal(copied(_squares(2)), module(_squares(2)))
+    assert copied.stages == module.stages
+    rebuilt = MultiScaleCNN(**module.config)
+    rebuilt.load_state_dict(module.state_dict())
+    assert torch.equal(rebuilt.eval()(_squares(2)), module(_squares(2)))

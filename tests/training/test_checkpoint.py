@@ -1,0 +1,113 @@
+import os
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sklearn_mm.training import (
+    BestWeights,
+    Checkpoint,
+    TrainingState,
+    make_optimizer,
+    make_schedule,
+    run_identity,
+    train_epochs,
+)
+
+CPU = torch.device("cpu")
+
+
+class Run:
+    """Six epochs of a small network with dropout, batches by chance, momentum and a schedule."""
+
+    def __init__(self, checkpoint=None):
+        torch.manual_seed(0)
+        self.rng = np.random.default_rng(0)
+        self.module = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 1))
+        self.optimizer = make_optimizer("adamw", [self.module], learning_rate=0.01, weight_decay=0.1)
+        self.schedule = make_schedule("cosine", self.optimizer, 24)
+        self.scaler = torch.amp.GradScaler("cpu", enabled=False)
+        self.best = BestWeights([self.module])
+        self.state = TrainingState([self.module], self.optimizer, self.schedule, self.scaler, self.best, self.rng, CPU)
+        self.checkpoint = checkpoint
+        self.n_done = 0
+
+    def resume(self):
+        saved = self.checkpoint.load()
+        self.state.load_state_dict(saved["training"])
+        self.n_done = saved["epoch"]
+        return self
+
+    def train(self, n_epochs):
+        x = torch.linspace(-1, 1, 64).reshape(16, 4)
+        self.module.train()
+        for record in train_epochs(
+            lambda rows: (self.module(x[rows]) - x[rows].sum(dim=1, keepdim=True)).square().mean(),
+            lambda: torch.from_numpy(self.rng.permutation(16)).split(4),
+            self.optimizer,
+            self.schedule,
+            n_epochs=n_epochs,
+            clip_norm=1.0,
+            scaler=self.scaler,
+        ):
+            self.n_done += 1
+            self.best.update(-record["train_loss"])
+            if self.checkpoint is not None:
+                self.checkpoint.save({"training": self.state.state_dict(), "epoch": self.n_done})
+        return self
+
+    def weights(self):
+        return [value.clone() for value in self.module.state_dict().values()]
+
+
+def test_a_resumed_run_ends_with_the_same_bits(tmp_path):
+    whole = Run().train(6)
+    checkpoint = Checkpoint(tmp_path, "run")
+    Run(checkpoint).train(2)
+    torch.manual_seed(99)
+    resumed = Run(checkpoint).resume().train(4)
+    assert resumed.n_done == 6
+    for expected, value in zip(whole.weights(), resumed.weights(), strict=True):
+        assert torch.equal(expected, value)
+    assert resumed.best.best_score == whole.best.best_score
+    whole.best.restore()
+    resumed.best.restore()
+    for expected, value in zip(whole.weights(), resumed.weights(), strict=True):
+        assert torch.equal(expected, value)
+
+
+def test_a_state_is_replaced_as_a_whole_and_nothing_is_left_beside_it(tmp_path, monkeypatch):
+    checkpoint = Checkpoint(tmp_path / "new" / "folder", "a")
+    assert checkpoint.load() is None
+    checkpoint.save({"epoch": 1})
+
+    def killed(descriptor):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "fsync", killed)
+    with pytest.raises(OSError, match="no space"):
+        checkpoint.save({"epoch": 2})
+    assert checkpoint.load() == {"epoch": 1}
+    assert [path.name for path in checkpoint.path.parent.iterdir()] == ["a.pt"]
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    checkpoint = Checkpoint(tmp_path, "a")
+    checkpoint.path.write_bytes(b"not a checkpoint")
+    with pytest.raises(ValueError, match=r"a\.pt is no checkpoint"):
+        checkpoint.load()
+
+
+def test_a_file_that_would_run_code_is_refused(tmp_path):
+    checkpoint = Checkpoint(tmp_path, "a")
+    torch.save({"epoch": Run}, checkpoint.path)
+    with pytest.raises(ValueError, match="damaged"):
+        checkpoint.load()
+
+
+def test_the_identity_is_that_of_the_values():
+    features = np.arange(6.0).reshape(2, 3)
+    assert run_identity({"a": 1}, features, ["x", "y"]) == run_identity({"a": 1}, features.copy(), ["x", "y"])
+    assert run_identity({"a": 1}, features) != run_identity({"a": 2}, features)
+    assert run_identity(features) != run_identity(features + 1)
