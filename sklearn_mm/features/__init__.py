@@ -1,6 +1,9 @@
 """Transformers that turn pictures and sentences into vectors."""
 
 from sklearn_mm.features._full_network import FullNetworkEmbedding
+from sklearn_mm.features._image_cnn import ImageCNNEncoder
+from sklearn_mm.features._multi_scale import MultiScaleCNNEncoder
+from sklearn_mm.features._tags import TagVectorizer
 from sklearn_mm.features._text_cnn import TextCNNEncoder
 from sklearn_mm.features._text_gru import TextGRUEncoder
 from sklearn_mm.features._text_ngram import TextNGramEncoder
@@ -8,6 +11,9 @@ from sklearn_mm.features._text_sequence import TextSequenceEncoder
 
 __all__ = [
     "FullNetworkEmbedding",
+    "ImageCNNEncoder",
+    "MultiScaleCNNEncoder",
+    "TagVectorizer",
     "TextCNNEncoder",
     "TextGRUEncoder",
     "TextNGramEncoder",

@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import islice
 from tempfile import SpooledTemporaryFile
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Protocol, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -28,6 +28,17 @@ _SHOWN_FAILURES = 5
 _CPU_PIECE, _CPU_PIECE_PER_THREAD = 8, 4  # pictures
 
 TakeBlock: TypeAlias = Callable[[list[int], np.ndarray], None]
+
+
+class RunnableNetwork(Protocol):
+    """What a pass asks of a network."""
+
+    @property
+    def layers(self) -> list[tuple[str, int]]:
+        """Name and width of the layers read, after the first batch."""
+
+    def running(self) -> AbstractContextManager[Callable[[np.ndarray], np.ndarray]]:
+        """Yield the function from squares (n, n_crops, s, s, 3), uint8, to activations (n, d), float32."""
 
 
 class TappedNetwork:
@@ -146,7 +157,7 @@ class ActivationPass:
         self,
         pictures: Pictures,
         reader: PictureReader,
-        open_network: Callable[[], TappedNetwork],
+        open_network: Callable[[], RunnableNetwork],
         *,
         batch_size: int,
         n_threads: int,

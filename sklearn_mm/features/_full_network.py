@@ -1,5 +1,6 @@
 """The full-network embedding: all layers of a network, standardised and discretised."""
 
+import copy
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -232,12 +233,9 @@ class FullNetworkEmbedding(TransformerMixin, PickleStateMixin, BaseEstimator):
         """
         self._restart()
         if is_table(X):
-            return self._learn(self._check_table(X, reset=True))
+            return self._learn_table(self._check_table(X, reset=True), RunningMoments())
         with self._open_pass(X) as activations:
-            activations.each_block(lambda rows, block: self._moments.update(block))
-            self.layers_: list[tuple[str, int]] = activations.layers()
-            self._report(activations)
-        return self._finish_learning()
+            return self._learn(activations, RunningMoments())
 
     def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
         """Fit, and return the embedding of X; the network sees each picture once.
@@ -256,14 +254,11 @@ class FullNetworkEmbedding(TransformerMixin, PickleStateMixin, BaseEstimator):
         self._restart()
         if is_table(X):
             table = self._check_table(X, reset=True)
-            return self._learn(table)._embedder(table.dtype)(table)
+            return self._learn_table(table, RunningMoments())._embedder(table.dtype)(table)
         with self._open_pass(X) as activations:
-            activations.each_block(lambda rows, block: self._moments.update(block), keep=True)
-            self.layers_ = activations.layers()
-            self._finish_learning()
+            self._learn(activations, RunningMoments(), keep=True)
             writer = self._writer(activations)
             activations.each_block_again(writer.take)
-            self._report(activations)
             return writer.close(activations.failures)
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
@@ -282,12 +277,11 @@ class FullNetworkEmbedding(TransformerMixin, PickleStateMixin, BaseEstimator):
         if not hasattr(self, "mean_"):
             return self.fit(X)
         self._check_parameters()
+        moments = copy.deepcopy(self._moments)  # an error on the way leaves the old ones
         if is_table(X):
-            return self._learn(self._check_table(X, reset=False))
+            return self._learn_table(self._check_table(X, reset=False), moments)
         with self._open_pass(X) as activations:
-            activations.each_block(lambda rows, block: self._moments.update(self._of_known_width(block)))
-            self._report(activations)
-        return self._finish_learning()
+            return self._learn(activations, moments)
 
     def transform(self, X: Any) -> np.ndarray:
         """Embed pictures.
@@ -334,13 +328,10 @@ class FullNetworkEmbedding(TransformerMixin, PickleStateMixin, BaseEstimator):
 
     def _restart(self) -> None:
         self._check_parameters()
-        self._moments = RunningMoments()
         # each with the parameters it belongs to, which may be set anew between fit and transform
         self._network: tuple[Any, TappedNetwork] | None = None
         self._identity: tuple[Any, str] | None = None
         self._state: tuple[str, dict[str, Tensor]] | None = None  # weights from a file, as a pickle carries them
-        self.layers_ = []
-        self.errors_: list[ReadFailure] = []
 
     def _check_parameters(self) -> None:
         validate_params(self)
@@ -368,14 +359,34 @@ class FullNetworkEmbedding(TransformerMixin, PickleStateMixin, BaseEstimator):
             )
         return block
 
-    def _learn(self, table: np.ndarray) -> Self:
-        self._moments.update(table)
-        return self._finish_learning()
+    def _learn_table(self, table: np.ndarray, moments: RunningMoments) -> Self:
+        if moments.n_rows == 0:
+            self.layers_: list[tuple[str, int]] = []
+            self.errors_: list[ReadFailure] = []
+        moments.update(table)
+        return self._finish_learning(moments)
 
-    def _finish_learning(self) -> Self:
-        self.mean_ = self._moments.mean
-        self.scale_ = self._moments.scale
-        self.n_samples_seen_ = self._moments.n_rows
+    def _learn(self, activations: ActivationPass, moments: RunningMoments, keep: bool = False) -> Self:
+        """Take the activations into the moments; with `keep` they can be gone through again."""
+        starts = moments.n_rows == 0
+
+        def take(rows: list[int], block: np.ndarray) -> None:
+            moments.update(block if starts else self._of_known_width(block))
+
+        activations.each_block(take, keep)
+        if starts:
+            self.layers_ = activations.layers()
+            for of_a_table in ("n_features_in_", "feature_names_in_"):
+                if hasattr(self, of_a_table):
+                    delattr(self, of_a_table)
+        self._report(activations)
+        return self._finish_learning(moments)
+
+    def _finish_learning(self, moments: RunningMoments) -> Self:
+        self._moments = moments
+        self.mean_ = moments.mean
+        self.scale_ = moments.scale
+        self.n_samples_seen_ = moments.n_rows
         self.n_features_out_ = len(self.mean_)
         return self
 

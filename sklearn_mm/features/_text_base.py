@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from sklearn_mm._checks import check_texts
-from sklearn_mm._device import autocast, forked_rng, generator_from, resolve_device, resolve_dtype
+from sklearn_mm._device import forked_rng, generator_from, resolve_device, resolve_dtype
 from sklearn_mm._params import (
     DEVICE_CONSTRAINTS,
     TOKENIZER_CONSTRAINTS,
@@ -25,17 +25,16 @@ from sklearn_mm._params import (
     validate_params,
 )
 from sklearn_mm.exceptions import UnknownWordsWarning
-from sklearn_mm.losses import instance_loss
+from sklearn_mm.features._instance_training import as_instances, train_by_instance
 from sklearn_mm.nn.packed import PackedTexts
 from sklearn_mm.persistence import PickleStateMixin
 from sklearn_mm.texts import TokenRows, Vocabulary, build_tokenizer, read_word_vectors
-from sklearn_mm.training import EpochRecord, embed, make_optimizer, make_schedule, progress, train_epochs
+from sklearn_mm.training import EpochRecord, embed
 
 __all__ = ["TextEncoderBase"]
 
 TOKEN_PATTERN = r"(?u)\b\w+\b"
 _EMBED_BATCH = 512
-_CLIP_NORM = 2.0
 
 
 class TextEncoderBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, PickleStateMixin, BaseEstimator):
@@ -144,45 +143,20 @@ class TextEncoderBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, PickleS
         device = resolve_device(self.device)
         with forked_rng(random_state, device):
             self.initialize(listed, random_state)
-            self._train(listed, _as_instances(y, len(listed)), generator_from(random_state), device)
+            instance = np.arange(len(listed)) if y is None else as_instances(y, len(listed), "text")
+            self._train(listed, instance, generator_from(random_state), device)
         self.module_.cpu().eval()
         return self
 
     def _train(self, texts: list[str], instance: np.ndarray, rng: np.random.Generator, device: torch.device) -> None:
         rows = self.prepare(texts)
-        n_instances = int(instance.max()) + 1
-        classifier = nn.Linear(self.n_components, n_instances, bias=False).to(device)
-        nn.init.normal_(classifier.weight, std=self.n_components**-0.5)
-        module = self.module_.to(device).train()
-        dtype = resolve_dtype(self.precision, device)
-        optimizer = make_optimizer(
-            "adamw", [module, classifier], learning_rate=self.learning_rate, weight_decay=self.weight_decay
-        )
-        batch_starts = _batch_starts(len(rows), self.batch_size)
-
-        def batches() -> Any:
-            order = rng.permutation(len(rows))
-            return (order[start:end] for start, end in batch_starts)
-
-        def step(batch: np.ndarray) -> Tensor:
-            texts_in = PackedTexts(*(part.to(device) for part in self.collate(rows[batch], rng)))
-            with autocast(device, dtype):
-                features = module(texts_in)
-            features = nn.functional.normalize(features.float(), dim=1)
-            weights = nn.functional.normalize(classifier.weight, dim=1) / self.temperature
-            return instance_loss(features, torch.from_numpy(instance[batch]).to(device), weights).mean()
-
-        records = train_epochs(
-            step,
-            batches,
-            optimizer,
-            make_schedule("cosine", optimizer, self.max_epochs * len(batch_starts)),
-            n_epochs=self.max_epochs,
-            clip_norm=_CLIP_NORM,
-            scaler=torch.amp.GradScaler(device.type, enabled=dtype == torch.float16),
-        )
-        self.history_: list[EpochRecord] = list(
-            progress(records, n_epochs=self.max_epochs, title=type(self).__name__, verbose=self.verbose)
+        self.history_: list[EpochRecord] = train_by_instance(
+            self,
+            rows,
+            lambda batch: PackedTexts(*(part.to(device) for part in self.collate(batch, rng))),
+            instance,
+            rng,
+            device,
         )
 
     def transform(self, texts: Any) -> np.ndarray:
@@ -233,21 +207,3 @@ def _warn_unknown(rows: TokenRows) -> None:
             UnknownWordsWarning,
             stacklevel=4,
         )
-
-
-def _as_instances(y: Any, n_texts: int) -> np.ndarray:
-    """Number the instances of `y` from 0, shape (n_texts,), int64."""
-    if y is None:
-        return np.arange(n_texts)
-    if len(y) != n_texts:
-        raise ValueError(f"expected one instance per text in y, got {len(y)} for {n_texts} texts")
-    number: dict[Any, int] = {}
-    return np.array([number.setdefault(instance, len(number)) for instance in y], dtype=np.int64)
-
-
-def _batch_starts(n_rows: int, batch_size: int) -> list[tuple[int, int]]:
-    """Cut rows into batches; a lone last row joins the batch before it, for batch norm needs two."""
-    starts = list(range(0, n_rows, batch_size))
-    if len(starts) > 1 and n_rows - starts[-1] == 1:
-        starts.pop()
-    return list(zip(starts, [*starts[1:], n_rows], strict=True))

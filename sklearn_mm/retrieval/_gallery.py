@@ -24,7 +24,7 @@ class Gallery:
     ----------
     embedding : ndarray of shape (n_items, n_components), float32
         Unit vectors.
-    similarity : {"cosine", "order"}
+    similarity : {"cosine", "order", "order-root"}
     """
 
     embedding: np.ndarray

@@ -1,18 +1,20 @@
 """Images and sentences in one space, each found by the other."""
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.callback import with_callbacks
 from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from sklearn_mm._checks import Captions, check_captions, check_texts
-from sklearn_mm._device import forked_rng, generator_from, resolve_device, resolve_dtype
+from sklearn_mm._device import forked_rng, generator_from, resolve_device, resolve_dtype, torch_threads
 from sklearn_mm._params import (
     DEVICE_CONSTRAINTS,
     HasMethods,
@@ -24,24 +26,18 @@ from sklearn_mm._params import (
     validate_params,
 )
 from sklearn_mm.features import TextNGramEncoder
+from sklearn_mm.features._instance_training import SharedClassifier
+from sklearn_mm.features._rows import row_digests
+from sklearn_mm.features._tower import Tower, as_features, fit_encoder, is_trainable, make_head
 from sklearn_mm.losses import SIMILARITIES
 from sklearn_mm.metrics import RetrievalScorer, retrieval_report
 from sklearn_mm.persistence import PickleStateMixin
-from sklearn_mm.retrieval._epochs import joint_epochs, n_batches
+from sklearn_mm.retrieval._epochs import JointBatches, JointStep
 from sklearn_mm.retrieval._gallery import Gallery
-from sklearn_mm.retrieval._objective import Objective
-from sklearn_mm.retrieval._tower import Tower, as_features, fit_encoder, is_trainable, make_head
-from sklearn_mm.retrieval._training_rows import TrainingRows, merge_rows, row_digests
+from sklearn_mm.retrieval._objective import Objective, is_positive_only
+from sklearn_mm.retrieval._training_rows import TrainingRows, merge_rows
 from sklearn_mm.sampling import NEGATIVES
-from sklearn_mm.training import (
-    OPTIMIZERS,
-    SCHEDULES,
-    BestWeights,
-    EpochRecord,
-    make_optimizer,
-    make_schedule,
-    progress,
-)
+from sklearn_mm.training import OPTIMIZERS, SCHEDULES, Stage, StagedTrainingMixin, make_optimizer, make_schedule
 
 __all__ = ["JointEmbeddingRanker"]
 
@@ -51,7 +47,7 @@ _DEFAULT_MIN_DF = 5e-5
 
 
 class JointEmbeddingRanker(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSupportMixin, PickleStateMixin, BaseEstimator
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedTrainingMixin, PickleStateMixin, BaseEstimator
 ):
     """Embed images and their texts in one space, and find each by the other.
 
@@ -70,21 +66,43 @@ class JointEmbeddingRanker(
         Layers of the image head between features and joint space; none for one linear map.
     text_hidden_layer_sizes : sequence of int, default=()
         The same for the head on a text encoder. A trained encoder already as wide as the joint space has no head.
-    similarity : {"cosine", "order"}, default="cosine"
+    similarity : {"cosine", "order", "order-root"}, default="cosine"
         "order": minus the squared violation of "each component of the text is below the image's", on vectors of
-        absolute values [3]_.
+        absolute values [3]_. "order-root": minus its root, on vectors of any sign, as in the code of [2]_.
     loss : {"ranking", "infonce"}, default="infonce"
         Hinges with a margin, or a softmax over the batch.
     margin : float, default=0.2
         Of the ranking loss: by how much the true pair's score has to be the higher one.
     temperature : float, default=0.07
         Of InfoNCE: scores are divided by it.
-    negatives : {"all", "hardest", "semi-hard", "random"}, default="all"
-        Which of a batch's negatives each pair is set against.
+    train_temperature : bool, default=False
+        Train the temperature with the rest, from the value given; it never falls below 0.01.
+    negatives : {"all", "hardest", "hardest-anchor", "semi-hard", "random"} or two of them, default="all"
+        Which of a batch's negatives each pair is set against; two names: among texts, among images. "hardest" is
+        VSE++'s; "hardest-anchor" lets each negative count for the pair it violates most, as in the code of the
+        full-network embedding.
     negative_side : {"both", "text", "image"}, default="both"
         Whether the text of a pair is replaced by a wrong one, or the image, or each in turn.
+    text_pool_size : int, default=0
+        In each step, look through so many texts of the whole training set for each image's hardest negative, and put
+        it among the batch's (256 in [4]_). Takes one more pass of the text tower over them, without gradient.
+    instance_weight : float or (float, float), default=0.0
+        Of the instance loss [4]_ beside the ranking: each image (each group) with its texts is a class, and one linear
+        classifier tells them apart by the image's embedding and by the text's. Two numbers: for images, for texts.
+    instance_temperature : float or None, default=0.05
+        The classifier's features and weights are of unit length and their cosines divided by it. None takes them as
+        they are, as the source does.
+    instance_dropout : float, default=0.0
+        Share of the embedding dropped in front of the classifier in training.
+    pretrain_epochs : int, default=0
+        A stage before the ranking: so many passes by the instance loss alone, with a trainable image encoder's
+        backbone frozen.
+    pretrain_learning_rate : float, default=None
+        Of that stage; None for `learning_rate`. Its schedule is `lr_schedule` again.
+    final_relu : bool, default=False
+        The losses see embeddings after a ReLU, search sees them before it, as in [4]_.
     max_epochs : int, default=20
-        Passes over the images.
+        Passes over the images, those of `pretrain_epochs` not counted.
     batch_size : int, default=128
         Images a batch.
     captions_per_image : int, default=2
@@ -92,8 +110,12 @@ class JointEmbeddingRanker(
     optimizer : {"adamw", "adam", "sgd"}, default="adamw"
     learning_rate : float, default=1e-3
     weight_decay : float, default=1e-4
-    lr_schedule : {"cosine", "linear", "constant"}, default="cosine"
-        "cosine" rises over a tenth of all steps.
+    lr_schedule : {"cosine", "linear", "step", "constant"}, default="cosine"
+        "cosine" rises over a tenth of all steps; "step" falls to a tenth after half of them.
+    clip_norm : float, default=2.0
+        The largest norm of the gradient.
+    clip_tensors : bool, default=False
+        Hold each weight tensor's own gradient to `clip_norm`, instead of all together.
     dropout : float, default=0.3
         Share of features, and of the heads' hidden units, dropped in training.
     early_stopping : bool, default=False
@@ -105,8 +127,16 @@ class JointEmbeddingRanker(
     random_state : int, RandomState or None, default=None
     device : str or torch.device, default="auto"
     precision : {"auto", "float32", "bfloat16", "float16"}, default="float32"
+    n_jobs : int, default=None
+        Threads that torch computes with on the CPU; None leaves torch's number, -1 takes all.
     warm_start : bool, default=False
-        `fit` goes on from the weights and the vocabulary of the fit before.
+        `fit` goes on from the weights and the vocabulary of the fit before, without `pretrain_epochs`.
+    checkpoint : path, default=None
+        A folder that holds the state of training after every epoch. A `fit` of the same parameters and data goes on
+        from there, to the same weights as one that was never stopped, bit for bit on the CPU with as many threads. Each
+        combination of parameters and data has a file of its own, so that a grid search can share the folder. A run that
+        has finished is read back, not trained again: remove the folder to do so. With a checkpoint, a `random_state` of
+        None means one that is drawn from parameters and data.
     verbose : int, default=0
         Show a bar over epochs.
 
@@ -117,10 +147,12 @@ class JointEmbeddingRanker(
     gallery_texts_ : ndarray of shape (n_gallery_texts,), object or y's dtype
         The texts that `search_texts` and `predict` choose from: after `fit` the different captions, sorted.
     history_ : list of dict
-        One record an epoch: ``epoch``, ``train_loss``, ``learning_rate``, ``seconds`` and, with images held out,
-        ``val_rsum``.
+        One record an epoch: ``epoch``, ``stage`` ("instance" or "joint"), ``train_loss``, ``learning_rate``,
+        ``seconds`` and, with images held out, ``val_rsum``.
     n_epochs_ : int
-        Epochs trained, over all calls.
+        Epochs trained, over all calls and stages.
+    temperature_ : float
+        The temperature after training.
     n_features_in_ : int
         Width of X, where it is a matrix of features.
 
@@ -135,8 +167,9 @@ class JointEmbeddingRanker(
     their captions are joined, their weights added, so that the pair form (one row per caption) can be given as well.
     Captions of the same image, of the same group, or of the same wording are never negatives of each other.
 
-    Training takes memory for the features and one batch. After `fit` both galleries hold the training data, 4 bytes a
-    component and item; `set_gallery` replaces them.
+    Training takes memory for the features and one batch; the instance loss adds its classifier, ``4 * n_components``
+    bytes for each image, and three times that for its gradient and the optimiser. After `fit` both galleries hold the
+    training data, 4 bytes a component and item; `set_gallery` replaces them.
 
     References
     ----------
@@ -146,6 +179,8 @@ class JointEmbeddingRanker(
        https://arxiv.org/abs/1707.05612
     .. [3] Vendrov, Kiros, Fidler, Urtasun, "Order-Embeddings of Images and Language", ICLR 2016,
        https://arxiv.org/abs/1511.06361
+    .. [4] Zheng, Zheng, Garrett, Yang, Xu, Shen, "Dual-Path Convolutional Image-Text Embeddings with Instance Loss",
+       ACM TOMM 16(2), 2020, https://arxiv.org/abs/1711.05535
 
     Examples
     --------
@@ -172,8 +207,16 @@ class JointEmbeddingRanker(
         "loss": [StrOptions({"ranking", "infonce"})],
         "margin": [Interval(Real, 0, None, closed="left")],
         "temperature": [positive_real],
-        "negatives": [StrOptions(set(NEGATIVES))],
+        "train_temperature": ["boolean"],
+        "negatives": [StrOptions(set(NEGATIVES)), tuple, list],
         "negative_side": [StrOptions({"both", "text", "image"})],
+        "text_pool_size": [non_negative_int],
+        "instance_weight": [Interval(Real, 0, None, closed="left"), "array-like"],
+        "instance_temperature": [positive_real, None],
+        "instance_dropout": [Interval(Real, 0, 1, closed="left")],
+        "pretrain_epochs": [non_negative_int],
+        "pretrain_learning_rate": [positive_real, None],
+        "final_relu": ["boolean"],
         "max_epochs": [positive_int],
         "batch_size": [Interval(Integral, 2, None, closed="left")],
         "captions_per_image": [positive_int],
@@ -181,16 +224,20 @@ class JointEmbeddingRanker(
         "learning_rate": [positive_real],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "lr_schedule": [StrOptions(set(SCHEDULES))],
+        "clip_norm": [positive_real],
+        "clip_tensors": ["boolean"],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [positive_int],
         "random_state": ["random_state"],
+        "n_jobs": [Integral, None],
         "warm_start": ["boolean"],
+        "checkpoint": [str, os.PathLike, None],
         "verbose": [non_negative_int, "boolean"],
     }
 
-    _not_pickled = ("_optimizer",)
+    _not_pickled = ("_optimizer", "_objective")
 
     def __init__(
         self,
@@ -204,8 +251,16 @@ class JointEmbeddingRanker(
         loss: str = "infonce",
         margin: float = 0.2,
         temperature: float = 0.07,
-        negatives: str = "all",
+        train_temperature: bool = False,
+        negatives: str | tuple[str, str] = "all",
         negative_side: str = "both",
+        text_pool_size: int = 0,
+        instance_weight: float | tuple[float, float] = 0.0,
+        instance_temperature: float | None = 0.05,
+        instance_dropout: float = 0.0,
+        pretrain_epochs: int = 0,
+        pretrain_learning_rate: float | None = None,
+        final_relu: bool = False,
         max_epochs: int = 20,
         batch_size: int = 128,
         captions_per_image: int = 2,
@@ -213,6 +268,8 @@ class JointEmbeddingRanker(
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-4,
         lr_schedule: str = "cosine",
+        clip_norm: float = 2.0,
+        clip_tensors: bool = False,
         dropout: float = 0.3,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
@@ -220,7 +277,9 @@ class JointEmbeddingRanker(
         random_state: Any = None,
         device: Any = "auto",
         precision: str = "float32",
+        n_jobs: int | None = None,
         warm_start: bool = False,
+        checkpoint: str | os.PathLike[str] | None = None,
         verbose: int = 0,
     ) -> None:
         self.text_encoder = text_encoder
@@ -232,8 +291,16 @@ class JointEmbeddingRanker(
         self.loss = loss
         self.margin = margin
         self.temperature = temperature
+        self.train_temperature = train_temperature
         self.negatives = negatives
         self.negative_side = negative_side
+        self.text_pool_size = text_pool_size
+        self.instance_weight = instance_weight
+        self.instance_temperature = instance_temperature
+        self.instance_dropout = instance_dropout
+        self.pretrain_epochs = pretrain_epochs
+        self.pretrain_learning_rate = pretrain_learning_rate
+        self.final_relu = final_relu
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.captions_per_image = captions_per_image
@@ -241,6 +308,8 @@ class JointEmbeddingRanker(
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.lr_schedule = lr_schedule
+        self.clip_norm = clip_norm
+        self.clip_tensors = clip_tensors
         self.dropout = dropout
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
@@ -248,7 +317,9 @@ class JointEmbeddingRanker(
         self.random_state = random_state
         self.device = device
         self.precision = precision
+        self.n_jobs = n_jobs
         self.warm_start = warm_start
+        self.checkpoint = checkpoint
         self.verbose = verbose
 
     # Training -----------------------------------------------------------------------------------------------------
@@ -283,17 +354,25 @@ class JointEmbeddingRanker(
         validate_params(self)
         resumed = self.warm_start and hasattr(self, "image_head_")
         X, captions = self._check_training_data(X, y, reset=not resumed)
-        random_state = check_random_state(self.random_state)
+        before = [module.state_dict() for module in self._tower_modules()] if resumed else None
+        identity, random_state = self._identify(before, X, captions, groups, sample_weight)
         rng = generator_from(random_state)
         device = resolve_device(self.device)
-        with forked_rng(random_state, device):
+        with torch_threads(self.n_jobs), forked_rng(random_state, device):
             rows, training = self._encode_images(X, captions, groups, sample_weight, random_state, resumed)
             held_out = None
             if self.early_stopping:
                 training, held_out = training.split(self.validation_fraction, rng)
-            if not resumed:
-                self._initialize_towers(rows, training, random_state)
-            self._train(rows, training, held_out, rng)
+            if resumed:
+                text_rows = self._text_tower().prepare(training.texts)
+            else:
+                text_rows = self._initialize_towers(rows, training, random_state)
+            data = self._batches(rows, text_rows, training, rng)
+            validate = None if held_out is None else self._validator(rows, held_out)
+            objective = self._make_objective()
+            stages = self._stages(data, objective, validate, resumed)
+            self._run_stages(stages, stages[-1].parts, rng, self._checkpoint(identity))
+            self.temperature_ = float(objective.temperature.detach())
         return self._set_training_gallery(rows, captions)
 
     def partial_fit(self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None) -> Self:
@@ -311,6 +390,11 @@ class JointEmbeddingRanker(
         self
         """
         validate_params(self)
+        if any(self._instance_weights()):
+            raise ValueError(
+                "partial_fit knows nothing of the images of later calls, which are classes of the instance loss; "
+                "set instance_weight=0, or call fit with all images"
+            )
         first = not hasattr(self, "image_head_")
         X, captions = self._check_training_data(X, y, reset=first)
         random_state = check_random_state(self.random_state)
@@ -321,15 +405,26 @@ class JointEmbeddingRanker(
             )
         rng = generator_from(random_state)
         device = resolve_device(self.device)
-        with forked_rng(random_state, device):
+        with torch_threads(self.n_jobs), forked_rng(random_state, device):
             rows, training = self._encode_images(X, captions, groups, sample_weight, random_state, not first)
             if first:
-                self._initialize_towers(rows, training, random_state)
+                text_rows = self._initialize_towers(rows, training, random_state)
+            else:
+                text_rows = self._text_tower().prepare(training.texts)
+            if not hasattr(self, "_objective"):
+                self._objective = self._make_objective()
+            data = self._batches(rows, text_rows, training, rng)
+            (stage,) = self._stages(data, self._objective, None, True)
+            for part in stage.parts:
+                part.to(device)
             if not hasattr(self, "_optimizer"):
-                self._optimizer = self._make_optimizer()
+                self._optimizer = make_optimizer(
+                    self.optimizer, stage.parts, learning_rate=stage.learning_rate, weight_decay=self.weight_decay
+                )
             constant = make_schedule("constant", self._optimizer, 1)
-            for record in self._epochs(rows, training, self._optimizer, constant, 1, rng):
-                self._keep(record)
+            for record in self._stage_epochs(stage, 1, self._optimizer, constant, self._make_scaler()):
+                self._keep(record, stage.name)
+            self.temperature_ = float(self._objective.temperature.detach())
         return self._set_training_gallery(rows, captions)
 
     def _check_training_data(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Captions]:
@@ -375,7 +470,8 @@ class JointEmbeddingRanker(
             raise ValueError(f"expected at least 2 different images to train on, got {len(training)}")
         return rows, training
 
-    def _initialize_towers(self, rows: Any, training: TrainingRows, random_state: np.random.RandomState) -> None:
+    def _initialize_towers(self, rows: Any, training: TrainingRows, random_state: np.random.RandomState) -> Any:
+        """Build both towers; return the prepared texts."""
         encoder = self.text_encoder
         if encoder is None:
             encoder = TextNGramEncoder(self.n_components, word_dim=self.n_components, min_df=_DEFAULT_MIN_DF)
@@ -396,92 +492,123 @@ class JointEmbeddingRanker(
             hidden_layer_sizes=self.text_hidden_layer_sizes,
             dropout=self.dropout,
         )
-        self.history_: list[EpochRecord] = []
+        self.history_ = []
         self.n_epochs_ = 0
+        self.temperature_ = float(self.temperature)
         self._n_features_out = self.n_components
-        self.__dict__.pop("_optimizer", None)
+        for name in self._not_pickled:
+            self.__dict__.pop(name, None)
+        return text_rows
 
-    def _train(
+    def _stages(
         self,
-        rows: Any,
-        training: TrainingRows,
-        held_out: TrainingRows | None,
-        rng: np.random.Generator,
-    ) -> None:
-        """Run all epochs, with early stopping and callbacks."""
-        optimizer = self._make_optimizer()
-        n_steps = self.max_epochs * n_batches(training, self.batch_size)
-        schedule = make_schedule(self.lr_schedule, optimizer, n_steps)
-        best = BestWeights([*self._image_tower().modules, *self._text_tower().modules])
-        validate = self._validator(rows, held_out) if held_out is not None else None
-        context = self._init_callback_context(max_subtasks=self.max_epochs)
-        context.call_on_fit_task_begin(estimator=self)
-        records = self._epochs(rows, training, optimizer, schedule, self.max_epochs, rng)
-        for record in progress(records, n_epochs=self.max_epochs, title=type(self).__name__, verbose=self.verbose):
-            epoch = context.subcontext(task_name="epoch").call_on_fit_task_begin(estimator=self)
-            if validate is not None:
-                record["val_rsum"] = validate()
-                best.update(record["val_rsum"])
-            self._keep(record)
-            stop = epoch.call_on_fit_task_end(
-                estimator=self, metadata=record, reconstruction_attributes=self._fitted_attributes
+        data: JointBatches,
+        objective: Objective,
+        validate: Callable[[], tuple[str, float]] | None,
+        resumed: bool,
+    ) -> list[Stage]:
+        """Return what is trained one after the other: by the instance loss alone, then by ranking too."""
+        weights = self._instance_weights()
+        pretrains = self.pretrain_epochs > 0 and not resumed
+        classifier = None
+        if any(weights) or pretrains:
+            classifier = SharedClassifier(
+                self.n_components,
+                int(data.training.instance.max()) + 1,
+                temperature=self.instance_temperature,
+                dropout=self.instance_dropout,
             )
-            if stop or best.n_epochs_without_improvement >= self.n_iter_no_change:
-                break
-        if validate is not None:
-            best.restore()
-        context.call_on_fit_task_end(estimator=self, reconstruction_attributes=self._fitted_attributes)
+        shared: Any = {
+            "parts": [*self._tower_modules(), objective, *([] if classifier is None else [classifier])],
+            "batches": partial(iter, data),
+            "n_batches": len(data),
+            "validate": validate,
+            "clip_tensors": self.clip_tensors,
+        }
+        joint = Stage(
+            "joint",
+            self.max_epochs,
+            self.learning_rate,
+            make_step=lambda: JointStep(data, objective, classifier, weights, self.final_relu),
+            begin=partial(self._freeze_backbone, False),
+            keeps=() if validate is None else self._tower_modules(),
+            **shared,
+        )
+        if not pretrains:
+            return [joint]
+        instance = Stage(
+            "instance",
+            self.pretrain_epochs,
+            self.learning_rate if self.pretrain_learning_rate is None else self.pretrain_learning_rate,
+            make_step=lambda: JointStep(data, None, classifier, (1.0, 1.0), self.final_relu),
+            begin=partial(self._freeze_backbone, True),
+            **shared,
+        )
+        return [instance, joint]
 
-    def _epochs(
-        self,
-        rows: Any,
-        training: TrainingRows,
-        optimizer: torch.optim.Optimizer,
-        schedule: Any,
-        n_epochs: int,
-        rng: np.random.Generator,
-    ) -> Iterator[EpochRecord]:
-        return joint_epochs(
+    def _batches(self, rows: Any, text_rows: Any, training: TrainingRows, rng: np.random.Generator) -> JointBatches:
+        return JointBatches(
             self._image_tower(),
             self._text_tower(),
             rows,
+            text_rows,
             training,
-            Objective(self.similarity, self.loss, self.margin, self.temperature, self.negatives, self.negative_side),
-            optimizer,
-            schedule,
-            n_epochs=n_epochs,
-            batch_size=self.batch_size,
-            captions_per_image=self.captions_per_image,
-            rng=rng,
+            self.batch_size,
+            self.captions_per_image,
+            self.text_pool_size,
+            rng,
         )
 
-    def _keep(self, record: EpochRecord) -> None:
-        self.n_epochs_ += 1
-        record["epoch"] = self.n_epochs_
-        self.history_.append(record)
+    def _instance_weights(self) -> tuple[float, float]:
+        """Return the weights of the images' and the texts' instance loss."""
+        given: Any = self.instance_weight
+        weights = (given, given) if isinstance(given, Real) else tuple(given)
+        if len(weights) != 2 or not all(isinstance(weight, Real) and float(weight) >= 0 for weight in weights):
+            raise ValueError(
+                f"instance_weight must be a number of at least 0, or two of them for images and texts, got {given!r}"
+            )
+        return float(weights[0]), float(weights[1])
 
-    def _validator(self, rows: Any, held_out: TrainingRows) -> Callable[[], float]:
+    def _make_objective(self) -> Objective:
+        return Objective(
+            similarity=self.similarity,
+            loss=self.loss,
+            margin=self.margin,
+            temperature=self.temperature_,
+            train_temperature=self.train_temperature,
+            negatives=self._negatives(),
+            negative_side=self.negative_side,
+        ).to(resolve_device(self.device))
+
+    def _negatives(self) -> tuple[str, str]:
+        """Return the names of the negatives among texts and among images."""
+        names = (self.negatives, self.negatives) if isinstance(self.negatives, str) else tuple(self.negatives)
+        if len(names) != 2 or not set(names) <= set(NEGATIVES):
+            raise ValueError(f"negatives must be one or two of {sorted(NEGATIVES)}, got {self.negatives!r}")
+        return names
+
+    def _freeze_backbone(self, frozen: bool) -> None:
+        """Hold still, or let train as its parameters say, what an image encoder has been given pretrained."""
+        if is_trainable(self.image_encoder_) and hasattr(self.image_encoder_.module_, "freeze_backbone"):
+            self.image_encoder_.module_.freeze_backbone(frozen)
+
+    def _validator(self, rows: Any, held_out: TrainingRows) -> Callable[[], tuple[str, float]]:
         """Return the function that computes the RSum on the images held out."""
         image_tower, text_tower = self._image_tower(), self._text_tower()
         image_rows = rows[held_out.rows]
         text_rows = text_tower.prepare(held_out.texts)
         text_to_image = np.repeat(np.arange(len(held_out)), np.diff(held_out.starts))
 
-        def rsum() -> float:
-            report = retrieval_report(image_tower.embed(image_rows), text_tower.embed(text_rows), text_to_image)
-            return float(report["rsum"])
+        def rsum() -> tuple[str, float]:
+            report = retrieval_report(
+                image_tower.embed(image_rows), text_tower.embed(text_rows), text_to_image, similarity=self.similarity
+            )
+            return "val_rsum", float(report["rsum"])
 
         return rsum
 
-    def _make_optimizer(self) -> torch.optim.Optimizer:
-        modules = [*self._image_tower().modules, *self._text_tower().modules]
-        for module in modules:
-            module.to(resolve_device(self.device))
-        return make_optimizer(self.optimizer, modules, learning_rate=self.learning_rate, weight_decay=self.weight_decay)
-
-    def _fitted_attributes(self) -> dict[str, Any]:
-        """Return what a callback needs to see the estimator as it stands between two epochs."""
-        return {name: value for name, value in vars(self).items() if name.endswith("_") or name == "_n_features_out"}
+    def _tower_modules(self) -> list[torch.nn.Module]:
+        return [*self._image_tower().modules, *self._text_tower().modules]
 
     def _image_tower(self) -> Tower:
         return self._tower(self.image_encoder_, self.image_head_)
@@ -491,7 +618,7 @@ class JointEmbeddingRanker(
 
     def _tower(self, encoder: Any, head: torch.nn.Module) -> Tower:
         device = resolve_device(self.device)
-        return Tower(encoder, head, device, resolve_dtype(self.precision, device), self.similarity == "order")
+        return Tower(encoder, head, device, resolve_dtype(self.precision, device), is_positive_only(self.similarity))
 
     # Embedding ----------------------------------------------------------------------------------------------------
 
@@ -527,7 +654,8 @@ class JointEmbeddingRanker(
         return self._embed(self._text_tower(), check_texts(texts))
 
     def _embed(self, tower: Tower, data: Any) -> np.ndarray:
-        embedding = tower.embed(tower.prepare(data))
+        with torch_threads(self.n_jobs):
+            embedding = tower.embed(tower.prepare(data))
         tower.to_cpu()
         return embedding
 

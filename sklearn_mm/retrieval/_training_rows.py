@@ -3,17 +3,15 @@
 from collections import defaultdict
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
-from hashlib import blake2b
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
 from sklearn_mm._checks import Captions
+from sklearn_mm.sampling import held_out_rows
 
-__all__ = ["TrainingRows", "merge_rows", "row_digests"]
-
-_MIN_FOR_VALIDATION = 10
+__all__ = ["TrainingRows", "merge_rows"]
 
 
 @dataclass(frozen=True)
@@ -65,23 +63,28 @@ class TrainingRows:
 
         Nothing is held out of fewer than ten images, or where all are of one group.
         """
-        group_ids = np.unique(self.group)
-        if len(self) < _MIN_FOR_VALIDATION or len(group_ids) < 2:
+        held_out = held_out_rows(self.group, fraction, rng)
+        if held_out is None:
             return self, None
-        order = rng.permutation(len(group_ids))
-        sizes = np.bincount(np.searchsorted(group_ids, self.group))[order]
-        n_held_out = int(np.searchsorted(np.cumsum(sizes), max(2, round(fraction * len(self))))) + 1
-        held_out = np.isin(self.group, group_ids[order[: min(n_held_out, len(order) - 1)]])
         return self.take(np.flatnonzero(~held_out)), self.take(np.flatnonzero(held_out))
 
-    def not_negative(self, images: np.ndarray, texts: np.ndarray, image_of_text: np.ndarray) -> np.ndarray:
+    @cached_property
+    def owner(self) -> np.ndarray:
+        """The image of each text, shape (n_texts,), int64."""
+        return np.repeat(np.arange(len(self)), np.diff(self.starts))
+
+    @cached_property
+    def instance(self) -> np.ndarray:
+        """The class of each image for the instance loss, counted from 0: its group. Shape (n_images,), int64."""
+        return np.unique(self.group, return_inverse=True)[1]
+
+    def not_negative(self, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
         """Mark the pairs of a batch that are no negatives, shape (n_images, n_texts), bool.
 
         A pair is none if the text's image is the image or of its group, or if the image has a caption of the text's
         wording, drawn or not.
         """
-        group = self.group[images]
-        mask: np.ndarray = group[:, None] == group[image_of_text][None, :]
+        mask: np.ndarray = self.group[images][:, None] == self.group[self.owner[texts]][None, :]
         counts = np.diff(self.starts)[images]
         column = np.arange(int(counts.max()))
         own = self.starts[images][:, None] + np.minimum(column, counts[:, None] - 1)  # (n_images, most captions)
@@ -89,15 +92,6 @@ class TrainingRows:
         for captions in self.wording[own].T:  # one (n_images, n_texts) comparison for each of an image's captions
             mask |= captions[:, None] == drawn[None, :]
         return mask
-
-
-def row_digests(X: Any) -> list[bytes]:
-    """Digest the rows of a dense or sparse matrix: equal rows, equal digests."""
-    if sparse.issparse(X):
-        X = X.tocsr().sorted_indices()
-        bounds = list(zip(X.indptr[:-1], X.indptr[1:], strict=True))
-        return [blake2b(X.indices[a:b].tobytes() + X.data[a:b].tobytes(), digest_size=16).digest() for a, b in bounds]
-    return [blake2b(np.ascontiguousarray(row).tobytes(), digest_size=16).digest() for row in X]
 
 
 def merge_rows(

@@ -151,6 +151,30 @@ def test_fit_starts_anew(embedding, images):
     assert embedding.n_samples_seen_ == 12
 
 
+def test_an_error_in_partial_fit_leaves_the_statistics_alone(embedding, images, tmp_path):
+    before = pickle.dumps(embedding.fit(images[:6]).mean_)
+    paths = written(images, tmp_path)
+    paths[11].write_bytes(paths[11].read_bytes()[:-60])
+    with pytest.raises(ImageReadError, match="row 11"):
+        embedding.partial_fit(paths)
+    assert embedding.n_samples_seen_ == 6
+    embedding.partial_fit(images[6:])
+    assert embedding.n_samples_seen_ == 12
+    assert before != pickle.dumps(embedding.mean_)
+    np.testing.assert_allclose(embedding.mean_, clone(embedding).fit(images).mean_, rtol=1e-6)
+
+
+def test_pictures_after_activations_and_the_reverse_are_a_new_start(embedding, network, images):
+    activations = activations_of(network, images)
+    expected = clone(embedding).fit_transform(images)
+    embedding.fit(np.zeros((3, 4)))
+    np.testing.assert_array_equal(embedding.fit_transform(images), expected)
+    assert not hasattr(embedding, "n_features_in_")
+    np.testing.assert_array_equal(embedding.transform(activations), expected)
+    assert embedding.fit(activations).layers_ == []
+    assert embedding.n_features_in_ == 15
+
+
 def test_a_feature_that_does_not_vary_is_zero(images):
     network = TinyNet()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""One modality's path into the joint space, as the ranker drives it."""
+"""One modality's path into a network, as the estimators that train it drive it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from sklearn_mm.nn.heads import unit_rows
 from sklearn_mm.nn.towers import FeatureTower
 from sklearn_mm.training import embed
 
-__all__ = ["Tower", "as_features", "fit_encoder", "is_trainable", "make_head"]
+__all__ = ["Tower", "as_features", "feature_statistics", "fit_encoder", "is_trainable", "make_head"]
 
 _EMBED_BATCH = 1024
 _STATISTICS_BLOCK = 1024
@@ -25,6 +25,10 @@ _STATISTICS_BLOCK = 1024
 def is_trainable(encoder: Any) -> bool:
     """Return whether an encoder offers the tower protocol; any other transformer is used frozen."""
     return hasattr(encoder, "initialize") and hasattr(encoder, "collate")
+
+
+def _reads_images(encoder: Any) -> bool:
+    return is_trainable(encoder) and bool(encoder.__sklearn_tags__().input_tags.three_d_array)
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,8 @@ class Tower:
             self.modules,
             self.collate,
             rows,
-            batch_size=_EMBED_BATCH,
+            # The maps of a thousand pictures would fill the memory: their encoder says how many it takes at once.
+            batch_size=self.encoder.batch_size if _reads_images(self.encoder) else _EMBED_BATCH,
             device=self.device,
             dtype=self.dtype,
             finish=partial(unit_rows, positive_only=self.positive_only),
@@ -143,11 +148,15 @@ def make_head(
     """
     if not is_trainable(fitted):
         head = FeatureTower(rows.shape[1], n_components, hidden_layer_sizes=hidden_layer_sizes, dropout=dropout)
-        head.standardize_by(*map(torch.from_numpy, _statistics(rows, index)))
+        head.standardize_by(*map(torch.from_numpy, feature_statistics(rows, index)))
         return head
-    if fitted.n_components == n_components and not hidden_layer_sizes:
+    width = fitted._n_features_out
+    if width == n_components and fitted.n_components is not None and not hidden_layer_sizes:
         return nn.Identity()
-    return FeatureTower(fitted.n_components, n_components, hidden_layer_sizes=hidden_layer_sizes, dropout=dropout)
+    head = FeatureTower(width, n_components, hidden_layer_sizes=hidden_layer_sizes, dropout=dropout)
+    if hasattr(fitted, "output_statistics"):  # of features that were learnt elsewhere
+        head.standardize_by(*fitted.output_statistics(rows[index]))
+    return head
 
 
 def as_features(X: Any) -> Any:
@@ -158,7 +167,7 @@ def as_features(X: Any) -> Any:
     return X if X.dtype == np.int8 else X.astype(np.float32, copy=False)
 
 
-def _statistics(X: Any, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def feature_statistics(X: Any, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Compute what standardises some rows' features, two float32 arrays of shape (n_features,).
 
     Dense features get each its own mean and scale, in blocks without a float copy of the whole. Sparse ones are

@@ -1,0 +1,171 @@
+"""Tags that came with pictures, as an indicator."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, Self
+
+import numpy as np
+from scipy import sparse
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_mm._params import Integral, Interval, Real, positive_int, validate_params
+from sklearn_mm.persistence import PickleStateMixin
+
+__all__ = ["TagVectorizer"]
+
+
+class TagVectorizer(TransformerMixin, PickleStateMixin, BaseEstimator):
+    """Turn the tags of images into an indicator of the tags there are.
+
+    What `CountVectorizer` does for texts, for lists of tags: they may hold spaces, an image may have none, and no
+    function has to be handed over.
+
+    Parameters
+    ----------
+    max_features : int, default=1000
+        Keep the tags that most images have; None keeps all.
+    min_df : float or int, default=1
+        Leave out tags of fewer images: a number of them, or a share.
+    lowercase : bool, default=True
+    separator : str, default=None
+        What stands between tags where they are given as one str; None is any white space.
+    exclude : sequence of str, default=()
+        Tags to leave out: those that are labels, and would give the answer away.
+    sparse_output : bool, default=True
+        A sparse matrix; or a dense one, as ``set_output`` wants it.
+
+    Attributes
+    ----------
+    tags_ : list of str
+        The tags, by falling number of images.
+    n_features_out_ : int
+
+    See Also
+    --------
+    sklearn_mm.annotation.make_annotation_pipeline : Puts it beside the pictures.
+
+    Examples
+    --------
+    >>> from sklearn_mm.features import TagVectorizer
+    >>> tags = TagVectorizer().fit([["sea", "blue sky"], ["sea"], []])
+    >>> tags.get_feature_names_out().tolist()
+    ['sea', 'blue sky']
+    >>> tags.transform([["Sea", "sand"], None]).toarray()
+    array([[1, 0],
+           [0, 0]], dtype=int8)
+    """
+
+    _parameter_constraints: dict[str, Any] = {
+        "max_features": [positive_int, None],
+        "min_df": [Interval(Real, 0, 1, closed="both"), positive_int],
+        "lowercase": ["boolean"],
+        "separator": [str, None],
+        "exclude": ["array-like"],
+        "sparse_output": ["boolean"],
+    }
+
+    def __init__(
+        self,
+        *,
+        max_features: int | None = 1000,
+        min_df: float | int = 1,
+        lowercase: bool = True,
+        separator: str | None = None,
+        exclude: Any = (),
+        sparse_output: bool = True,
+    ) -> None:
+        self.max_features = max_features
+        self.min_df = min_df
+        self.lowercase = lowercase
+        self.separator = separator
+        self.exclude = exclude
+        self.sparse_output = sparse_output
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Collect the tags.
+
+        Parameters
+        ----------
+        X : sequence of length n_images
+            The tags of each image: a sequence of str, one str with all of them, or None.
+        y : ignored
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError
+            A row holds something else; the message names it.
+        """
+        validate_params(self)
+        rows = self._read(X)
+        min_df: Any = self.min_df
+        least = min_df if isinstance(min_df, Integral) else min_df * len(rows)
+        counts = Counter(tag for row in rows for tag in row)
+        excluded = {self._normal(tag) for tag in self.exclude}
+        kept = [tag for tag, count in counts.items() if count >= least and tag not in excluded]
+        self.tags_ = sorted(kept, key=lambda tag: (-counts[tag], tag))[: self.max_features]
+        self.n_features_out_ = len(self.tags_)
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """Mark the tags of images.
+
+        Parameters
+        ----------
+        X : sequence of length n_images
+            As in `fit`. Tags that were not there in `fit` are left out.
+
+        Returns
+        -------
+        csr_array or ndarray of shape (n_images, n_features_out_), int8
+        """
+        check_is_fitted(self, "tags_")
+        place = {tag: column for column, tag in enumerate(self.tags_)}
+        rows = [sorted(place[tag] for tag in row if tag in place) for row in self._read(X)]
+        starts = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
+        columns = np.array([column for row in rows for column in row], dtype=np.int64)
+        marks = sparse.csr_array(
+            (np.ones(len(columns), np.int8), columns, starts), shape=(len(rows), self.n_features_out_)
+        )
+        return marks if self.sparse_output else marks.toarray()
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Return the tags, shape (n_features_out_,), str objects."""
+        check_is_fitted(self, "tags_")
+        return np.array(self.tags_, dtype=object)
+
+    def _read(self, X: Any) -> list[set[str]]:
+        if isinstance(X, str | bytes):
+            raise TypeError("expected the tags of each image, got a single string; wrap it in a list")
+        if getattr(X, "ndim", 1) == 2:
+            if X.shape[1] != 1:
+                raise ValueError(f"expected one column of tags, got {X.shape[1]}")
+            X = np.asarray(X)[:, 0]
+        return [{self._normal(tag) for tag in self._tags_of(entry, row)} for row, entry in enumerate(X)]
+
+    def _tags_of(self, entry: Any, row: int) -> Iterable[str]:
+        if entry is None or (isinstance(entry, float) and np.isnan(entry)):
+            return ()
+        if isinstance(entry, str):
+            return [part.strip() for part in entry.split(self.separator) if part.strip()]
+        if isinstance(entry, bytes) or not isinstance(entry, Iterable):
+            raise TypeError(f"expected str, a sequence of str or None as the tags of row {row}, got {entry!r:.60}")
+        tags = list(entry)
+        for tag in tags:
+            if not isinstance(tag, str):
+                raise TypeError(f"expected tags of type str, got {type(tag).__name__} in row {row}: {tag!r:.60}")
+        return tags
+
+    def _normal(self, tag: str) -> str:
+        return str(tag).lower() if self.lowercase else str(tag)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.one_d_array = True
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        return tags
