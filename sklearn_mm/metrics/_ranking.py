@@ -36,7 +36,7 @@ def retrieval_ranks(
         at least one text.
     direction : {"i2t", "t2i"}, default="i2t"
         Whether the images are the queries and the texts the gallery, or the other way round.
-    similarity : {"cosine", "order"}, default="cosine"
+    similarity : {"cosine", "order", "order-root"}, default="cosine"
         "order" is ``-sum(max(0, text - image) ** 2)`` [1]_, the caption above the image, in both directions.
         Embeddings are taken as they are for it, and scaled to unit length for "cosine", where a zero vector
         scores 0 with everything.

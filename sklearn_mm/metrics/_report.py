@@ -51,7 +51,7 @@ def retrieval_report(
     definition : {"hit", "recall"}, default="hit"
         "hit" is the share of queries with any positive among the first k, which papers on images and text
         call recall@k; "recall" is the share of a query's positives among the first k.
-    similarity : {"cosine", "order"}, default="cosine"
+    similarity : {"cosine", "order", "order-root"}, default="cosine"
         See `retrieval_ranks`.
     fold_size : int, optional
         Evaluate consecutive blocks of that many images apart, each with its own texts, and average:

@@ -153,6 +153,7 @@ def _unit_rows(array: np.ndarray) -> np.ndarray:
 SIMILARITIES: dict[str, Callable[[np.ndarray, np.ndarray], Similarity]] = {
     "cosine": CosineSimilarity,
     "order": OrderSimilarity,
+    "order-root": OrderSimilarity,  # a root changes no rank
 }
 
 

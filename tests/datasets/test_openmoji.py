@@ -182,3 +182,79 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch):
 def test_a_size_that_is_no_positive_int_is_refused(size, error):
     with pytest.raises(error, match="size"):
         load_openmoji(size)
+
+
+@pytest.fixture(scope="module")
+def annotated(emoji):
+    """The same pictures as a task of annotation."""
+    return load_openmoji(8, labels="words", data_home=Path(emoji.images[0]).parents[2])
+
+
+def _labels(annotated, name):
+    return set(annotated.label_names[annotated.target[[_row(annotated, name)]].indices])
+
+
+def test_words_give_each_picture_as_many_labels_as_it_deserves(emoji, annotated):
+    assert annotated.images == emoji.images
+    assert annotated.captions == emoji.captions
+    assert _labels(annotated, "soccer ball") == {"Activities", "sport", "ball"}
+    assert _labels(annotated, "woman pilot medium-light skin tone") == {
+        "People & Body",
+        "person-role",
+        "medium-light skin tone",
+        "woman",
+    }
+    assert _labels(annotated, "couple with heart woman man dark skin tone light skin tone") == {
+        "People & Body",
+        "family",
+        "dark skin tone",
+        "light skin tone",
+        "woman",
+        "man",
+        "heart",
+    }
+    assert "man" not in _labels(annotated, "Isle of Man")
+    counts = annotated.target.sum(axis=1)
+    assert counts.min() == 0
+    assert counts.max() >= 6
+    assert (np.bincount(counts) > 100).sum() >= 4  # no number fits all
+
+
+def test_the_indicator_is_sparse_and_its_names_are_sorted_and_different(annotated):
+    assert annotated.target.format == "csr"
+    assert annotated.target.dtype == np.int64
+    assert annotated.target.max() == 1
+    assert annotated.target.shape == (len(annotated.images), len(annotated.label_names))
+    assert annotated.label_names.tolist() == sorted(set(annotated.label_names))
+    assert annotated.target.sum(axis=0).min() > 0
+
+
+def test_tags_are_words_of_the_names_with_noise_and_never_a_label(annotated):
+    words_of_labels = {word for name in annotated.label_names for word in name.casefold().split()}
+    n_own = n_foreign = 0
+    for tags, names in zip(annotated.tags, annotated.captions, strict=True):
+        assert words_of_labels.isdisjoint(tags)
+        own = [tag in " ".join(names).casefold() for tag in tags]
+        n_own, n_foreign = n_own + sum(own), n_foreign + len(own) - sum(own)
+    assert 0.15 < n_foreign / len(annotated.tags) < 0.25
+    assert n_own > 3 * n_foreign
+    missing = sum(
+        "pilot" in names[0] and "pilot" not in tags
+        for names, tags in zip(annotated.captions, annotated.tags, strict=True)
+    )
+    assert 0 < missing < 15  # of 18 pilots
+
+
+def test_the_noise_is_the_same_in_every_call_and_for_every_part(annotated):
+    home = Path(annotated.images[0]).parents[2]
+    part = load_openmoji(8, labels="words", categories="Food & Drink", data_home=home)
+    row_of = {file: row for row, file in enumerate(annotated.file)}
+    rows = [row_of[file] for file in part.file]
+    assert part.tags == [annotated.tags[row] for row in rows]
+    assert part.label_names.tolist() == annotated.label_names.tolist()
+    assert (part.target != annotated.target[rows]).nnz == 0
+
+
+def test_unknown_kinds_of_labels_are_refused():
+    with pytest.raises(ValueError, match="labels must be 'categories' or 'words', got 'tags'"):
+        load_openmoji(labels="tags")

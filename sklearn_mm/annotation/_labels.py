@@ -1,0 +1,306 @@
+"""The border of annotation: labels in any form become one sparse matrix, and predictions take that form again."""
+
+import warnings
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from sklearn.utils import column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+
+from sklearn_mm._checks import did_you_mean
+from sklearn_mm.exceptions import LabelWarning
+
+__all__ = ["GivenLabels", "LabelForm", "read_labels", "warn_of_labels"]
+
+_SHOWN = 5
+_BLOCK = 1 << 22  # entries of a dense Y that are looked at in one go
+
+
+@dataclass(frozen=True)
+class LabelForm:
+    """What labels look like.
+
+    Attributes
+    ----------
+    kind : {"indicator", "sparse", "lists", "single"}
+        A dense or a sparse matrix of 0 and 1, several labels for each row, or one label for each row.
+    dtype : str
+        Of the matrix.
+    container : str
+        Class of the sparse matrix.
+    """
+
+    kind: str
+    dtype: str = "int64"
+    container: str = "csr_array"
+
+    def write(self, indicator: Any, classes: np.ndarray) -> Any:
+        """Bring predictions into this form.
+
+        Parameters
+        ----------
+        indicator : csr_array of shape (n_rows, n_labels)
+            Its stored entries are the labels predicted; the order within a row is that of lists.
+        classes : ndarray of shape (n_labels,)
+        """
+        if self.kind == "single":
+            return classes[indicator.indices]
+        if self.kind == "lists":
+            lists = np.empty(indicator.shape[0], dtype=object)
+            lists[:] = [labels.tolist() for labels in np.split(classes[indicator.indices], indicator.indptr[1:-1])]
+            return lists
+        indicator = indicator.astype(self.dtype)
+        if self.kind == "sparse":
+            indicator.sort_indices()
+            return getattr(sparse, self.container)(indicator)
+        return indicator.toarray()
+
+
+@dataclass(frozen=True)
+class GivenLabels:
+    """The labels of some rows, as they were given.
+
+    Attributes
+    ----------
+    form : LabelForm
+    classes : ndarray of shape (n_labels,)
+        All labels there are: of a matrix the names or numbers of its columns, otherwise sorted.
+    matrix : csr_array of shape (n_rows, n_labels), float32
+        1 where a label is true, NaN where that is not known; nothing else is stored.
+    """
+
+    form: LabelForm
+    classes: np.ndarray
+    matrix: Any
+
+    def among(self, classes: np.ndarray) -> tuple[Any, np.ndarray]:
+        """Bring the labels into the columns of other classes.
+
+        Returns
+        -------
+        matrix : csr_array of shape (n_rows, n_classes), float32
+        unknown : ndarray of int64
+            The columns of `matrix` whose labels are not among the classes, and that are left out.
+
+        Raises
+        ------
+        ValueError
+            Two matrices do not have as many columns.
+        """
+        if self.form.kind in ("indicator", "sparse"):
+            if len(classes) != len(self.classes):
+                raise ValueError(
+                    f"expected an indicator of {len(classes)} labels, got one of {len(self.classes)} columns"
+                )
+            return self.matrix, np.empty(0, np.int64)
+        place = {label: column for column, label in enumerate(classes.tolist())}
+        target = np.array([place.get(label, -1) for label in self.classes.tolist()], dtype=np.int64)
+        known = np.flatnonzero(target >= 0)
+        moved = sparse.csr_array(
+            (np.ones(len(known), np.float32), (known, target[known])), shape=(len(target), len(classes))
+        )
+        return sparse.csr_array(self.matrix @ moved), np.flatnonzero(target < 0)
+
+    def require(self, classes: np.ndarray) -> Any:
+        """Bring the labels into the columns of other classes, or name the first that they do not have."""
+        matrix, unknown = self.among(classes)
+        if len(unknown):
+            column = self.matrix[:, unknown].tocoo()
+            first = int(np.argmin(column.row))
+            label = self.classes[unknown[column.col[first]]]
+            hint = did_you_mean(str(label), map(str, classes))
+            raise ValueError(f"row {column.row[first]} has the label {label!r}, which was not there before; {hint}")
+        return matrix
+
+
+def read_labels(Y: Any, n_rows: int) -> GivenLabels:
+    """Read the labels of images in any form; what is refused says `MultiLabelAnnotator.fit`."""
+    if Y is None:
+        raise ValueError("requires y to be passed, but the target y is None; Y holds the labels of each image")
+    if isinstance(Y, str | bytes):
+        raise TypeError(f"expected the labels of each image, got a single {type(Y).__name__}: {Y!r:.60}")
+    names = getattr(Y, "columns", None)  # of a DataFrame
+    Y = _as_matrix_or_rows(Y)
+    n_given = Y.shape[0] if hasattr(Y, "shape") else len(Y)
+    if n_given != n_rows:
+        raise ValueError(f"expected one entry of Y for each row of X, got {n_given} for {n_rows} rows of X")
+    if sparse.issparse(Y):
+        return GivenLabels(_form_of_sparse(Y), np.arange(Y.shape[1]), _from_sparse(Y))
+    if isinstance(Y, np.ndarray) and Y.ndim == 2:
+        classes = np.arange(Y.shape[1]) if names is None else np.asarray(names)
+        return GivenLabels(LabelForm("indicator", Y.dtype.str), classes, _from_dense(Y))
+    if isinstance(Y, np.ndarray) and not any(map(_is_several, Y[:1])):
+        return _from_single(Y)
+    return _from_lists(list(Y))
+
+
+def warn_of_labels(matrix: Any, classes: np.ndarray) -> np.ndarray:
+    """Warn of labels that are true of no row or of all, and return the columns of the former."""
+    n_known = matrix.shape[0] - _count(matrix, np.isnan)
+    n_true = _count(matrix, lambda data: data == 1)
+    never, always = np.flatnonzero(n_true == 0), np.flatnonzero((n_true == n_known) & (n_true > 0))
+    parts = []
+    if len(never):
+        parts.append(f"true of no image, and will never be predicted: {_shown(classes[never])}")
+    if len(always):
+        parts.append(f"true of every image, which teaches nothing: {_shown(classes[always])}")
+    if parts:
+        warnings.warn(f"some labels are {'; some are '.join(parts)}", LabelWarning, stacklevel=4)
+    return never
+
+
+def _count(matrix: Any, test: Any) -> np.ndarray:
+    """Count the stored entries of each column that pass a test."""
+    return np.bincount(matrix.indices[test(matrix.data)], minlength=matrix.shape[1])
+
+
+def _shown(labels: np.ndarray) -> str:
+    named = ", ".join(repr(label) for label in labels[:_SHOWN].tolist())
+    return named + (f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else "")
+
+
+# Telling forms apart --------------------------------------------------------------------------------------------
+
+
+def _as_matrix_or_rows(Y: Any) -> Any:
+    """Return Y as a sparse matrix, an array of one or two dimensions, or a list of rows."""
+    if sparse.issparse(Y):
+        if Y.ndim != 2:
+            raise ValueError("expected a sparse indicator of 2 dimensions, one row for each image")
+        return Y
+    if isinstance(Y, Sequence):
+        if any(map(_is_several, Y)):
+            indicator = _nested_indicator(Y)
+            return list(Y) if indicator is None else indicator
+        return np.asarray(Y, dtype=object if any(entry is None for entry in Y) else None)
+    array = np.asarray(Y) if hasattr(Y, "__array__") else None
+    if array is None:
+        return _as_matrix_or_rows(list(Y))
+    if array.ndim not in (1, 2):
+        raise ValueError(f"expected Y of 1 or 2 dimensions, got {array.ndim}")
+    if array.ndim == 2 and array.shape[1] == 1 and not _is_indicator(array):
+        return column_or_1d(array, warn=True)
+    return array
+
+
+def _is_several(entry: Any) -> bool:
+    """Tell the labels of a row from one label."""
+    return isinstance(entry, list | tuple | set | frozenset | np.ndarray) or hasattr(entry, "to_list")
+
+
+def _nested_indicator(rows: Sequence[Any]) -> np.ndarray | None:
+    """Return rows of one length with nothing but 0, 1 and NaN in them as an indicator."""
+    if not all(isinstance(row, list | tuple | np.ndarray) for row in rows):
+        return None
+    lengths = {len(row) for row in rows}
+    if len(lengths) != 1 or 0 in lengths or any(isinstance(entry, str | bytes) for entry in rows[0]):
+        return None
+    array = np.asarray(rows)
+    return array if array.ndim == 2 and _is_indicator(array) else None
+
+
+def _is_indicator(array: np.ndarray) -> bool:
+    return array.dtype.kind in "biuf" and bool(((array == 0) | (array == 1) | (array != array)).all())
+
+
+# Matrices -------------------------------------------------------------------------------------------------------
+
+
+def _form_of_sparse(Y: Any) -> LabelForm:
+    name = type(Y).__name__
+    kind = "csr_array" if name.endswith("array") else "csr_matrix"
+    return LabelForm("sparse", Y.dtype.str, kind)
+
+
+def _from_sparse(Y: Any) -> Any:
+    matrix = sparse.csr_array(Y, copy=True)
+    if matrix.dtype.kind not in "biuf":
+        raise ValueError(f"expected a sparse indicator of numbers, got one of dtype {matrix.dtype}")
+    matrix.sum_duplicates()
+    matrix.eliminate_zeros()
+    wrong = np.flatnonzero(~((matrix.data == 1) | (matrix.data != matrix.data)))
+    if len(wrong):
+        row = int(np.searchsorted(matrix.indptr, wrong[0], side="right")) - 1
+        raise ValueError(_not_an_indicator(row, int(matrix.indices[wrong[0]]), matrix.data[wrong[0]]))
+    return matrix.astype(np.float32)
+
+
+def _from_dense(Y: np.ndarray) -> Any:
+    if Y.dtype.kind == "O":
+        Y = _as_floats(Y)
+    if Y.dtype.kind not in "biuf":
+        raise ValueError(f"expected an indicator of 0 and 1, got an array of dtype {Y.dtype}; give labels as lists")
+    step = max(1, _BLOCK // max(1, Y.shape[1]))
+    blocks = []
+    for start in range(0, len(Y), step):
+        block = Y[start : start + step]
+        wrong = np.argwhere(~((block == 0) | (block == 1) | (block != block)))
+        if len(wrong):
+            row, column = wrong[0].tolist()
+            raise ValueError(_not_an_indicator(start + row, column, block[row, column]))
+        blocks.append(sparse.csr_array(block, dtype=np.float32))
+    return sparse.csr_array(sparse.vstack(blocks, format="csr")) if blocks else sparse.csr_array(Y.shape, dtype="f4")
+
+
+def _as_floats(Y: np.ndarray) -> np.ndarray:
+    try:
+        return Y.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError("expected an indicator of 0 and 1, got other things; give labels as lists") from error
+
+
+def _not_an_indicator(row: int, column: int, value: Any) -> str:
+    return (
+        f"expected an indicator of 0 and 1 (NaN where it is not known), got {value} in row {row}, column {column}; "
+        "labels by name or number are given as lists"
+    )
+
+
+# Labels by name -------------------------------------------------------------------------------------------------
+
+
+def _from_single(y: np.ndarray) -> GivenLabels:
+    if y.dtype.kind == "f" and not np.isfinite(y).all():
+        row = int(np.argmin(np.isfinite(y)))
+        raise ValueError(f"Input y contains NaN or infinity in row {row}; a label is a str or an int")
+    check_classification_targets(y)
+    classes, column = np.unique(y, return_inverse=True)
+    matrix = sparse.csr_array(
+        (np.ones(len(y), np.float32), column.astype(np.int64), np.arange(len(y) + 1)), shape=(len(y), len(classes))
+    )
+    return GivenLabels(LabelForm("single"), classes, matrix)
+
+
+def _from_lists(rows: list[Any]) -> GivenLabels:
+    listed = [_labels_of(entry, row) for row, entry in enumerate(rows)]
+    labels = {label for own in listed for label in own}
+    try:
+        ordered: list[Any] = sorted(labels)
+    except TypeError as error:
+        kinds = sorted({type(label).__name__ for label in labels})
+        raise TypeError(f"expected labels of one type, got {' and '.join(kinds)}") from error
+    if not ordered:
+        raise ValueError(f"no row has a label: expected lists with labels in them, got {len(rows)} empty ones")
+    classes = np.empty(len(ordered), dtype=int if all(type(label) is int for label in ordered) else object)
+    classes[:] = ordered
+    place = {label: column for column, label in enumerate(ordered)}
+    columns = [sorted({place[label] for label in own}) for own in listed]
+    starts = np.concatenate([[0], np.cumsum([len(own) for own in columns], dtype=np.int64)])
+    indices = np.array([column for own in columns for column in own], dtype=np.int64)
+    matrix = sparse.csr_array((np.ones(len(indices), np.float32), indices, starts), shape=(len(rows), len(classes)))
+    return GivenLabels(LabelForm("lists"), classes, matrix)
+
+
+def _labels_of(entry: Any, row: int) -> list[Hashable]:
+    if not _is_several(entry):
+        raise TypeError(
+            f"expected a list of labels in every row, got {type(entry).__name__} in row {row}: {entry!r:.60}"
+        )
+    labels = entry.tolist() if hasattr(entry, "tolist") else list(entry)
+    for label in labels:
+        if not isinstance(label, Hashable) or label is None or label != label:
+            raise TypeError(f"expected labels of type str or int, got {label!r:.60} in row {row}")
+    return [label.item() if isinstance(label, np.generic) else label for label in labels]

@@ -1,0 +1,77 @@
+"""From a table of pictures and tags to labels, in one pipeline."""
+
+from typing import Any
+
+from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
+from sklearn.pipeline import Pipeline
+
+from sklearn_mm.annotation._annotator import MultiLabelAnnotator
+from sklearn_mm.features import FullNetworkEmbedding, TagVectorizer
+from sklearn_mm.features._tower import is_trainable
+
+__all__ = ["make_annotation_pipeline"]
+
+
+def make_annotation_pipeline(
+    annotator: Any = None,
+    *,
+    image_encoder: Any = None,
+    tag_encoder: Any = None,
+    image: str = "image",
+    tags: str | None = "tags",
+    memory: Any = None,
+) -> Pipeline:
+    """Make the pipeline from a DataFrame with pictures and tags to their labels.
+
+    Parameters
+    ----------
+    annotator : MultiLabelAnnotator, default=None
+        The annotator behind; it is cloned, and told which columns are tags. None takes one as it comes.
+    image_encoder : transformer, default=None
+        For the pictures. One that can be trained becomes the annotator's own. None takes a `FullNetworkEmbedding`.
+    tag_encoder : transformer, default=None
+        For the tags; it gives a dense matrix. None takes a `TagVectorizer`.
+    image : str, default="image"
+        Name of the column of pictures: paths, PIL images or whatever the encoder reads.
+    tags : str, default="tags"
+        Name of the column of tags: lists of str. None for pictures alone.
+    memory : str or object with the joblib.Memory interface, default=None
+        As in `Pipeline`.
+
+    Returns
+    -------
+    Pipeline
+        Of two steps, "columns" and "annotator".
+
+    Notes
+    -----
+    A frame goes from step to step, so that the annotator knows the tags by the prefix of their names however many
+    there are: any parameter may be searched. It needs pandas.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sklearn_mm.annotation import make_annotation_pipeline
+    >>> from sklearn_mm.datasets import make_captioned_shapes
+    >>> from sklearn_mm.features import FullNetworkEmbedding
+    >>> shapes = make_captioned_shapes(40, image_size=32, random_state=0)
+    >>> frame = pd.DataFrame({"image": list(shapes.images), "tags": [own[0].split()[:2] for own in shapes.captions]})
+    >>> embedding = FullNetworkEmbedding("squeezenet1_1", weights=None, image_size=32, layers=2)
+    >>> pipeline = make_annotation_pipeline(image_encoder=embedding).fit(frame, shapes.target)
+    >>> pipeline.predict(frame).shape == shapes.target.shape
+    True
+    """
+    annotator = MultiLabelAnnotator() if annotator is None else clone(annotator)
+    image_encoder = FullNetworkEmbedding() if image_encoder is None else clone(image_encoder)
+    columns: list[tuple[str, Any, Any]] = [("image", image_encoder, image)]
+    if is_trainable(image_encoder):
+        columns = [("image", "passthrough", [image])]
+        annotator.set_params(image_encoder=image_encoder)
+    if tags is not None:
+        columns.append(
+            ("tags", TagVectorizer(sparse_output=False) if tag_encoder is None else clone(tag_encoder), tags)
+        )
+        annotator.set_params(tag_features="tags__.*")
+    frame = ColumnTransformer(columns).set_output(transform="pandas")
+    return Pipeline([("columns", frame), ("annotator", annotator)], memory=memory)

@@ -1,0 +1,238 @@
+"""COCO, read from a folder as it is unpacked: captions, and objects as labels."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from sklearn.utils import Bunch
+
+from sklearn_mm.datasets._caption_rows import (
+    CaptionRow,
+    check_folder,
+    check_split,
+    find,
+    keep_existing,
+    load_json,
+    make_bunch,
+    read_karpathy,
+)
+
+__all__ = ["load_coco_captions", "load_coco_multilabel"]
+
+_PARTS = ("train", "val")
+_KARPATHY_SPLITS = ("train", "restval", "val", "test")
+_KARPATHY_FILE = "dataset_coco.json"
+_YEARS = (2014, 2017)
+
+_DESCR = """COCO
+----
+
+Photographs of everyday scenes, {what}.
+
+T.-Y. Lin, M. Maire, S. Belongie, J. Hays, P. Perona, D. Ramanan, P. Dollar and C. L. Zitnick, "Microsoft COCO:
+common objects in context", ECCV 2014.{more} The annotations are CC BY 4.0; the pictures are their owners'.
+"""
+_CAPTIONED = "each described by five people in a sentence of their own"
+_LABELLED = "with 80 kinds of objects marked in them; 2014 has 82,783 to train on and 40,504 for validation"
+_KARPATHY = (
+    ' A. Karpathy and L. Fei-Fei, "Deep visual-semantic\nalignments for generating image descriptions", CVPR 2015.'
+)
+
+
+def load_coco_captions(folder: str | os.PathLike[str], *, year: int = 2014, split: str | None = None) -> Bunch:
+    """Load COCO's pictures and captions from a folder.
+
+    The folder holds ``train2014`` and ``val2014``, or ``images`` which holds them, and the captions in one of
+
+    - ``dataset_coco.json``, with Karpathy's split, also under ``annotations``;
+    - ``annotations/captions_train2014.json`` and ``annotations/captions_val2014.json``, or of 2017.
+
+    Parameters
+    ----------
+    folder : path-like
+        Where the files are.
+    year : {2014, 2017}, default=2014
+        Which files of annotations. Karpathy's split is of 2014, and is preferred where it is there.
+    split : {"train", "restval", "val", "test"} or None, default=None
+        Load only this part; without Karpathy's file there are "train" and "val". None loads all. Papers train
+        on "train" and "restval" together: ``np.isin(data.split, ["train", "restval"])``.
+
+    Returns
+    -------
+    data : :class:`~sklearn.utils.Bunch`
+        images : list of str, length n_images
+            Paths of the pictures, in the order of their names.
+        captions : list of list of str
+            Five sentences or more for each picture, as their authors wrote them.
+        split : ndarray of shape (n_images,), str
+            The part of each picture.
+        DESCR : str
+            What this is, and the paper to cite.
+
+    Raises
+    ------
+    FileNotFoundError
+        The folder, a file of captions, or a picture is missing; the message says what was looked for.
+    ValueError
+        `year` or `split` is none of its options, the part asked for is empty, or a file is malformed.
+
+    Examples
+    --------
+    >>> import json, pathlib, tempfile
+    >>> from PIL import Image
+    >>> from sklearn_mm.datasets import load_coco_captions
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> for name in ("annotations", "val2017"):
+    ...     (folder / name).mkdir()
+    >>> Image.new("RGB", (8, 8)).save(folder / "val2017" / "000000000139.jpg")
+    >>> captions = {"images": [{"id": 139, "file_name": "000000000139.jpg"}],
+    ...             "annotations": [{"image_id": 139, "caption": "A room with a vase."}]}
+    >>> _ = (folder / "annotations" / "captions_val2017.json").write_text(json.dumps(captions))
+    >>> load_coco_captions(folder, year=2017, split="val").captions
+    [['A room with a vase.']]
+    """
+    _check_year(year)
+    check_split(split, _KARPATHY_SPLITS)
+    folder = check_folder(folder, "COCO")
+    candidates = [folder / _KARPATHY_FILE, folder / "annotations" / _KARPATHY_FILE]
+    karpathy = next((path for path in candidates if year == 2014 and path.exists()), None)
+    if karpathy is not None:
+        rows = read_karpathy(karpathy, _KARPATHY_SPLITS)
+    else:
+        check_split(split, _PARTS)
+        rows = []
+        for part in _parts(split):
+            content, pictures = _read_annotations(folder, "captions", part, year)
+            captions: dict[int, list[str]] = {number: [] for number in pictures}
+            for annotation in content["annotations"]:
+                captions[annotation["image_id"]].append(annotation["caption"].strip())
+            rows += [CaptionRow(pictures[number], own, part) for number, own in captions.items() if own]
+    image_folder = _find_pictures(folder, {row.file.rpartition("/")[0] for row in rows})
+    descr = _DESCR.format(what=_CAPTIONED, more=_KARPATHY if karpathy else "")
+    return make_bunch(keep_existing(rows, image_folder), image_folder, split, descr)
+
+
+def load_coco_multilabel(folder: str | os.PathLike[str], *, year: int = 2014, split: str | None = None) -> Bunch:
+    """Load COCO's pictures and the kinds of objects in them from a folder.
+
+    The folder holds ``annotations/instances_train2014.json`` and ``annotations/instances_val2014.json``, and the
+    pictures in ``train2014`` and ``val2014``, or in ``images`` which holds them; the same of 2017.
+
+    Parameters
+    ----------
+    folder : path-like
+        Where the files are.
+    year : {2014, 2017}, default=2014
+        Which files. Papers on annotation train on "train" of 2014 and test on its "val".
+    split : {"train", "val"} or None, default=None
+        Load only this part; None loads both.
+
+    Returns
+    -------
+    data : :class:`~sklearn.utils.Bunch`
+        images : list of str, length n_images
+            Paths of the pictures, in the order of their names.
+        target : sparse csr_array of shape (n_images, 80), int64
+            1 where at least one object of the kind is marked. Rows may be empty: in one picture in a hundred
+            nothing is marked.
+        label_names : ndarray of shape (80,), str
+            The kinds, in the order of their numbers.
+        split : ndarray of shape (n_images,), str
+            ``"train"`` or ``"val"``.
+        DESCR : str
+            What this is, and the paper to cite.
+
+    Raises
+    ------
+    FileNotFoundError
+        The folder, a file of annotations, or a picture is missing; the message says what was looked for.
+    ValueError
+        `year` or `split` is none of its options, the part asked for is empty, or a file is malformed.
+
+    Notes
+    -----
+    The file for training has some 450 MB of outlines, which are read and let go: it takes some seconds and
+    3 GB of memory.
+
+    Examples
+    --------
+    >>> import json, pathlib, tempfile
+    >>> from PIL import Image
+    >>> from sklearn_mm.datasets import load_coco_multilabel
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> for name in ("annotations", "val2017"):
+    ...     (folder / name).mkdir()
+    >>> Image.new("RGB", (8, 8)).save(folder / "val2017" / "000000000139.jpg")
+    >>> objects = {"images": [{"id": 139, "file_name": "000000000139.jpg"}],
+    ...            "annotations": [{"image_id": 139, "category_id": 64}],
+    ...            "categories": [{"id": 1, "name": "person"}, {"id": 64, "name": "potted plant"}]}
+    >>> _ = (folder / "annotations" / "instances_val2017.json").write_text(json.dumps(objects))
+    >>> coco = load_coco_multilabel(folder, year=2017, split="val")
+    >>> coco.label_names, coco.target.toarray()
+    (array(['person', 'potted plant'], dtype='<U12'), array([[0, 1]]))
+    """
+    _check_year(year)
+    check_split(split, _PARTS)
+    folder = check_folder(folder, "COCO")
+    rows: list[CaptionRow] = []
+    names: dict[int, str] = {}
+    for part in _parts(split):
+        content, pictures = _read_annotations(folder, "instances", part, year)
+        names |= {category["id"]: category["name"] for category in content["categories"]}
+        labels: dict[int, set[str]] = {number: set() for number in pictures}
+        for annotation in content["annotations"]:
+            labels[annotation["image_id"]].add(names[annotation["category_id"]])
+        rows += [CaptionRow(pictures[number], sorted(own), part) for number, own in labels.items()]
+    image_folder = _find_pictures(folder, {row.file.rpartition("/")[0] for row in rows})
+    data = make_bunch(keep_existing(rows, image_folder), image_folder, split, _DESCR.format(what=_LABELLED, more=""))
+    label_names = [names[number] for number in sorted(names)]
+    column_of = {name: column for column, name in enumerate(label_names)}
+    columns = [sorted(column_of[label] for label in own) for own in data.pop("captions")]
+    data.update(target=_indicator(columns, len(label_names)), label_names=np.array(label_names))
+    return data
+
+
+def _check_year(year: Any) -> None:
+    if year not in _YEARS:
+        raise ValueError(f"year must be 2014 or 2017, got {year!r}")
+
+
+def _parts(split: str | None) -> tuple[str, ...]:
+    return _PARTS if split is None else (split,)
+
+
+def _read_annotations(folder: Path, kind: str, part: str, year: int) -> tuple[dict[str, Any], dict[int, str]]:
+    """Return what a file holds, and the path of each picture below the folder of pictures."""
+    path = folder / "annotations" / f"{kind}_{part}{year}.json"
+    if not path.exists():
+        other = next(one for one in _PARTS if one != part)
+        raise FileNotFoundError(
+            f"expected the annotations of the {part} part at {path}; if you have the other part alone, "
+            f"pass split={other!r}"
+        )
+    content = load_json(path)
+    keys = {"images", "annotations"} | ({"categories"} if kind == "instances" else set())
+    if not isinstance(content, dict) or not keys <= content.keys():
+        raise ValueError(f"{path}: expected an object with {', '.join(sorted(keys))}, got {content!s:.80}")
+    pictures = {picture["id"]: f"{part}{year}/{picture['file_name']}" for picture in content["images"]}
+    for number, annotation in enumerate(content["annotations"]):
+        if annotation["image_id"] not in pictures:
+            raise ValueError(
+                f"{path}: annotation {number} is of picture {annotation['image_id']}, which is not among the images"
+            )
+    return content, pictures
+
+
+def _find_pictures(folder: Path, parts: set[str]) -> Path:
+    """Return the folder that holds the folders of the parts."""
+    first = min(parts)
+    return find(folder, [folder / first, folder / "images" / first], f"folder of pictures {first}").parent
+
+
+def _indicator(columns: list[list[int]], n_labels: int) -> sparse.csr_array:
+    starts = np.cumsum([0, *map(len, columns)])
+    marks = np.ones(starts[-1], dtype=np.int64)
+    flat = np.array([column for row in columns for column in row], dtype=np.int64)
+    return sparse.csr_array((marks, flat, starts), shape=(len(columns), n_labels))

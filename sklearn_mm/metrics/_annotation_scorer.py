@@ -1,0 +1,194 @@
+"""Annotation as scikit-learn's searches and cross-validation want it scored."""
+
+from collections.abc import Iterable, Sequence
+from numbers import Number
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from sklearn.base import BaseEstimator
+
+from sklearn_mm.metrics._annotation import annotation_report, check_annotation_options
+
+__all__ = ["AnnotationScorer"]
+
+_MARKS: tuple[Any, ...] = (0, 1)
+
+
+class AnnotationScorer(BaseEstimator):
+    """Score how well an estimator annotates images with several labels each.
+
+    To be passed as `scoring`. The images go once through the steps of a pipeline; its last step is asked once
+    for scores, by ``decision_function`` or else ``predict_proba``, and once for what it predicts.
+
+    Parameters
+    ----------
+    n_labels : {"predict", "true"} or int, default="predict"
+        How many labels each image gets. "predict": as many as the estimator's ``predict_count`` says, or what
+        its ``predict`` returns if it has none; "true" and a fixed number: see `annotation_report`.
+    zero_division : {0.0, 1.0, nan}, default=0.0
+        See `annotation_report`.
+    absent_labels : {"skip", "zero"}, default="skip"
+        See `annotation_report`.
+
+    See Also
+    --------
+    annotation_report : The numbers, from scores.
+
+    Notes
+    -----
+    Any scikit-learn classifier of several labels will do, `MLPClassifier` and `OneVsRestClassifier` among
+    them. In a search name the number to refit by, ``refit="O-F1"``. Searches take the largest number for the
+    best: do not refit by "count_mae".
+
+    Where Y holds lists of labels, columns are those of the estimator's ``classes_``. A true label that it does
+    not know is one that it missed: it counts as a column of its own, with the lowest score everywhere.
+
+    `sample_weight` reaches the scorer under metadata routing, when asked for by ``set_score_request``.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_multilabel_classification
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.multiclass import OneVsRestClassifier
+    >>> from sklearn_mm.metrics import AnnotationScorer
+    >>> X, Y = make_multilabel_classification(n_classes=3, random_state=0)
+    >>> model = OneVsRestClassifier(LogisticRegression()).fit(X, Y)
+    >>> report = AnnotationScorer(n_labels="true")(model, X, Y)
+    >>> report["O-F1"] > 0.8, report["count_mae"]
+    (True, 0.0)
+    """
+
+    def __init__(self, n_labels: str | int = "predict", zero_division: float = 0.0, absent_labels: str = "skip"):
+        self.n_labels = n_labels
+        self.zero_division = zero_division
+        self.absent_labels = absent_labels
+
+    def __call__(self, estimator: Any, X: Any, Y: Any, sample_weight: Any = None) -> dict[str, float]:
+        """Score a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : classifier of several labels
+            Fitted; or a pipeline or search around one.
+        X : sequence of length n_images
+            Images or their features, as the estimator takes them.
+        Y : array-like or sparse matrix of shape (n_images, n_labels), or sequence of sequences of labels
+            The true labels: an indicator, NaN where a label is not known, or the labels of each image.
+        sample_weight : array-like of shape (n_images,), optional
+            Weights of the images.
+
+        Returns
+        -------
+        dict of str to float
+            As `annotation_report` returns it.
+
+        Raises
+        ------
+        TypeError
+            The estimator has neither ``decision_function`` nor ``predict_proba``.
+        ValueError
+            A parameter is none of its options, or images, labels and weights do not fit together.
+        """
+        check_annotation_options(self.zero_division, self.absent_labels)
+        if isinstance(self.n_labels, str) and self.n_labels not in ("predict", "true"):
+            raise ValueError(f"n_labels must be 'predict', 'true' or a positive int, got {self.n_labels!r}")
+        classifier, features = _enter(estimator, X)
+        scores = _score_labels(classifier, features)
+        n_labels = _predict(classifier, features) if self.n_labels == "predict" else self.n_labels
+        if _is_indicator(Y, scores.shape[1]):
+            truth = Y
+        else:
+            truth, n_unknown = _mark(Y, classifier.classes_)
+            scores = _widen(scores, n_unknown, -np.inf)
+            if sparse.issparse(n_labels) or np.ndim(n_labels) == 2:
+                n_labels = _widen(n_labels, n_unknown, 0)
+        return annotation_report(
+            truth,
+            scores,
+            n_labels,
+            zero_division=self.zero_division,
+            absent_labels=self.absent_labels,
+            sample_weight=sample_weight,
+        )
+
+    def score(self, X: Any, Y: Any, sample_weight: Any = None) -> float:
+        """Declare which metadata the scorer takes; call the scorer itself instead."""
+        raise TypeError("an AnnotationScorer scores an estimator: call it as scorer(estimator, X, Y)")
+
+
+def _enter(estimator: Any, X: Any) -> tuple[Any, Any]:
+    """Go through searches and pipelines to the classifier, and bring the images there."""
+    while True:
+        if hasattr(estimator, "best_estimator_"):
+            estimator = estimator.best_estimator_
+        elif hasattr(estimator, "steps"):
+            if len(estimator.steps) > 1:
+                X = estimator[:-1].transform(X)
+            estimator = estimator.steps[-1][1]
+        else:
+            return estimator, X
+
+
+def _score_labels(classifier: Any, X: Any) -> Any:
+    """Return scores (n_images, n_labels)."""
+    if hasattr(classifier, "decision_function"):
+        scores = classifier.decision_function(X)
+    elif hasattr(classifier, "predict_proba"):
+        scores = classifier.predict_proba(X)
+    else:
+        raise TypeError(
+            "expected an estimator that scores labels by decision_function or predict_proba, "
+            f"or a pipeline that ends in one, got {type(classifier).__name__}"
+        )
+    if isinstance(scores, list):  # of a table (n_images, 2) for each label, as forests and neighbours have it
+        scores = np.column_stack([np.asarray(one)[:, -1] for one in scores])
+    return scores[:, None] if np.ndim(scores) == 1 else scores
+
+
+def _predict(classifier: Any, X: Any) -> Any:
+    """Return the number of labels of each image, or an indicator of the labels themselves."""
+    if hasattr(classifier, "predict_count"):
+        return classifier.predict_count(X)
+    labels = classifier.predict(X)
+    return labels if sparse.issparse(labels) or np.ndim(labels) == 2 else np.asarray(labels)[:, None]
+
+
+def _is_indicator(Y: Any, n_labels: int) -> bool:
+    """Tell an indicator from lists of labels; nested lists are one if each row is a 0 or 1 for each label."""
+    if sparse.issparse(Y):
+        return True
+    if hasattr(Y, "ndim") and Y.ndim == 2:
+        return np.asarray(Y).dtype.kind in "biuf" or _is_indicator(np.asarray(Y).tolist(), n_labels)
+    return all(
+        isinstance(row, Sequence | np.ndarray)
+        and not isinstance(row, str)
+        and len(row) == n_labels
+        and all(isinstance(mark, Number) and (mark in _MARKS or mark != mark) for mark in row)
+        for row in Y
+    )
+
+
+def _mark(Y: Sequence[Iterable[Any]], classes: Any) -> tuple[sparse.csr_array, int]:
+    """Return the indicator of lists of labels, with columns behind for what is no class, and their number."""
+    column_of = {label: column for column, label in enumerate(np.asarray(classes).tolist())}
+    n_classes = len(column_of)
+    columns: list[int] = []
+    starts = [0]
+    for number, row in enumerate(Y):
+        if isinstance(row, str) or not isinstance(row, Iterable):
+            raise ValueError(f"Y must hold a list of labels for each image, got {row!r:.60} in row {number}")
+        own = {column_of.setdefault(label, len(column_of)) for label in row}
+        columns.extend(sorted(own))
+        starts.append(len(columns))
+    marks = np.ones(len(columns), dtype=np.int8)
+    return sparse.csr_array((marks, columns, starts), shape=(len(Y), len(column_of))), len(column_of) - n_classes
+
+
+def _widen(matrix: Any, n_columns: int, value: float) -> Any:
+    """Add columns of one value."""
+    if not n_columns:
+        return matrix
+    if sparse.issparse(matrix):  # of predictions: nothing is stored for 0
+        return sparse.hstack([matrix, sparse.csr_array((matrix.shape[0], n_columns), dtype=matrix.dtype)], "csr")
+    return np.column_stack([matrix, np.full((len(matrix), n_columns), value)])

@@ -1,0 +1,486 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.metrics import f1_score, log_loss
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_predict, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sklearn_mm.annotation import MultiLabelAnnotator
+from sklearn_mm.exceptions import LabelWarning
+from sklearn_mm.metrics import annotation_report
+from sklearn_mm.persistence import load, save
+
+NAMES = np.array(["bird", "cloud", "dog", "sea", "tree", "wall"])
+FAST = {
+    "hidden_layer_sizes": (32,),
+    "batch_size": 32,
+    "random_state": 0,
+    "learning_rate": 3e-3,
+    "max_epochs": 12,
+    "n_folds": None,
+}
+
+
+def make_labels(n_images, seed, noise=0.3):
+    """Images of six labels, each with a number of labels that its features tell."""
+    rng = np.random.default_rng(seed)
+    busy = rng.random(n_images)
+    truth = (rng.random((n_images, len(NAMES))) < busy[:, None] * 0.8).astype(np.int64)
+    features = np.concatenate([truth, rng.normal(size=(n_images, 4))], axis=1)
+    return (features + rng.normal(0, noise, features.shape)).astype(np.float32), truth
+
+
+@pytest.fixture(scope="module")
+def data():
+    return make_labels(600, 0)
+
+
+@pytest.fixture(scope="module")
+def test_data():
+    return make_labels(300, 1)
+
+
+@pytest.fixture(scope="module")
+def fitted(data):
+    return MultiLabelAnnotator(**FAST).fit(*data)
+
+
+def as_lists(truth):
+    return [NAMES[row == 1].tolist() for row in truth]
+
+
+def test_an_indicator_is_answered_by_an_indicator(fitted, test_data):
+    X, truth = test_data
+    predicted = fitted.predict(X)
+    assert predicted.shape == truth.shape
+    assert predicted.dtype == truth.dtype
+    assert f1_score(truth, predicted, average="micro") > 0.85
+    np.testing.assert_array_equal(fitted.classes_, np.arange(6))
+
+
+def test_all_forms_of_labels_teach_the_same_and_are_answered_in_their_own(data, test_data, fitted):
+    X, truth = data
+    expected = fitted.predict(test_data[0])
+    lists = MultiLabelAnnotator(**FAST).fit(X, as_lists(truth))
+    np.testing.assert_array_equal(lists.classes_, NAMES)
+    answer = lists.predict(test_data[0])
+    assert answer.shape == (300,)
+    assert [sorted(own) for own in answer] == as_lists(expected)
+    for container in (sparse.csr_array, sparse.csr_matrix, sparse.coo_matrix, sparse.csc_array):
+        answer = MultiLabelAnnotator(**FAST).fit(X, container(truth.astype(np.int8))).predict(test_data[0])
+        assert sparse.issparse(answer)
+        assert isinstance(answer, sparse.sparray) == issubclass(container, sparse.sparray)
+        assert answer.dtype == np.int8
+        np.testing.assert_array_equal(answer.toarray(), expected)
+    frame = pytest.importorskip("pandas").DataFrame(truth.astype(bool), columns=NAMES)
+    named = MultiLabelAnnotator(**FAST).fit(X, frame)
+    np.testing.assert_array_equal(named.classes_, NAMES)
+    np.testing.assert_array_equal(named.predict(test_data[0]), expected.astype(bool))
+
+
+def test_lists_name_the_best_label_first(data, test_data):
+    annotator = MultiLabelAnnotator(**FAST).fit(data[0], as_lists(data[1]))
+    scores = annotator.decision_function(test_data[0])
+    for row, own in enumerate(annotator.predict(test_data[0])):
+        columns = np.searchsorted(NAMES, own)
+        assert (np.diff(scores[row, columns]) <= 0).all()
+
+
+@pytest.mark.parametrize("n_labels", ["predict", "threshold", "label-thresholds", 2])
+def test_predict_gives_as_many_of_the_best_labels_as_predict_count_says(fitted, test_data, n_labels):
+    X, _ = test_data
+    annotator = pickle.loads(pickle.dumps(fitted)).set_params(n_labels=n_labels)
+    predicted, scores, count = annotator.predict(X), annotator.decision_function(X), annotator.predict_count(X)
+    np.testing.assert_array_equal(predicted.sum(axis=1), count)
+    rank = np.argsort(np.argsort(-scores, axis=1), axis=1)
+    np.testing.assert_array_equal(predicted, rank < count[:, None])
+    if n_labels in ("threshold", "label-thresholds"):
+        np.testing.assert_array_equal(predicted, scores > 0)
+
+
+def test_probabilities_are_those_of_the_scores(fitted, test_data):
+    X, truth = test_data
+    probability = fitted.predict_proba(X)
+    assert probability.dtype == np.float32
+    np.testing.assert_allclose(probability, 1 / (1 + np.exp(-fitted.decision_function(X))), rtol=1e-5)
+    np.testing.assert_allclose(probability.mean(axis=0), truth.mean(axis=0), atol=0.1)
+
+
+def test_score_is_the_overall_f1(fitted, test_data):
+    X, truth = test_data
+    weight = np.random.default_rng(0).integers(0, 3, len(X))
+    predicted = fitted.predict(X)
+    assert fitted.score(X, truth) == pytest.approx(f1_score(truth, predicted, average="micro"))
+    assert fitted.score(X, sparse.csr_array(truth)) == pytest.approx(fitted.score(X, truth))
+    expected = f1_score(np.repeat(truth, weight, axis=0), np.repeat(predicted, weight, axis=0), average="micro")
+    assert fitted.score(X, truth, sample_weight=weight) == pytest.approx(expected)
+    report = annotation_report(truth, fitted.decision_function(X), fitted.predict_count(X))
+    assert fitted.score(X, truth) == pytest.approx(report["O-F1"])
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"loss": "softmax"},
+        {"loss": "asymmetric"},
+        {"count_loss": "regression"},
+        {"count_training": "joint"},
+        {"count_loss": "regression", "count_training": "joint", "loss": "softmax"},
+        {"count_rounding": "round"},
+        {"n_labels": "threshold"},
+        {"n_labels": "label-thresholds"},
+        {"hidden_layer_sizes": ()},
+        {"hidden_layer_sizes": (32, 32)},
+        {"class_weight": "balanced"},
+        {"early_stopping": True},
+        {"n_folds": 3},
+        {"calibrate": True, "class_weight": "balanced"},
+        {"optimizer": "sgd", "learning_rate": 0.1},
+        {"precision": "bfloat16"},
+    ],
+    ids=str,
+)
+def test_every_setting_learns(data, test_data, parameters):
+    annotator = MultiLabelAnnotator(**{**FAST, **parameters}).fit(*data)
+    X, truth = test_data
+    fixed = max(annotation_report(truth, annotator.decision_function(X), k)["O-F1"] for k in range(1, 7))
+    assert annotator.score(X, truth) > max(0.75, fixed)
+    assert annotator.history_[0]["train_loss"] > annotator.history_[11]["train_loss"]
+    assert annotation_report(truth, annotator.decision_function(X), 1)["mAP"] > 0.8
+
+
+def test_the_predicted_number_beats_every_fixed_one_over_three_seeds():
+    gains = []
+    for seed in range(3):
+        X, truth = make_labels(800, seed, noise=0.6)
+        X_test, truth_test = make_labels(1000, 10 + seed, noise=0.6)
+        annotator = MultiLabelAnnotator(**{**FAST, "random_state": seed}).fit(X, truth)
+        scores = annotator.decision_function(X_test)
+        fixed = max(annotation_report(truth_test, scores, k)["O-F1"] for k in range(1, 7))
+        known = annotation_report(truth_test, scores, "true")["O-F1"]
+        gains.append((annotator.score(X_test, truth_test) - fixed) / (known - fixed))
+    assert min(gains) > 0
+    assert np.mean(gains) > 0.5  # of what knowing the true number would bring
+
+
+def test_fit_twice_and_fit_anew_give_the_same(data, fitted):
+    again = clone(fitted).fit(*data)
+    np.testing.assert_array_equal(again.decision_function(data[0]), fitted.decision_function(data[0]))
+    np.testing.assert_array_equal(again.fit(*data).predict(data[0]), fitted.predict(data[0]))
+
+
+def test_fit_leaves_the_global_random_state_alone(data):
+    torch.manual_seed(7)
+    expected = torch.rand(1)
+    torch.manual_seed(7)
+    MultiLabelAnnotator(**FAST).fit(*data)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_zero_weight_is_absence_and_weights_scale_together(data):
+    X, truth = data
+    weight = np.ones(len(X))
+    weight[300:] = 0
+    half = MultiLabelAnnotator(**FAST).fit(X[:300], truth[:300])
+    weighted = MultiLabelAnnotator(**FAST).fit(X, truth, sample_weight=3 * weight)
+    np.testing.assert_array_equal(half.decision_function(X), weighted.decision_function(X))
+
+
+def test_a_row_given_twice_is_a_row_of_weight_two(data):
+    X, truth = data
+    weight = np.random.default_rng(0).integers(1, 4, len(X))
+    repeated = MultiLabelAnnotator(**FAST).fit(np.repeat(X, weight, axis=0), np.repeat(truth, weight, axis=0))
+    weighted = MultiLabelAnnotator(**FAST).fit(X, truth, sample_weight=weight)
+    np.testing.assert_allclose(repeated.predict_proba(X), weighted.predict_proba(X), rtol=1e-5)
+
+
+def test_int8_and_sparse_features_are_read_as_they_are(data):
+    X, truth = data
+    ternary = np.where(X > 0.5, 1, np.where(X < -0.5, -1, 0)).astype(np.int8)
+    dense = MultiLabelAnnotator(**FAST).fit(ternary, truth)
+    np.testing.assert_array_equal(dense.predict(ternary), dense.predict(ternary.astype(np.float64)))
+    assert dense.score(ternary, truth) > 0.8
+    few = MultiLabelAnnotator(**FAST).fit(sparse.csr_matrix(ternary), truth)
+    np.testing.assert_array_equal(few.predict(sparse.csr_matrix(ternary)), few.predict(ternary))
+
+
+def test_unknown_labels_are_left_out_of_training_and_of_the_score(data, test_data):
+    X, truth = data
+    hidden = truth.astype(float)
+    hidden[np.random.default_rng(0).random(truth.shape) < 0.3] = np.nan
+    for Y in (hidden, sparse.csr_array(hidden)):
+        annotator = MultiLabelAnnotator(**FAST).fit(X, Y)
+        assert annotator.score(*test_data) > 0.8
+        predicted = annotator.predict(X)
+        dense = predicted.toarray() if sparse.issparse(predicted) else predicted
+        known = ~np.isnan(hidden)
+        expected = f1_score(truth[known], dense[known] > 0)
+        assert annotator.score(X, Y) == pytest.approx(expected)
+
+
+def test_images_without_labels_are_kept_unless_told(data):
+    X, truth = data
+    empty = truth.sum(axis=1) == 0
+    assert empty.sum() > 50
+    kept = MultiLabelAnnotator(**FAST).fit(X, truth)
+    assert (kept.predict_count(X)[empty] == 0).mean() > 0.5
+    dropped = MultiLabelAnnotator(**FAST, drop_unlabeled=True).fit(X, truth)
+    assert (dropped.predict_count(X) >= 1).all()
+
+
+def test_one_label_a_row_makes_a_plain_classifier(data):
+    X = data[0]
+    y = NAMES[np.argmax(X[:, :6], axis=1)]
+    annotator = MultiLabelAnnotator(**FAST).fit(X, y)
+    assert (annotator.predict(X) == y).mean() > 0.6  # chance is a sixth
+    np.testing.assert_allclose(annotator.predict_proba(X).sum(axis=1), 1, rtol=1e-5)
+    assert annotator.score(X, y) == pytest.approx((annotator.predict(X) == y).mean())
+    assert (annotator.predict_count(X) == 1).all()
+    assert cross_val_score(annotator, X, y, cv=3).mean() > 0.5
+
+
+def test_early_stopping_keeps_the_best_weights(data):
+    annotator = MultiLabelAnnotator(
+        **{**FAST, "max_epochs": 80}, early_stopping=True, n_iter_no_change=3, n_labels="threshold"
+    ).fit(*data)
+    f1 = [record["val_f1"] for record in annotator.history_]
+    assert len(f1) < 80
+    assert int(np.argmax(f1)) == len(f1) - 1 - 3
+
+
+def test_folds_leave_all_images_to_the_network(data):
+    X, truth = data
+    annotator = MultiLabelAnnotator(**{**FAST, "n_folds": 3}).fit(X, truth)
+    assert [record["stage"] for record in annotator.history_] == ["label"] * 12 + ["count"] * 12
+    assert "val_f1" not in annotator.history_[0]
+    lone = MultiLabelAnnotator(**{**FAST, "n_labels": 3}).fit(X, truth)
+    assert np.corrcoef(annotator.predict_proba(X).ravel(), lone.predict_proba(X).ravel())[0, 1] > 0.9
+    np.testing.assert_array_equal(annotator.decision_function(X), clone(annotator).fit(X, truth).decision_function(X))
+
+
+def test_groups_are_not_torn_apart():
+    """Copies of an image tell nothing of what comes; who is held out without them learns how little is known."""
+    X, truth = make_labels(60, 0, noise=2.0)
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(60), 8)
+    copies = (X[groups] + rng.normal(0, 1e-3, (480, 10))).astype(np.float32), truth[groups]
+    X_test, truth_test = make_labels(500, 1, noise=2.0)
+    parameters = {**FAST, "dropout": 0.0, "max_epochs": 30, "n_folds": 4, "calibrate": True}
+    torn = MultiLabelAnnotator(**parameters).fit(*copies)
+    whole = MultiLabelAnnotator(**parameters).fit(*copies, groups=groups)
+    losses = [log_loss(truth_test.ravel(), each.predict_proba(X_test).ravel()) for each in (torn, whole)]
+    assert losses[1] < losses[0] - 0.1
+    with pytest.raises(ValueError, match="one group for each row of X, got 2 for 600"):
+        MultiLabelAnnotator(**FAST).fit(*make_labels(600, 0), groups=[0, 1])
+
+
+def test_calibration_mends_the_probabilities(data, test_data):
+    X, truth = test_data
+    parameters = {**FAST, "loss": "asymmetric", "class_weight": "balanced"}
+    for n_folds in (None, 3):
+        plain = MultiLabelAnnotator(**{**parameters, "n_folds": n_folds}).fit(*data)
+        calibrated = MultiLabelAnnotator(**{**parameters, "n_folds": n_folds}, calibrate=True).fit(*data)
+        before, after = (log_loss(truth.ravel(), each.predict_proba(X).ravel()) for each in (plain, calibrated))
+        assert after < before - 0.05
+        np.testing.assert_allclose(calibrated.predict_proba(X).mean(axis=0), truth.mean(axis=0), atol=0.06)
+
+
+def test_calibration_mends_the_probabilities_of_one_label_a_row(data):
+    rng = np.random.default_rng(0)
+    X, y = data[0], NAMES[np.argmax(data[0][:, :6], axis=1)]
+    y = np.where(rng.random(600) < 0.4, NAMES[rng.integers(6, size=600)], y)
+    parameters = {**FAST, "dropout": 0.0, "max_epochs": 60, "hidden_layer_sizes": (256,)}
+    half = slice(0, 150), slice(150, 600)
+    losses = []
+    for calibrate in (False, True):
+        annotator = MultiLabelAnnotator(**{**parameters, "n_folds": 3}, calibrate=calibrate).fit(X[half[0]], y[half[0]])
+        losses.append(log_loss(y[half[1]], annotator.predict_proba(X[half[1]])))
+    assert losses[1] < losses[0] - 0.3
+
+
+def test_folds_and_what_holds_images_out_exclude_each_other(data):
+    for other in ({"early_stopping": True}, {"warm_start": True}):
+        with pytest.raises(ValueError, match="n_folds=3 goes neither with early_stopping"):
+            MultiLabelAnnotator(**{**FAST, "n_folds": 3, **other}).fit(*data)
+        MultiLabelAnnotator(**{**FAST, "n_folds": "auto", **other}).fit(*data)
+
+
+def test_warm_start_goes_on_from_where_it_was(data):
+    annotator = MultiLabelAnnotator(**FAST, warm_start=True).fit(*data)
+    annotator.fit(*data)
+    assert annotator.n_epochs_ == 48
+    assert annotator.history_[24]["train_loss"] < 0.85 * annotator.history_[0]["train_loss"]
+    lists = MultiLabelAnnotator(**FAST, warm_start=True).fit(data[0], as_lists(data[1]))
+    with pytest.raises(ValueError, match="row 1 has the label 'brid', which was not there before; did you mean 'bird'"):
+        lists.fit(data[0][:2], [["sea"], ["brid"]])
+
+
+def test_grid_search_and_cross_validation_need_no_wrapper(data):
+    X, truth = data
+    pipe = make_pipeline(StandardScaler(), MultiLabelAnnotator(**FAST))
+    search = GridSearchCV(pipe, {"multilabelannotator__n_labels": [1, "predict"]}, cv=3, error_score="raise")
+    assert search.fit(X, truth).best_params_ == {"multilabelannotator__n_labels": "predict"}
+    probability = cross_val_predict(pipe, X, truth, cv=3, method="predict_proba")
+    assert probability.shape == truth.shape
+    assert sparse.issparse(cross_val_predict(pipe, X, sparse.csr_array(truth), cv=3))
+    lists = cross_val_predict(pipe, X, as_lists(truth), cv=KFold(3))
+    assert lists.shape == (len(X),)
+    assert isinstance(lists[0], list)
+
+
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_array, as_lists], ids=["dense", "sparse", "lists"])
+def test_saved_annotators_answer_to_the_bit_as_before(data, form, tmp_path):
+    X, truth = data
+    annotator = MultiLabelAnnotator(**FAST).fit(X, form(truth))
+    save(annotator, tmp_path / "model")
+    for opened in (load(tmp_path / "model"), pickle.loads(pickle.dumps(annotator))):
+        np.testing.assert_array_equal(opened.decision_function(X), annotator.decision_function(X))
+        for n_labels in ("predict", "threshold", "label-thresholds"):
+            answers = [each.set_params(n_labels=n_labels).predict(X) for each in (opened, annotator)]
+            answers = [each.toarray() if sparse.issparse(each) else each for each in answers]
+            np.testing.assert_array_equal(*answers)
+        annotator.set_params(n_labels="predict")
+
+
+@pytest.mark.parametrize("more", [{"early_stopping": True}, {"n_folds": 2, "calibrate": True}], ids=str)
+def test_training_goes_on_from_a_checkpoint_bit_for_bit(data, more, tmp_path):
+    class Killed(Exception):
+        pass
+
+    class Killer:
+        """Stop the process, as it were, at one epoch."""
+
+        def __init__(self, epoch):
+            self.epoch = epoch
+
+        def setup(self, estimator, context):
+            pass
+
+        def teardown(self, estimator, context):
+            pass
+
+        def on_fit_task_begin(self, estimator, context):
+            pass
+
+        def on_fit_task_end(self, estimator, context, *, metadata, fitted_estimator):
+            if context.task_name == "epoch" and metadata["epoch"] == self.epoch:
+                raise Killed
+
+    parameters = {**FAST, "max_epochs": 5, **more}
+    whole = MultiLabelAnnotator(**parameters, checkpoint=tmp_path / "whole").fit(*data)
+    for epoch in (3, 6, 8):  # in the first stage, at the beginning of the second, and in it
+        with pytest.raises(Killed):
+            MultiLabelAnnotator(**parameters, checkpoint=tmp_path).set_callbacks(Killer(epoch)).fit(*data)
+    resumed = MultiLabelAnnotator(**parameters, checkpoint=tmp_path).fit(*data)
+    assert resumed.n_epochs_ == whole.n_epochs_
+    np.testing.assert_array_equal(resumed.decision_function(data[0]), whole.decision_function(data[0]))
+    np.testing.assert_array_equal(resumed.predict(data[0]), whole.predict(data[0]))
+    read_back = MultiLabelAnnotator(**parameters, checkpoint=tmp_path).fit(*data)
+    np.testing.assert_array_equal(read_back.predict(data[0]), whole.predict(data[0]))
+
+
+def test_callbacks_see_every_epoch_and_may_stop_a_stage(data):
+    class Stopper:
+        def __init__(self):
+            self.seen = []
+
+        def setup(self, estimator, context):
+            pass
+
+        def teardown(self, estimator, context):
+            pass
+
+        def on_fit_task_begin(self, estimator, context):
+            pass
+
+        def on_fit_task_end(self, estimator, context, *, metadata, fitted_estimator):
+            if context.task_name == "epoch":
+                self.seen.append((metadata["stage"], fitted_estimator.decision_function(data[0][:2]).shape))
+            return len(self.seen) == 3
+
+    stopper = Stopper()
+    MultiLabelAnnotator(**FAST).set_callbacks(stopper).fit(*data)
+    assert stopper.seen == [("label", (2, 6))] * 3 + [("count", (2, 6))] * 12
+
+
+# Errors ---------------------------------------------------------------------------------------------------------
+
+
+def test_labels_that_cannot_be_learned_are_named_once_and_never_predicted(data):
+    X, truth = data
+    odd = np.concatenate([truth, np.zeros((len(X), 1), int), np.ones((len(X), 1), int)], axis=1)
+    with pytest.warns(LabelWarning, match="true of no image.*: 6; some are true of every image.*: 7") as record:
+        annotator = MultiLabelAnnotator(**FAST).fit(X, odd)
+    assert len(record) == 1
+    assert (annotator.predict_proba(X)[:, 6] == 0).all()
+    assert (annotator.set_params(n_labels=8).predict(X)[:, 6] == 0).all()
+    assert (annotator.predict_proba(X)[:, 7] > 0.9).all()
+
+
+def test_labels_that_only_the_score_knows_count_as_missed(data):
+    X, truth = data
+    annotator = MultiLabelAnnotator(**FAST).fit(X, as_lists(truth))
+    with pytest.warns(LabelWarning, match="1 labels of y were not there in training and count as missed: 'zebra'"):
+        worse = annotator.score(X, [[*own, "zebra"] for own in as_lists(truth)])
+    assert worse < annotator.score(X, as_lists(truth)) - 0.1
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (np.eye(3)[:2], "got 2 for 3 rows of X"),
+        ([["a"], ["b"]], "got 2 for 3 rows of X"),
+        (np.array([[0, 1], [0, 2], [1, 0]]), "got 2 in row 1, column 1"),
+        (sparse.csr_array([[0, 1], [0, 3], [1, 0]]), "got 3 in row 1, column 1"),
+        (np.array([[0, 1], [0, np.inf], [1, 0]]), "got inf in row 1, column 1"),
+        (np.full((3, 2), "a"), "expected an indicator of 0 and 1"),
+        ([[], [], []], "no row has a label"),
+        (np.zeros((3, 2, 2)), "1 or 2 dimensions"),
+        (None, "requires y to be passed"),
+    ],
+    ids=str,
+)
+def test_bad_labels_are_named(y, message):
+    with pytest.raises(ValueError, match=message):
+        MultiLabelAnnotator(**FAST).fit(np.eye(3), y)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        ([["a"], "b", ["c"]], "expected a list of labels in every row, got str in row 1"),
+        ([["a"], [None], ["c"]], "got None in row 1"),
+        ([["a"], [3], ["c"]], "labels of one type, got int and str"),
+        ("abc", "got a single str"),
+    ],
+    ids=str,
+)
+def test_labels_of_wrong_types_are_named(y, message):
+    with pytest.raises(TypeError, match=message):
+        MultiLabelAnnotator(**FAST).fit(np.eye(3), y)
+
+
+def test_a_number_above_that_of_the_labels_is_refused(data):
+    with pytest.raises(ValueError, match="n_labels=7 is more than the 6 labels there are"):
+        MultiLabelAnnotator(**FAST, n_labels=7).fit(*data)
+
+
+def test_rules_that_were_not_learnt_are_asked_for(data):
+    fixed = MultiLabelAnnotator(**FAST, n_labels=2).fit(*data)
+    with pytest.raises(ValueError, match="n_labels='threshold' is tuned in fit"):
+        fixed.set_params(n_labels="threshold").predict(data[0])
+    tuned = MultiLabelAnnotator(**FAST, n_labels="threshold").fit(*data)
+    with pytest.raises(ValueError, match="fit with n_labels='predict'"):
+        tuned.set_params(n_labels="predict").predict(data[0])
+
+
+def test_weights_of_labels_that_are_not_there_are_refused(data):
+    with pytest.raises(
+        ValueError, match="class_weight names the label 'brid', which is not there; did you mean 'bird'"
+    ):
+        MultiLabelAnnotator(**FAST, class_weight={"brid": 2.0}).fit(data[0], as_lists(data[1]))
