@@ -9,6 +9,7 @@ from types import ModuleType
 from sklearn_mm._version import __version__
 
 _SUBPACKAGES = (
+    "annotation",
     "datasets",
     "display",
     "exceptions",

@@ -11,8 +11,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import sklearn_mm
+from sklearn_mm.annotation import LabelCountPredictor, MultiLabelAnnotator
 from sklearn_mm.features import (
     FullNetworkEmbedding,
+    ImageCNNEncoder,
+    MultiScaleCNNEncoder,
+    TagVectorizer,
     TextCNNEncoder,
     TextGRUEncoder,
     TextNGramEncoder,
@@ -24,11 +28,19 @@ from sklearn_mm.testing import image_estimator_checks, retrieval_estimator_check
 
 # Quick settings. float32 throughout: the checks compare batches of different sizes to 1e-4.
 NETWORK = FullNetworkEmbedding("squeezenet1_1", weights=None, image_size=32, layers=2, precision="float32")
+ENCODER = ImageCNNEncoder(
+    "squeezenet1_1", weights=None, image_size=32, n_components=8, max_epochs=1, batch_size=8, precision="float32"
+)
+SCALES = MultiScaleCNNEncoder(
+    "shufflenet_v2_x0_5", weights=None, image_size=32, n_components=8, width=0.1, max_epochs=1, precision="float32"
+)
 RANKER = JointEmbeddingRanker(n_components=8, max_epochs=2, precision="float32")
 
 IMAGE_ESTIMATORS = [
     NETWORK,
     clone(NETWORK).set_params(discretize=False, layers="last"),
+    ENCODER,
+    SCALES,
 ]
 TEXT_ESTIMATORS = [
     TextNGramEncoder(n_components=8, word_dim=8, max_epochs=2),
@@ -45,7 +57,14 @@ RETRIEVAL_ESTIMATORS = [
         hidden_layer_sizes=(8,),
     ),
 ]
-TABLE_ESTIMATORS = [NETWORK, FullNetworkEmbedding(discretize=False), *RETRIEVAL_ESTIMATORS]
+ANNOTATION_ESTIMATORS = [
+    MultiLabelAnnotator(hidden_layer_sizes=(32,), max_epochs=20, batch_size=16),
+    MultiLabelAnnotator(
+        hidden_layer_sizes=(), loss="softmax", count_loss="regression", learning_rate=0.01, max_epochs=20, batch_size=16
+    ),
+    LabelCountPredictor(max_epochs=2),
+]
+TABLE_ESTIMATORS = [NETWORK, FullNetworkEmbedding(discretize=False), *RETRIEVAL_ESTIMATORS, *ANNOTATION_ESTIMATORS]
 PROCESSES = "check_processes_agree"  # workers start slowly; once for pictures and once for rankers will do
 
 
@@ -66,7 +85,10 @@ def _public_estimators():
 
 
 def test_every_public_estimator_is_checked_here():
-    checked = {type(estimator) for estimator in [*IMAGE_ESTIMATORS, *TEXT_ESTIMATORS, *RETRIEVAL_ESTIMATORS]}
+    checked = {
+        type(estimator)
+        for estimator in [*IMAGE_ESTIMATORS, *TEXT_ESTIMATORS, *RETRIEVAL_ESTIMATORS, *ANNOTATION_ESTIMATORS]
+    } | {TagVectorizer}  # tests/features/test_tags.py; scikit-learn has no checks for its kind of input
     assert checked == set(_public_estimators())
 
 

