@@ -28,6 +28,7 @@ def parse(description, n_rows, extra=()):
     parser.add_argument("--part", default="test", choices=["val", "test"], help="the pictures to measure on")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", type=int, nargs="+", default=range(n_rows), help="rows of the table, from 0")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], help="of training, instead of a row's own")
     parser.add_argument("--work-dir", help="keep the network's activations here, for the next run")
     for names, settings in extra:
         parser.add_argument(*names, **settings)
@@ -47,6 +48,7 @@ class Task:
     test: np.ndarray
     small: bool
     work_dir: str | None
+    precision: str | None = None
     _tables: dict = field(default_factory=dict)
 
     @classmethod
@@ -55,10 +57,10 @@ class Task:
         if args.small:
             data = make_captioned_shapes(48, random_state=0)
             rows = np.arange(48)
-            return cls(list(data.images), data.captions, rows[:32], rows[32:], True, None)
+            return cls(list(data.images), data.captions, rows[:32], rows[32:], True, None, args.precision)
         data = load_flickr8k(args.folder)
         train, test = (np.flatnonzero(data.split == part) for part in ("train", args.part))
-        return cls(data.images, data.captions, train, test, False, args.work_dir)
+        return cls(data.images, data.captions, train, test, False, args.work_dir, args.precision)
 
     def features(self, layers="last", n_columns=None, *, backbone="efficientnet_lite0", crops="center"):
         """Return standardised activations of training and test pictures; the last `n_columns` of them."""
@@ -86,6 +88,8 @@ class Task:
 
         def make():
             ranker = make_ranker()
+            if self.precision is not None:
+                ranker.set_params(precision=self.precision)
             if self.small:
                 ranker.set_params(max_epochs=1, pretrain_epochs=min(ranker.pretrain_epochs, 1))
             return ranker

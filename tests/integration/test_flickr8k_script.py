@@ -21,7 +21,7 @@ def folder(tmp_path):
     rows = []
     for number, (picture, captions) in enumerate(zip(drawn.images, drawn.captions, strict=True)):
         Image.fromarray(picture).save(tmp_path / "images" / f"{number}.jpg")
-        split = "train" if number < 20 else "test"
+        split = "train" if number < 16 else "val" if number < 20 else "test"
         rows.append({"file": f"{number}.jpg", "captions": captions, "split": split})
     (tmp_path / "captions.json").write_text(json.dumps(rows), encoding="utf-8")
     return tmp_path
@@ -32,7 +32,7 @@ def test_the_script_prints_a_row_for_each_kind_of_features(folder):
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     lines = run.stdout.splitlines()
-    assert lines[0] == "20 images to train on, 12 to test on"
+    assert lines[0] == "16 images to train on, 12 to test on"
     assert [line.split("  ")[0] for line in lines[2:]] == [
         "last layer, pooled, standardised",
         "its last 8,000 features, ternary",
@@ -40,3 +40,13 @@ def test_the_script_prints_a_row_for_each_kind_of_features(folder):
     for line in lines[2:]:
         hit_at_10 = float(line.split("+-")[2].split()[-1])
         assert hit_at_10 > 50  # ten of twelve pictures: chance is 83 at least
+
+
+def test_the_script_tunes_each_row_on_the_validation_part(folder):
+    command = [sys.executable, SCRIPT, folder, "--seeds", "1", "--rows", "4", "--tune", "--precision", "bfloat16"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.splitlines()
+    tried = [line.split("with ")[1] for line in lines if line.startswith("    validation: ")]
+    assert len(set(tried)) == 4
+    assert lines[-1].startswith("its last 8,000 features, ternary")
