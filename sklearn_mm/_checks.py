@@ -10,9 +10,13 @@ from numbers import Number
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 from sklearn.utils import assert_all_finite, column_or_1d
+from sklearn.utils.validation import validate_data
 
-__all__ = ["Captions", "check_captions", "check_k", "check_texts", "did_you_mean"]
+__all__ = ["Captions", "as_features", "check_captions", "check_features", "check_k", "check_texts", "did_you_mean"]
+
+_FINITE_BLOCK = 1 << 24  # numbers looked at in one go
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,64 @@ def check_texts(texts: Any) -> list[str]:
         if not isinstance(text, str):
             raise TypeError(f"expected a str in every row, got {type(text).__name__} in row {row}: {text!r:.60}")
     return [str(text) for text in listed]
+
+
+def check_features(estimator: Any, X: Any, *, reset: bool) -> Any:
+    """Check a matrix of features against what an estimator was fitted on, or remember it with `reset`.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Gets `n_features_in_`, and `feature_names_in_` where X has names.
+    X : {array-like, sparse matrix} of shape (n_rows, n_features)
+    reset : bool
+
+    Returns
+    -------
+    {ndarray, csr_array} of shape (n_rows, n_features), int8 or float32
+        int8 stays, anything else becomes float32.
+
+    Raises
+    ------
+    ValueError
+        X is no matrix of numbers, has another width, or holds NaN or infinity; the message names the first such row.
+    """
+    X = validate_data(estimator, X, reset=reset, accept_sparse="csr", dtype="numeric", ensure_all_finite=False)
+    with np.errstate(over="ignore"):  # what is too large for float32 is reported with its row
+        X = as_features(X)
+    check_finite_rows(X)
+    return X
+
+
+def as_features(X: Any) -> Any:
+    """Return a transformer's output as an int8 or float32 matrix, dense or sparse by rows."""
+    if sparse.issparse(X):
+        return sparse.csr_array(X, dtype=np.float32)
+    X = np.asarray(X)
+    return X if X.dtype == np.int8 else X.astype(np.float32, copy=False)
+
+
+def check_finite_rows(X: Any) -> None:
+    """Check that a matrix, dense or sparse by rows, holds neither NaN nor infinity."""
+    numbers = X.data if sparse.issparse(X) else X
+    if numbers.dtype.kind not in "fc":
+        return
+    step = _FINITE_BLOCK if sparse.issparse(X) else max(1, _FINITE_BLOCK // max(1, X.shape[1]))
+    for start in range(0, len(numbers), step):
+        is_bad = ~np.isfinite(numbers[start : start + step])
+        if not is_bad.any():
+            continue
+        place = np.argwhere(is_bad)[0]
+        place[0] += start
+        if sparse.issparse(X):
+            row, column = int(np.searchsorted(X.indptr, place[0], side="right")) - 1, int(X.indices[place[0]])
+        else:
+            row, column = map(int, place)
+        found = "NaN" if np.isnan(numbers[tuple(place)]) else "infinity or a number too large for float32"
+        raise ValueError(
+            f"expected finite features, got {found} in row {row}, column {column}; drop such rows, or impute them "
+            "in a step before (sklearn.impute)"
+        )
 
 
 def check_k(k: int, n_gallery: int) -> int:

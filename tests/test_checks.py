@@ -1,8 +1,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
+from sklearn.base import BaseEstimator
 
-from sklearn_mm._checks import check_captions, check_k, check_texts, did_you_mean
+from sklearn_mm import _checks
+from sklearn_mm._checks import check_captions, check_features, check_k, check_texts, did_you_mean
 
 NESTED = [["a", "b"], "c", ("d", "e")]
 
@@ -75,3 +78,23 @@ def test_k_above_the_gallery_says_how_large_it_is():
 def test_near_names_are_offered():
     assert did_you_mean("resnet5O", ["resnet50", "vgg16"]) == "did you mean 'resnet50'?"
     assert did_you_mean("zzz", ["b", "a"]) == "known are 'a', 'b'"
+
+
+@pytest.mark.parametrize("block", [1, 8, 1 << 24])
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_array])
+@pytest.mark.parametrize(("value", "named"), [(np.nan, "NaN"), (-np.inf, "infinity"), (1e300, "too large")])
+def test_features_that_are_not_finite_name_their_place(block, form, value, named, monkeypatch):
+    monkeypatch.setattr(_checks, "_FINITE_BLOCK", block)
+    X = np.eye(5, 3)
+    X[3, 1] = X[4, 0] = value
+    with pytest.raises(ValueError, match=f"{named}.* in row 3, column 1"):
+        check_features(BaseEstimator(), form(X), reset=True)
+
+
+def test_features_become_float32_or_stay_int8():
+    estimator = BaseEstimator()
+    assert check_features(estimator, [[1, 2], [3, 4]], reset=True).dtype == np.float32
+    assert check_features(estimator, np.ones((2, 2), np.int8), reset=False).dtype == np.int8
+    assert check_features(estimator, sparse.csc_matrix(np.eye(2)), reset=False).format == "csr"
+    with pytest.raises(ValueError, match="X has 3 features"):
+        check_features(estimator, np.ones((2, 3)), reset=False)
