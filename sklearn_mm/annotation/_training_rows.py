@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
+from sklearn.utils import column_or_1d
+from sklearn.utils.validation import _check_sample_weight
 
 from sklearn_mm.features._rows import row_digests
 from sklearn_mm.sampling import MIN_FOR_VALIDATION, held_out_rows
 
-__all__ = ["TrainingRows", "count_labels", "merge_rows", "prevalence_of"]
+__all__ = ["TrainingRows", "check_weights_and_groups", "count_labels", "merge_rows", "prevalence_of"]
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,10 @@ class TrainingRows:
     def split(self, fraction: float, rng: np.random.Generator) -> tuple["TrainingRows", "TrainingRows | None"]:
         """Hold out about a fraction of the images, whole groups at a time.
 
-        Nothing is held out of fewer than ten images, or where all are of one group.
+        Nothing is held out of fewer than ten images, or where all are of one group or would leave less than two.
         """
         held_out = held_out_rows(self.group, fraction, rng)
-        if held_out is None:
+        if held_out is None or len(self) - np.count_nonzero(held_out) < 2:
             return self, None
         return self.take(np.flatnonzero(~held_out)), self.take(np.flatnonzero(held_out))
 
@@ -76,6 +78,21 @@ class TrainingRows:
     def prevalence(self) -> np.ndarray:
         """The share of images of which each label is true, of those where that is known, (n_labels,) float64."""
         return prevalence_of(self.labels, self.weight)
+
+
+def check_weights_and_groups(
+    sample_weight: Any, groups: Any, n_rows: int
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return weights, (n_rows,) float64, and groups, (n_rows,), where they are given."""
+    if sample_weight is not None:
+        sample_weight = _check_sample_weight(
+            sample_weight, np.empty((n_rows, 0)), dtype=np.float64, ensure_non_negative=True
+        )
+    if groups is not None:
+        groups = column_or_1d(groups)
+        if len(groups) != n_rows:
+            raise ValueError(f"expected one group for each row of X, got {len(groups)} for {n_rows} rows")
+    return sample_weight, groups
 
 
 def prevalence_of(labels: Any, weight: np.ndarray) -> np.ndarray:
