@@ -27,7 +27,7 @@ from sklearn_mm.annotation._plan import check_request, divide
 from sklearn_mm.annotation._scores import Calibration, LabelScores
 from sklearn_mm.annotation._stages import make_stages
 from sklearn_mm.annotation._steps import CountTarget
-from sklearn_mm.annotation._training_rows import TrainingRows, check_weights_and_groups, merge_rows
+from sklearn_mm.annotation._training_rows import TrainingRows, check_weights_and_groups, merge_rows, ranks_to_look_at
 from sklearn_mm.annotation._tuning import Decisions, HeldOut, calibrate, tune, with_calibration
 from sklearn_mm.features._tower import fit_encoder, is_trainable
 from sklearn_mm.nn.annotation import AnnotationNetwork
@@ -393,7 +393,7 @@ class MultiLabelAnnotator(ClassifierMixin, AnnotationBase):
         self._counted = CountTarget.of(self.count_loss, training.counts, training.weight) if counts else None
         self._mean_count = float(np.average(training.counts, weights=training.weight))
         self._least = int(training.counts.min() >= 1)
-        self._n_ranks = min(len(self.classes_), max(10, 2 * int(np.ceil(training.counts.max()))))
+        self._n_ranks = min(len(self.classes_), ranks_to_look_at(training.counts))
 
     def _tunes(self) -> bool:
         return self._form.kind != "single" and isinstance(self.n_labels, str)

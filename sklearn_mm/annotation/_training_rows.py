@@ -12,7 +12,16 @@ from sklearn.utils.validation import _check_sample_weight
 from sklearn_mm.features._rows import row_digests
 from sklearn_mm.sampling import MIN_FOR_VALIDATION, held_out_rows
 
-__all__ = ["TrainingRows", "check_weights_and_groups", "count_labels", "merge_rows", "prevalence_of"]
+__all__ = [
+    "TrainingRows",
+    "check_weights_and_groups",
+    "count_labels",
+    "merge_rows",
+    "prevalence_of",
+    "ranks_to_look_at",
+]
+
+_FEWEST_RANKS, _MANY_RANKS = 10, 200
 
 
 @dataclass(frozen=True)
@@ -111,6 +120,17 @@ def count_labels(labels: Any, prevalence: np.ndarray) -> np.ndarray:
     known = np.where(labels.data == 1, 1.0, prevalence[labels.indices])
     sums = np.concatenate([[0.0], np.cumsum(known)])
     return (sums[labels.indptr[1:]] - sums[labels.indptr[:-1]]).astype(np.float32)
+
+
+def ranks_to_look_at(counts: np.ndarray) -> int:
+    """Return of how many of an image's best labels a rule for their number looks at.
+
+    Twice as many as any image has. But where a few have very many, they do not decide on the memory of all.
+    """
+    most = float(counts.max())
+    if 2 * most > _MANY_RANKS:
+        most = max(_MANY_RANKS / 2, float(np.quantile(counts, 0.999)))
+    return max(_FEWEST_RANKS, 2 * int(np.ceil(most)))
 
 
 def merge_rows(

@@ -40,8 +40,8 @@ class AnnotationGridDisplay:
     """Pictures side by side, each with its labels.
 
     Rightly predicted labels are green with a tick, wrong ones white on orange with a cross, and missed ones blue
-    with a dash, in a dashed frame; above them it says how many are predicted and how many are true. Make it by `from_estimator` or
-    `from_predictions`.
+    with a dash, in a dashed frame; above them it says how many are predicted and how many are true. Make it by
+    `from_estimator` or `from_predictions`.
 
     Parameters
     ----------

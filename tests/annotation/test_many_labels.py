@@ -66,3 +66,15 @@ def test_probabilities_are_held_once():
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 1.5 * probability.nbytes
+
+
+@pytest.mark.filterwarnings("ignore::sklearn_mm.exceptions.LabelWarning")
+def test_one_image_of_all_labels_does_not_blow_up_the_rules():
+    X, Y = make_many()
+    Y = sparse.vstack([np.ones((1, N_LABELS), np.int8), Y[1:2000]], format="csr")
+    tracemalloc.start()
+    annotator = MultiLabelAnnotator(**settings(), count_loss="regression").fit(X[:2000], Y)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert annotator.predict_count(X[:2000]).max() <= 200
+    assert peak < 220e6  # measured 140 MB; with ten thousand ranks to look at it is 340 MB
