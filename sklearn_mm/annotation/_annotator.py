@@ -379,6 +379,11 @@ class MultiLabelAnnotator(ClassifierMixin, AnnotationBase):
         parts = [part for part in (inputs.visual, inputs.tags) if part is not None]
         if self.drop_unlabeled:
             labeled = np.diff(labels.indptr) > 0
+            if np.count_nonzero(labeled) < 2:
+                raise ValueError(
+                    f"drop_unlabeled=True leaves {np.count_nonzero(labeled)} of {len(labeled)} images, and at least 2 "
+                    "are needed; set it to False, or give images with labels"
+                )
             sample_weight = labeled.astype(float) if sample_weight is None else sample_weight * labeled
         return merge_rows([] if is_trainable(self.image_encoder_) else parts, labels, sample_weight, groups)
 

@@ -16,7 +16,9 @@ __all__ = ["LabelChooser", "check_number"]
 def check_number(n_labels: Any, n_classes: int) -> None:
     """Refuse a fixed number of labels above that of the labels there are."""
     if not isinstance(n_labels, str) and n_labels > n_classes:
-        raise ValueError(f"n_labels={n_labels} is more than the {n_classes} labels there are")
+        raise ValueError(
+            f"n_labels={n_labels} is more than the {n_classes} labels there are; ask for fewer, or for 'predict'"
+        )
 
 
 @dataclass(frozen=True)

@@ -232,6 +232,8 @@ def test_images_without_labels_are_kept_unless_told(data):
     assert (kept.predict_count(X)[empty] == 0).mean() > 0.5
     dropped = MultiLabelAnnotator(**FAST, drop_unlabeled=True).fit(X, truth)
     assert (dropped.predict_count(X) >= 1).all()
+    with pytest.raises(ValueError, match="drop_unlabeled=True leaves 0 of 600 images, .*set it to False"):
+        MultiLabelAnnotator(**FAST, drop_unlabeled=True).fit(X, np.zeros_like(truth))
 
 
 def test_one_label_a_row_makes_a_plain_classifier(data):
