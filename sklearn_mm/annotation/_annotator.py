@@ -1,52 +1,38 @@
 """Labels for images: as many as each deserves."""
 
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from numbers import Real
 from typing import Any, Self
 
 import numpy as np
-import torch
 from scipy import sparse
 from scipy.special import expit, softmax
 from sklearn.base import ClassifierMixin
 from sklearn.callback import with_callbacks
-from sklearn.utils import column_or_1d
-from sklearn.utils.validation import _check_feature_names, _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from sklearn_mm._checks import did_you_mean
 from sklearn_mm._device import forked_rng, generator_from, resolve_device, resolve_dtype, torch_threads
 from sklearn_mm._params import HasMethods, Integral, Interval, StrOptions, positive_int, validate_params
 from sklearn_mm.annotation._base import AnnotationBase
-from sklearn_mm.annotation._columns import split_columns, split_frame, tag_mask
-from sklearn_mm.annotation._decisions import best_threshold, expected_counts
+from sklearn_mm.annotation._choosing import LabelChooser, check_number
+from sklearn_mm.annotation._columns import read_inputs
 from sklearn_mm.annotation._labels import GivenLabels, read_labels, warn_of_labels
 from sklearn_mm.annotation._model import AnnotationModel, InputRows
+from sklearn_mm.annotation._network import make_network
+from sklearn_mm.annotation._overall_f1 import overall_f1
+from sklearn_mm.annotation._plan import check_request, divide
 from sklearn_mm.annotation._scores import Calibration, LabelScores
-from sklearn_mm.annotation._steps import CountStep, CountTarget, LabelStep, cached_features, label_loss
-from sklearn_mm.annotation._training_rows import TrainingRows, merge_rows
-from sklearn_mm.annotation._tuning import (
-    Decisions,
-    HeldOut,
-    calibrate,
-    evidence_of,
-    gather,
-    tune,
-    with_calibration,
-)
-from sklearn_mm.exceptions import LabelWarning
-from sklearn_mm.features._tower import as_features, feature_statistics, fit_encoder, is_trainable
-from sklearn_mm.metrics._label_sums import choose_top
+from sklearn_mm.annotation._stages import make_stages
+from sklearn_mm.annotation._steps import CountTarget
+from sklearn_mm.annotation._training_rows import TrainingRows, check_weights_and_groups, merge_rows, ranks_to_look_at
+from sklearn_mm.annotation._tuning import Decisions, HeldOut, calibrate, tune, with_calibration
+from sklearn_mm.features._tower import fit_encoder, is_trainable
 from sklearn_mm.nn.annotation import AnnotationNetwork
-from sklearn_mm.sampling import n_batches, row_batches
-from sklearn_mm.training import Stage
 
 __all__ = ["MultiLabelAnnotator"]
-
-_ENOUGH_HELD_OUT = 500  # images to learn from how many labels an image gets
-_FOLDS = 4
 
 
 class MultiLabelAnnotator(ClassifierMixin, AnnotationBase):
@@ -160,6 +146,10 @@ class MultiLabelAnnotator(ClassifierMixin, AnnotationBase):
     indicator marks a label as not known: it takes no part in the loss, and in the number of labels of its image it
     counts as likely as it is elsewhere. An image without labels is kept; its number is 0, and only if there is such an
     image may `predict` give none. A label that is true of no image gets the probability 0.
+
+    In cross-validation scikit-learn asks for dense indicators in two places. An integer `cv` is refused with lists of
+    labels; pass a splitter, as ``KFold(3)``, or sets of labels. And ``cross_val_predict`` takes a dense indicator alone
+    where the method is not "predict".
 
     Given one label a row, the annotator is a plain classifier: trained by a softmax, it predicts one label each.
 
@@ -317,7 +307,8 @@ class MultiLabelAnnotator(ClassifierMixin, AnnotationBase):
         ValueError
             Lengths differ; an indicator holds something else, or with `warm_start` a label is new (the message names
             the row); there is no label; a column of tags does not exist; `n_labels` is a number above that of the
-            labels; features are not finite; or there are fewer than two different images.
+            labels; `class_weight` names a label that is not there; layers have no sizes; features are not finite; or
+            there are fewer than two different images.
         TypeError
             An entry of y is no list of labels, or labels are of several types.
         FloatingPointError
@@ -332,17 +323,11 @@ class MultiLabelAnnotator(ClassifierMixin, AnnotationBase):
         resumed = self.warm_start and hasattr(self, "network_")
         if y is None:
             read_labels(y, 0)
-        images, tags, n_rows = self._check_inputs(X, reset=not resumed)
+        images, tags, n_rows = read_inputs(self, X, reset=not resumed)
         given = read_labels(y, n_rows)
         labels = given.require(self.classes_) if resumed else given.matrix
-        if sample_weight is not None:
-            sample_weight = _check_sample_weight(
-                sample_weight, np.empty((n_rows, 0)), dtype=np.float64, ensure_non_negative=True
-            )
-        if groups is not None:
-            groups = column_or_1d(groups)
-            if len(groups) != n_rows:
-                raise ValueError(f"expected one group for each row of X, got {len(groups)} for {n_rows} rows")
+        check_request(self, self.classes_ if resumed else given.classes)
+        sample_weight, groups = check_weights_and_groups(sample_weight, groups, n_rows)
         before = self.network_.state_dict() if resumed else None
         identity, random_state = self._identify(before, images, tags, labels, sample_weight, groups)
         rng = generator_from(random_state)
@@ -358,44 +343,26 @@ class MultiLabelAnnotator(ClassifierMixin, AnnotationBase):
             if not resumed:
                 self._prepare(given, training)
                 self._split_seed = int(rng.integers(2**31))
-            folds, training, held_out = self._divide(training, np.random.default_rng(self._split_seed))
+            split_rng = np.random.default_rng(self._split_seed)
+            folds, training, held_out = divide(self, training, split_rng, tunes=self._tunes())
             parts = []
             for number, (others, own) in enumerate(folds, start=1):
                 network = self._make_network(inputs, others)
                 fold = f"fold {number} of {len(folds)}"
-                stages = self._stages(network, inputs, others, None, rng, prefix=f"{fold}, ")
+                scores = self._scores(network)
+                stages = make_stages(self, scores, inputs, others, None, rng, n_ranks=self._n_ranks, prefix=f"{fold}, ")
                 kept = self._checkpoint(None if identity is None else f"{identity}-{number}")
-                self._run_stages(stages, self._model(network).modules, rng, kept, watched=False)
-                parts.append(HeldOut(self._scores(network), inputs, own))
+                self._run_stages(stages, scores.model.modules, rng, kept, watched=False)
+                parts.append(HeldOut(scores, inputs, own))
             if not resumed:
                 self.network_ = self._make_network(inputs, training)
                 self.history_, self.n_epochs_ = [], 0
-            stages = self._stages(self.network_, inputs, training, held_out, rng)
-            self._run_stages(stages, self._model(self.network_).modules, rng, self._checkpoint(identity))
-            seen = training if held_out is None else held_out
-            self._decide(parts or [HeldOut(self._scores(self.network_), inputs, seen)])
-        self._model(self.network_).to_cpu()
+            scores = self._scores(self.network_)
+            stages = make_stages(self, scores, inputs, training, held_out, rng, n_ranks=self._n_ranks)
+            self._run_stages(stages, scores.model.modules, rng, self._checkpoint(identity))
+            self._decide(parts or [HeldOut(scores, inputs, training if held_out is None else held_out)])
+        scores.model.to_cpu()
         return self
-
-    def _check_inputs(self, X: Any, *, reset: bool) -> tuple[Any, Any, int]:
-        """Check X, and split it into images (features or pictures) and tags."""
-        if self.image_encoder is None:
-            X = as_features(validate_data(self, X, reset=reset, accept_sparse="csr", dtype="numeric"))
-            if reset:
-                self.is_tag_ = tag_mask(self.tag_features, X.shape[1], getattr(self, "feature_names_in_", None))
-            return *split_columns(X, self.is_tag_), X.shape[0]
-        if self.tag_features is None:
-            if reset:
-                self.is_tag_ = np.zeros(0, dtype=bool)
-            if hasattr(X, "iloc") and X.ndim == 2 and X.shape[1] == 1:
-                X = X.iloc[:, 0]
-            return X, None, X.shape[0] if hasattr(X, "shape") else len(X)
-        if not hasattr(X, "iloc"):
-            raise TypeError(f"expected a DataFrame of a column of pictures and columns of tags, got {type(X).__name__}")
-        _check_feature_names(self, X, reset=reset)
-        if reset:
-            self.is_tag_ = tag_mask(self.tag_features, X.shape[1], np.asarray(X.columns))
-        return *split_frame(X, self.is_tag_), len(X)
 
     def _encode(self, images: Any, tags: Any, random_state: np.random.RandomState, resumed: bool) -> InputRows:
         if resumed:
@@ -412,6 +379,11 @@ class MultiLabelAnnotator(ClassifierMixin, AnnotationBase):
         parts = [part for part in (inputs.visual, inputs.tags) if part is not None]
         if self.drop_unlabeled:
             labeled = np.diff(labels.indptr) > 0
+            if np.count_nonzero(labeled) < 2:
+                raise ValueError(
+                    f"drop_unlabeled=True leaves {np.count_nonzero(labeled)} of {len(labeled)} images, and at least 2 "
+                    "are needed; set it to False, or give images with labels"
+                )
             sample_weight = labeled.astype(float) if sample_weight is None else sample_weight * labeled
         return merge_rows([] if is_trainable(self.image_encoder_) else parts, labels, sample_weight, groups)
 
@@ -420,133 +392,20 @@ class MultiLabelAnnotator(ClassifierMixin, AnnotationBase):
         self.classes_, self._form = given.classes, given.form
         self._calibration: Calibration | None = None
         self._decisions: Decisions | None = None
-        if not isinstance(self.n_labels, str) and self.n_labels > len(self.classes_):
-            raise ValueError(f"n_labels={self.n_labels} is more than the {len(self.classes_)} labels there are")
         single = self._form.kind == "single"
         self._never = np.empty(0, np.int64) if single else warn_of_labels(training.labels, self.classes_)
         counts = not single and self.n_labels == "predict"
         self._counted = CountTarget.of(self.count_loss, training.counts, training.weight) if counts else None
         self._mean_count = float(np.average(training.counts, weights=training.weight))
         self._least = int(training.counts.min() >= 1)
-        self._n_ranks = min(len(self.classes_), max(10, 2 * int(np.ceil(training.counts.max()))))
+        self._n_ranks = min(len(self.classes_), ranks_to_look_at(training.counts))
 
     def _tunes(self) -> bool:
         return self._form.kind != "single" and isinstance(self.n_labels, str)
 
-    def _divide(
-        self, training: TrainingRows, rng: np.random.Generator
-    ) -> tuple[list[tuple[TrainingRows, TrainingRows]], TrainingRows, TrainingRows | None]:
-        """Return folds, what the network is trained on, and what is held out from it."""
-        bound = self.early_stopping or self.warm_start or is_trainable(self.image_encoder_)
-        if bound and not isinstance(self.n_folds, str) and self.n_folds is not None:
-            raise ValueError(
-                f"n_folds={self.n_folds} goes neither with early_stopping, with warm_start nor with an encoder that is "
-                "trained; set n_folds=None to hold images out"
-            )
-        if not (self._tunes() or self.calibrate or self.early_stopping):
-            return [], training, None
-        n_folds = self.n_folds
-        if self.n_folds == "auto":
-            n_folds = _FOLDS if not bound and self.validation_fraction * len(training) < _ENOUGH_HELD_OUT else None
-        if n_folds is not None:
-            return training.folds(n_folds, rng), training, None
-        return [], *training.split(self.validation_fraction, rng)
-
     def _make_network(self, inputs: InputRows, training: TrainingRows) -> AnnotationNetwork:
-        """Build a network under torch's current random state, and let it start from what labels there are."""
-        n_features, statistics = self._features_in(inputs, training)
-        network = AnnotationNetwork(
-            n_features,
-            0 if inputs.tags is None else inputs.tags.shape[1],
-            len(self.classes_),
-            0 if self._counted is None else self._counted.n_outputs,
-            hidden_layer_sizes=self.hidden_layer_sizes,
-            tag_hidden_layer_sizes=self.tag_hidden_layer_sizes,
-            count_hidden_layer_sizes=self.count_hidden_layer_sizes,
-            dropout=self.dropout,
-        )
-        if network.visual is not None and statistics is not None:
-            network.visual.standardize_by(*statistics)
-        prevalence = training.prevalence().clip(0.1 / len(training), 1 - 0.1 / len(training))
-        network.start_from(torch.from_numpy(np.log(prevalence) - np.log1p(-prevalence)).float())
-        return network
-
-    def _features_in(self, inputs: InputRows, training: TrainingRows) -> tuple[int, Any]:
-        """Return the width of the features that the network gets, and what standardises them, where that is known."""
-        if inputs.visual is None:
-            return 0, None
-        if not is_trainable(self.image_encoder_):
-            statistics = feature_statistics(inputs.visual, training.rows)
-            return inputs.visual.shape[1], tuple(map(torch.from_numpy, statistics))
-        encoder: Any = self.image_encoder_
-        if hasattr(encoder, "output_statistics"):  # of features that were learnt elsewhere
-            return encoder._n_features_out, encoder.output_statistics(inputs.visual[training.rows])
-        return encoder._n_features_out, None
-
-    def _stages(
-        self,
-        network: AnnotationNetwork,
-        inputs: InputRows,
-        training: TrainingRows,
-        held_out: TrainingRows | None,
-        rng: np.random.Generator,
-        prefix: str = "",
-    ) -> list[Stage]:
-        """Return what is trained one after the other: labels, and the count head where it waits for them."""
-        model, counted = self._model(network), self._counted
-        joint = counted is not None and self.count_training == "joint"
-        loss = label_loss(
-            "softmax" if self._form.kind == "single" else self.loss,
-            self._label_weight(training),
-            gamma_negative=self.gamma_negative,
-            gamma_positive=self.gamma_positive,
-            margin=self.margin,
-        )
-        step = LabelStep(model, inputs, training, loss, counted if joint else None, rng)
-        validate = None
-        if held_out is not None:
-            validate = partial(self._validation, [HeldOut(self._scores(network), inputs, held_out)])
-        shared: Any = {
-            "n_epochs": self.max_epochs,
-            "learning_rate": self.learning_rate,
-            "batches": lambda: row_batches(len(training), self.batch_size, rng),
-            "n_batches": n_batches(len(training), self.batch_size),
-        }
-        keeps = model.modules if self.early_stopping else ()
-        parts = model.modules
-        stages = [
-            Stage(f"{prefix}label", parts=parts, make_step=lambda: step, validate=validate, keeps=keeps, **shared)
-        ]
-        if counted is not None and not joint:
-            head: Any = network.count_head
-
-            def count_step() -> CountStep:
-                features = cached_features(model, inputs, training.rows)
-                return CountStep(features, partial(model.head, head), counted, training.counts, training.weight)
-
-            stages.append(Stage(f"{prefix}count", parts=[head], make_step=count_step, **shared))
-        return stages
-
-    def _validation(self, parts: Sequence[HeldOut]) -> tuple[str, float]:
-        """Score the labels of images held out by the best overall F1 of a threshold."""
-        scores, _, truth = gather(parts, self._n_ranks)
-        return "val_f1", best_threshold(scores, truth)[1]
-
-    def _label_weight(self, training: TrainingRows) -> torch.Tensor | None:
-        """Return what a true label counts, shape (n_labels,)."""
-        if self.class_weight is None:
-            return None
-        n_true = training.prevalence()
-        if isinstance(self.class_weight, str):
-            weight = np.where(n_true > 0, n_true.sum() / (np.count_nonzero(n_true) * np.maximum(n_true, 1e-12)), 1.0)
-        else:
-            known = set(self.classes_.tolist())
-            for label in self.class_weight:
-                if label not in known:
-                    hint = did_you_mean(str(label), map(str, known))
-                    raise ValueError(f"class_weight names the label {label!r}, which is not there; {hint}")
-            weight = np.array([self.class_weight.get(label, 1.0) for label in self.classes_.tolist()])
-        return torch.from_numpy(weight).float().to(resolve_device(self.device))
+        n_outputs = 0 if self._counted is None else self._counted.n_outputs
+        return make_network(self, self.image_encoder_, inputs, training, n_outputs)
 
     def _decide(self, parts: Sequence[HeldOut]) -> None:
         """Calibrate scores and fit the rules on images that a network has not been trained on, if there are enough."""
@@ -576,20 +435,19 @@ class MultiLabelAnnotator(ClassifierMixin, AnnotationBase):
             In any case it gives the `predict_count` best. Of one label a row with two classes, the log odds of the
             second, of shape (n_images,).
         """
-        check_is_fitted(self, "network_")
-        scores = np.concatenate([self._shifted(block) for block, _ in self._blocks(X)])
+        scores = self._table(X, self._chooser().shift)
         return scores[:, 1] - scores[:, 0] if self._form.kind == "single" and scores.shape[1] == 2 else scores
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probability of each label, shape (n_images, n_labels), float32."""
-        blocks = [block for block, _ in self._blocks(X)]
-        if self._form.kind == "single":
-            return np.concatenate([softmax(block, axis=1) for block in blocks])
-        return np.concatenate([expit(block) for block in blocks])
+        check_is_fitted(self, "network_")
+        return self._table(X, partial(softmax, axis=1) if self._form.kind == "single" else expit)
 
     def predict_count(self, X: Any) -> np.ndarray:
         """Return how many labels `predict` gives to each image, shape (n_images,), int64."""
-        return np.concatenate([self._choose(*block)[1] for block in self._blocks(X)])
+        choose = self._chooser().choose
+        with self._scored(X) as (_, blocks):
+            return np.concatenate([choose(block, counts)[1] for _, block, counts in blocks])
 
     def predict(self, X: Any) -> Any:
         """Label images.
@@ -600,8 +458,8 @@ class MultiLabelAnnotator(ClassifierMixin, AnnotationBase):
             In the form of the Y that was fitted: an indicator of shape (n_images, n_labels), dense or sparse, or an
             object array of lists, the best label first, or one label for each image.
         """
-        check_is_fitted(self, "network_")
-        return self._form.write(self._indicator(X), self.classes_)
+        chosen = self._choose(X)
+        return self._form.write(chosen, self.classes_)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the overall F1 of `predict`: of one label a row, the accuracy.
@@ -610,86 +468,53 @@ class MultiLabelAnnotator(ClassifierMixin, AnnotationBase):
         ----------
         X : as in `fit`
         y : labels in any form that `fit` takes
-            A label that was not fitted counts as missed, with a `LabelWarning`. What is NaN does not count.
+            A label that was not fitted counts as missed, with a `LabelWarning`. What is NaN does not count. Columns of
+            a DataFrame are told by their names, where these are labels that were fitted.
         sample_weight : array-like of shape (n_images,), optional
 
         Returns
         -------
         float
         """
-        chosen = self._indicator(X).astype(np.float64)
+        chosen = self._choose(X).astype(np.float64)
         weight = _check_sample_weight(sample_weight, chosen, dtype=np.float64)
-        given = read_labels(y, chosen.shape[0])
-        truth, unknown = given.among(self.classes_)
-        if len(unknown):
-            shown = ", ".join(repr(label) for label in given.classes[unknown[:5]].tolist())
-            warnings.warn(
-                f"{len(unknown)} labels of y were not there in training and count as missed: {shown}",
-                LabelWarning,
-                stacklevel=2,
-            )
-        unknown_truth = np.isnan(truth.data)
-        true, missing = (
-            sparse.csr_array((data, truth.indices, truth.indptr), shape=truth.shape)
-            for data in (~unknown_truth, unknown_truth)
-        )
-        n_correct = (chosen * true).sum(axis=1)
-        n_chosen = (chosen - chosen * missing).sum(axis=1)
-        n_true = (given.matrix == 1).sum(axis=1)
-        total = weight @ (n_chosen + n_true)
-        return float(2 * weight @ n_correct / total) if total > 0 else 1.0
+        return overall_f1(chosen, read_labels(y, chosen.shape[0]), self.classes_, weight)
 
-    def _indicator(self, X: Any) -> Any:
-        """Return the labels predicted as a sparse indicator, the best first in each row."""
-        return sparse.csr_array(sparse.vstack([self._choose(*block)[0] for block in self._blocks(X)], format="csr"))
-
-    def _blocks(self, X: Any) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-        """Yield the scores and the counts of some images after the other."""
+    @contextmanager
+    def _scored(self, X: Any) -> Iterator[tuple[int, Iterator[tuple[slice, np.ndarray, np.ndarray | None]]]]:
+        """Give the number of images, and block by block their rows, scores and counts."""
         check_is_fitted(self, "network_")
-        images, tags, _ = self._check_inputs(X, reset=False)
+        images, tags, _ = read_inputs(self, X, reset=False)
         scores = replace(self._scores(self.network_), calibration=self._calibration)
-        with torch_threads(self.n_jobs):
-            for _, block, counts in scores.of_rows(scores.model.prepare(images, tags)):
-                yield block, counts
-        scores.model.to_cpu()
+        try:
+            with torch_threads(self.n_jobs):
+                inputs = scores.model.prepare(images, tags)
+                yield len(inputs), scores.of_rows(inputs)
+        finally:
+            scores.model.to_cpu()
 
-    def _shifted(self, scores: np.ndarray) -> np.ndarray:
-        if self._form.kind == "single" or self.n_labels not in ("threshold", "label-thresholds"):
-            return scores
-        decisions = self._require_decisions()
-        return scores - np.float32(decisions.threshold if self.n_labels == "threshold" else decisions.thresholds)
+    def _table(self, X: Any, finish: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """Return what becomes of the scores of all images, (n_images, n_labels) float32."""
+        with self._scored(X) as (n_images, blocks):
+            table = np.empty((n_images, len(self.classes_)), dtype=np.float32)
+            for rows, block, _ in blocks:
+                table[rows] = finish(block)
+        return table
 
-    def _choose(self, scores: np.ndarray, counts: np.ndarray | None) -> tuple[Any, np.ndarray]:
-        """Choose labels by their scores: a sparse indicator, the best first in each row, and their number."""
-        shifted = self._shifted(scores)
-        if self._form.kind == "single" or not isinstance(self.n_labels, str):
-            number = 1 if self._form.kind == "single" else self.n_labels
-            chosen = choose_top(shifted, np.full(len(scores), number))
-        elif self.n_labels == "predict":
-            chosen = choose_top(shifted, self._numbers(scores, counts))
-        else:
-            chosen = shifted > 0
-        chosen[:, self._never] = False
-        row, column = np.nonzero(chosen)
-        order = np.lexsort((-shifted[row, column], row))
-        number = np.count_nonzero(chosen, axis=1)
-        starts = np.concatenate([[0], np.cumsum(number)])
-        return sparse.csr_array((np.ones(len(row), np.int8), column[order], starts), shape=chosen.shape), number
+    def _choose(self, X: Any) -> Any:
+        """Return the labels predicted as a sparse indicator, the best first in each row."""
+        choose = self._chooser().choose
+        with self._scored(X) as (_, blocks):
+            return sparse.csr_array(sparse.vstack([choose(block, counts)[0] for _, block, counts in blocks], "csr"))
 
-    def _numbers(self, scores: np.ndarray, counts: np.ndarray | None) -> np.ndarray:
-        """Return how many labels each image gets by the count head."""
-        decisions = self._require_decisions()
-        if counts is None or decisions.counts is None:
-            raise ValueError("n_labels='predict' needs a network that counts; fit with n_labels='predict'")
-        if self.count_rounding == "f1":
-            return decisions.counts.choose(evidence_of(scores, counts, decisions.n_ranks), decisions.n_ranks)
-        rounded = np.rint if self.count_rounding == "round" else np.floor
-        return rounded(expected_counts(counts)).astype(np.int64).clip(0, scores.shape[1])
-
-    def _require_decisions(self) -> Decisions:
-        if self._decisions is None:
-            raise ValueError(f"n_labels={self.n_labels!r} is tuned in fit, which was called with a number; fit again")
-        return self._decisions
+    def _chooser(self) -> LabelChooser:
+        """Return the rule of `n_labels`, which may have been set since `fit`."""
+        check_is_fitted(self, "network_")
+        validate_params(self)
+        if self._form.kind == "single":
+            return LabelChooser(1, self.count_rounding, self._never, None)
+        check_number(self.n_labels, len(self.classes_))
+        return LabelChooser(self.n_labels, self.count_rounding, self._never, self._decisions)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -18,7 +18,7 @@ from sklearn_mm._params import (
 from sklearn_mm.persistence import PickleStateMixin
 from sklearn_mm.training import OPTIMIZERS, SCHEDULES, StagedTrainingMixin
 
-__all__ = ["AnnotationBase"]
+__all__ = ["AnnotationBase", "check_layer_sizes"]
 
 
 class AnnotationBase(StagedTrainingMixin, PickleStateMixin, BaseEstimator):
@@ -46,3 +46,11 @@ class AnnotationBase(StagedTrainingMixin, PickleStateMixin, BaseEstimator):
         "checkpoint": [str, os.PathLike, None],
         "verbose": [non_negative_int, "boolean"],
     }
+
+
+def check_layer_sizes(estimator: Any, name: str, least: int = 0) -> None:
+    """Check a parameter that lists the sizes of hidden layers, at least so many."""
+    sizes = getattr(estimator, name)
+    if len(sizes) < least or not all(isinstance(size, Integral) and int(size) >= 1 for size in sizes):
+        number = "at least one positive int" if least else "positive ints"
+        raise ValueError(f"{name} must hold {number}, one for each hidden layer, got {sizes!r}")

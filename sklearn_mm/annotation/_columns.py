@@ -1,4 +1,4 @@
-"""Which columns of X are tags."""
+"""X as users give it: features or pictures, and which columns are tags."""
 
 import re
 from typing import Any
@@ -6,10 +6,48 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 from sklearn.utils import check_array
+from sklearn.utils.validation import _check_feature_names, validate_data
 
 from sklearn_mm._checks import did_you_mean
+from sklearn_mm.features._tower import as_features
 
-__all__ = ["split_columns", "split_frame", "tag_mask"]
+__all__ = ["read_inputs", "split_columns", "split_frame", "tag_mask"]
+
+
+def read_inputs(annotator: Any, X: Any, *, reset: bool) -> tuple[Any, Any, int]:
+    """Check X, and split it into images (features or pictures) and tags, either of which may be None.
+
+    Parameters
+    ----------
+    annotator : MultiLabelAnnotator
+        With `reset` it is told the width of X, the names of its columns, and which of them are tags.
+    X : as `MultiLabelAnnotator.fit` takes it
+    reset : bool
+        Whether it is fitted.
+
+    Returns
+    -------
+    images, tags : matrix, sequence or None
+    n_rows : int
+    """
+    if annotator.image_encoder is None:
+        X = as_features(validate_data(annotator, X, reset=reset, accept_sparse="csr", dtype="numeric"))
+        if reset:
+            names = getattr(annotator, "feature_names_in_", None)
+            annotator.is_tag_ = tag_mask(annotator.tag_features, X.shape[1], names)
+        return *split_columns(X, annotator.is_tag_), X.shape[0]
+    if annotator.tag_features is None:
+        if reset:
+            annotator.is_tag_ = np.zeros(0, dtype=bool)
+        if hasattr(X, "iloc") and X.ndim == 2 and X.shape[1] == 1:
+            X = X.iloc[:, 0]
+        return X, None, X.shape[0] if hasattr(X, "shape") else len(X)
+    if not hasattr(X, "iloc"):
+        raise TypeError(f"expected a DataFrame of a column of pictures and columns of tags, got {type(X).__name__}")
+    _check_feature_names(annotator, X, reset=reset)
+    if reset:
+        annotator.is_tag_ = tag_mask(annotator.tag_features, X.shape[1], np.asarray(X.columns))
+    return *split_frame(X, annotator.is_tag_), len(X)
 
 
 def tag_mask(tag_features: Any, n_features: int, names: np.ndarray | None) -> np.ndarray:

@@ -14,7 +14,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from sklearn_mm._device import forked_rng, generator_from, resolve_device, resolve_dtype, torch_threads
 from sklearn_mm._params import validate_params
-from sklearn_mm.annotation._base import AnnotationBase
+from sklearn_mm.annotation._base import AnnotationBase, check_layer_sizes
 from sklearn_mm.annotation._decisions import Evidence, F1Rule, Truth, expected_counts, fit_f1_rule
 from sklearn_mm.annotation._labels import read_labels
 from sklearn_mm.annotation._steps import CountStep, CountTarget
@@ -178,6 +178,7 @@ class LabelCountPredictor(AnnotationBase):
             Training diverged.
         """
         validate_params(self)
+        check_layer_sizes(self, "count_hidden_layer_sizes")
         resumed = self.warm_start and hasattr(self, "network_")
         if y is None:
             read_labels(y, 0)
@@ -192,9 +193,11 @@ class LabelCountPredictor(AnnotationBase):
         with torch_threads(self.n_jobs), forked_rng(random_state, device):
             training = merge_rows([X], _as_column(counts), sample_weight)
             training = replace(training, counts=counts[training.rows])
+            if not resumed:
+                self._split_seed = int(rng.integers(2**31))
             held_out = None
-            if self.early_stopping or self.count_rounding == "f1":
-                training, held_out = training.split(self.validation_fraction, rng)
+            if self.early_stopping or self.count_rounding == "f1":  # the same images, whenever training goes on
+                training, held_out = training.split(self.validation_fraction, np.random.default_rng(self._split_seed))
             if not resumed:
                 self._initialize(X, training)
             stages = [self._stage(X, training, held_out, rng)]
@@ -256,9 +259,28 @@ class LabelCountPredictor(AnnotationBase):
     def predict(self, X: Any) -> np.ndarray:
         """Return how many labels each image has, shape (n_images,), int64."""
         check_is_fitted(self, "network_")
+        validate_params(self)  # `count_rounding` may have been set since
         X = as_features(validate_data(self, X, reset=False, accept_sparse="csr", dtype="numeric"))
         counts = self._estimates(X)
         return np.concatenate([self._number(block) for block in np.split(counts, range(_BLOCK, len(counts), _BLOCK))])
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the mean absolute error of the numbers, negative: higher is better.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_images, n_features)
+        y : array-like of shape (n_images,), or labels
+            As in `fit`.
+        sample_weight : array-like of shape (n_images,), optional
+
+        Returns
+        -------
+        float
+        """
+        predicted = self.predict(X)
+        weight = _check_sample_weight(sample_weight, predicted, dtype=np.float64)
+        return -float(np.average(np.abs(predicted - _counts_of(y, len(predicted))), weights=weight))
 
     def _number(self, counts: np.ndarray) -> np.ndarray:
         if self.count_rounding == "f1":

@@ -13,7 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn_mm._checks import did_you_mean
 from sklearn_mm.exceptions import LabelWarning
 
-__all__ = ["GivenLabels", "LabelForm", "read_labels", "warn_of_labels"]
+__all__ = ["GivenLabels", "LabelForm", "read_labels", "shown", "warn_of_labels"]
 
 _SHOWN = 5
 _BLOCK = 1 << 22  # entries of a dense Y that are looked at in one go
@@ -70,11 +70,14 @@ class GivenLabels:
         All labels there are: of a matrix the names or numbers of its columns, otherwise sorted.
     matrix : csr_array of shape (n_rows, n_labels), float32
         1 where a label is true, NaN where that is not known; nothing else is stored.
+    named : bool
+        Whether the labels are told by name, and not by their place in a matrix.
     """
 
     form: LabelForm
     classes: np.ndarray
     matrix: Any
+    named: bool = True
 
     def among(self, classes: np.ndarray) -> tuple[Any, np.ndarray]:
         """Bring the labels into the columns of other classes.
@@ -90,13 +93,14 @@ class GivenLabels:
         ValueError
             Two matrices do not have as many columns.
         """
-        if self.form.kind in ("indicator", "sparse"):
+        place = {label: column for column, label in enumerate(classes.tolist())}
+        named = self.named and (self.form.kind != "indicator" or not place.keys().isdisjoint(self.classes.tolist()))
+        if not named:  # of a DataFrame that has not one of these names, columns are taken as they stand
             if len(classes) != len(self.classes):
                 raise ValueError(
                     f"expected an indicator of {len(classes)} labels, got one of {len(self.classes)} columns"
                 )
             return self.matrix, np.empty(0, np.int64)
-        place = {label: column for column, label in enumerate(classes.tolist())}
         target = np.array([place.get(label, -1) for label in self.classes.tolist()], dtype=np.int64)
         known = np.flatnonzero(target >= 0)
         moved = sparse.csr_array(
@@ -128,11 +132,11 @@ def read_labels(Y: Any, n_rows: int) -> GivenLabels:
     if n_given != n_rows:
         raise ValueError(f"expected one entry of Y for each row of X, got {n_given} for {n_rows} rows of X")
     if sparse.issparse(Y):
-        return GivenLabels(_form_of_sparse(Y), np.arange(Y.shape[1]), _from_sparse(Y))
+        return GivenLabels(_form_of_sparse(Y), np.arange(Y.shape[1]), _from_sparse(Y), named=False)
     if isinstance(Y, np.ndarray) and Y.ndim == 2:
         classes = np.arange(Y.shape[1]) if names is None else np.asarray(names)
-        return GivenLabels(LabelForm("indicator", Y.dtype.str), classes, _from_dense(Y))
-    if isinstance(Y, np.ndarray) and not any(map(_is_several, Y[:1])):
+        return GivenLabels(LabelForm("indicator", Y.dtype.str), classes, _from_dense(Y), named=names is not None)
+    if isinstance(Y, np.ndarray) and not (Y.dtype.kind == "O" and any(map(_is_several, Y))):
         return _from_single(Y)
     return _from_lists(list(Y))
 
@@ -144,9 +148,9 @@ def warn_of_labels(matrix: Any, classes: np.ndarray) -> np.ndarray:
     never, always = np.flatnonzero(n_true == 0), np.flatnonzero((n_true == n_known) & (n_true > 0))
     parts = []
     if len(never):
-        parts.append(f"true of no image, and will never be predicted: {_shown(classes[never])}")
+        parts.append(f"true of no image, and will never be predicted: {shown(classes[never])}")
     if len(always):
-        parts.append(f"true of every image, which teaches nothing: {_shown(classes[always])}")
+        parts.append(f"true of every image, which teaches nothing: {shown(classes[always])}")
     if parts:
         warnings.warn(f"some labels are {'; some are '.join(parts)}", LabelWarning, stacklevel=4)
     return never
@@ -157,7 +161,8 @@ def _count(matrix: Any, test: Any) -> np.ndarray:
     return np.bincount(matrix.indices[test(matrix.data)], minlength=matrix.shape[1])
 
 
-def _shown(labels: np.ndarray) -> str:
+def shown(labels: np.ndarray) -> str:
+    """Name some labels, and say how many more there are."""
     named = ", ".join(repr(label) for label in labels[:_SHOWN].tolist())
     return named + (f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else "")
 

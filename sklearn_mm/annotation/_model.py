@@ -1,6 +1,6 @@
 """The network of an annotator with its encoder, as it is driven in training and in use."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,6 @@ from sklearn_mm.nn.annotation import AnnotationNetwork, TagBags
 __all__ = ["AnnotationModel", "InputRows"]
 
 _BLOCK = 1 << 22  # label scores computed in one go
-_MOST_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class AnnotationModel:
         with autocast(self.device, self.dtype):
             return self.network.fuse(visual, tags)
 
-    def head(self, part: nn.Module, fused: Tensor) -> Tensor:
+    def head(self, part: Callable[[Tensor], Tensor], fused: Tensor) -> Tensor:
         """Apply a head of the network to fused features; float32."""
         with autocast(self.device, self.dtype):
             return part(fused).float()
@@ -91,13 +90,14 @@ class AnnotationModel:
     def blocks(self, inputs: InputRows, rows: np.ndarray | None = None) -> Iterator[tuple[slice, Tensor]]:
         """Go over some rows in use, and yield the fused features of a block of them on the device."""
         n_rows = len(inputs) if rows is None else len(rows)
-        step = max(1, min(_MOST_ROWS, _BLOCK // self.network.label_head.out_features))
+        step = max(1, min(self._tower.batch_size, _BLOCK // self.network.label_head.out_features))
         for module in self.modules:
             module.to(self.device).eval()
-        with torch.inference_mode():
-            for start in range(0, n_rows, step):
-                part = slice(start, start + step)
-                yield part, self.fuse(inputs[part if rows is None else rows[part]])
+        for start in range(0, n_rows, step):
+            part = slice(start, min(start + step, n_rows))
+            with torch.inference_mode():  # not around the yield: who stops half way would be left in it
+                fused = self.fuse(inputs[part if rows is None else rows[part]])
+            yield part, fused
 
     def to_cpu(self) -> None:
         """Leave the device."""

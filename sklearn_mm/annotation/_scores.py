@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch.nn import functional
 from sklearn_mm.annotation._model import AnnotationModel, InputRows
 from sklearn_mm.annotation._steps import CountTarget
 
-__all__ = ["Calibration", "LabelScores"]
+__all__ = ["Calibration", "FusedImages", "LabelScores"]
 
 _NEVER = -200.0  # of a label never seen: its probability is 0 in float32, and its score is finite
 _BLOCK = 1 << 22
@@ -34,6 +35,23 @@ class Calibration:
         """Correct the log odds (n, n_labels) of all labels, or of some."""
         corrected: np.ndarray = np.float32(self.slope) * scores + self.intercepts[labels]
         return corrected
+
+
+@dataclass(frozen=True)
+class FusedImages:
+    """What the scores of some images come from, on the device.
+
+    Attributes
+    ----------
+    features : Tensor of shape (n_images, n_fused)
+    normalizer : Tensor of shape (n_images,)
+        The logarithm of the sum of a softmax over the labels.
+    counts : Tensor of shape (n_images, n_counts), or None
+    """
+
+    features: Tensor
+    normalizer: Tensor
+    counts: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -67,31 +85,36 @@ class LabelScores:
     ) -> Iterator[tuple[slice, np.ndarray, np.ndarray | None]]:
         """Yield some images, their scores (n, n_labels) float32, and what is known of their number of labels."""
         for part, fused in self.model.blocks(inputs, rows):
-            logits = self.model.head(self.model.network.label_head, fused)
-            counts = self._counts(fused)
-            odds = self._odds(logits, torch.logsumexp(logits, dim=1), counts)
+            with torch.inference_mode():
+                logits = self.model.head(self.model.network.label_head, fused)
+                counts = self._counts(fused)
+                odds = self._odds(logits, torch.logsumexp(logits, dim=1), counts)
             scores = self._correct(odds.cpu().numpy(), slice(None))
             yield part, scores, None if counts is None else counts.cpu().numpy()
 
-    def of_labels(self, inputs: InputRows, rows: np.ndarray, n_images: int) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield some labels, and the scores (n, n_some_labels) float32 of all images; their features are kept.
+    def fuse(self, inputs: InputRows, rows: np.ndarray) -> "FusedImages":
+        """Compute once what the scores of some images come from."""
+        features, normalizers, numbers = [], [], []
+        for _, fused in self.model.blocks(inputs, rows):
+            with torch.inference_mode():
+                features.append(fused)
+                normalizers.append(torch.logsumexp(self.model.head(self.model.network.label_head, fused), dim=1))
+                numbers.append(self._counts(fused))
+        counts = None if numbers[0] is None else torch.cat([number for number in numbers if number is not None])
+        return FusedImages(torch.cat(features), torch.cat(normalizers), counts)
 
-        The labels are as many at a time as if there were `n_images` rows.
+    def of_labels(self, images: "FusedImages", n_images: int) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield some labels, and the scores (n, n_some_labels) float32 of all images.
+
+        The labels are as many at a time as if there were `n_images` images.
         """
         head = self.model.network.label_head
-        table, normalizers, numbers = [], [], []
-        for _, fused in self.model.blocks(inputs, rows):
-            table.append(fused.float())
-            normalizers.append(torch.logsumexp(self.model.head(head, fused), dim=1))
-            numbers.append(self._counts(fused))
-        counts = None if numbers[0] is None else torch.cat([number for number in numbers if number is not None])
-        fused, normalizer = torch.cat(table), torch.cat(normalizers)
         step = max(1, _BLOCK // n_images)
         for start in range(0, head.out_features, step):
             part = slice(start, min(start + step, head.out_features))
             with torch.inference_mode():
-                logits = functional.linear(fused, head.weight[part], head.bias[part])
-                odds = self._odds(logits, normalizer, counts)
+                some = partial(functional.linear, weight=head.weight[part], bias=head.bias[part])
+                odds = self._odds(self.model.head(some, images.features), images.normalizer, images.counts)
             yield part, self._correct(odds.cpu().numpy(), part)
 
     def _counts(self, fused: Tensor) -> Tensor | None:

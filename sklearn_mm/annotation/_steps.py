@@ -3,17 +3,20 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from numbers import Real
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sklearn_mm._checks import did_you_mean
 from sklearn_mm.annotation._model import AnnotationModel, InputRows
 from sklearn_mm.annotation._training_rows import TrainingRows
 from sklearn_mm.losses import asymmetric_label_loss, binary_label_loss, softmax_label_loss
 
-__all__ = ["CountStep", "CountTarget", "LabelStep", "cached_features", "label_loss"]
+__all__ = ["CountStep", "CountTarget", "LabelStep", "cached_features", "label_loss", "label_weights"]
 
 _CACHED = 1 << 27  # numbers: half a GB of float32
 LabelLoss = Callable[[Tensor, Tensor], Tensor]
@@ -34,6 +37,37 @@ def label_loss(
         gamma_positive=gamma_positive,
         margin=margin,
     )
+
+
+def label_weights(class_weight: Any, classes: np.ndarray, prevalence: np.ndarray) -> Tensor | None:
+    """Return what a true label counts, shape (n_labels,) float32.
+
+    Parameters
+    ----------
+    class_weight : dict, "balanced" or None
+    classes : ndarray of shape (n_labels,)
+    prevalence : ndarray of shape (n_labels,), float64
+        Of how many images each label is true.
+
+    Raises
+    ------
+    ValueError
+        A label is not there, or its weight is no finite number, 0 or more; the message names it.
+    """
+    if class_weight is None:
+        return None
+    if isinstance(class_weight, str):
+        mean = prevalence.sum() / max(np.count_nonzero(prevalence), 1)
+        return torch.from_numpy(np.where(prevalence > 0, mean / np.maximum(prevalence, 1e-12), 1.0)).float()
+    labels = classes.tolist()
+    known = set(labels)
+    for label, weight in class_weight.items():
+        if label not in known:
+            hint = did_you_mean(str(label), map(str, labels))
+            raise ValueError(f"class_weight names the label {label!r}, which is not there; {hint}")
+        if not isinstance(weight, Real) or not 0 <= float(weight) < np.inf:
+            raise ValueError(f"class_weight must be a finite number, 0 or more, got {weight!r} for the label {label!r}")
+    return torch.tensor([float(class_weight.get(label, 1.0)) for label in labels])
 
 
 @dataclass(frozen=True)

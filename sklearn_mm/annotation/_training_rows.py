@@ -6,11 +6,22 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
+from sklearn.utils import column_or_1d
+from sklearn.utils.validation import _check_sample_weight
 
 from sklearn_mm.features._rows import row_digests
 from sklearn_mm.sampling import MIN_FOR_VALIDATION, held_out_rows
 
-__all__ = ["TrainingRows", "count_labels", "merge_rows", "prevalence_of"]
+__all__ = [
+    "TrainingRows",
+    "check_weights_and_groups",
+    "count_labels",
+    "merge_rows",
+    "prevalence_of",
+    "ranks_to_look_at",
+]
+
+_FEWEST_RANKS, _MANY_RANKS = 10, 200
 
 
 @dataclass(frozen=True)
@@ -49,10 +60,10 @@ class TrainingRows:
     def split(self, fraction: float, rng: np.random.Generator) -> tuple["TrainingRows", "TrainingRows | None"]:
         """Hold out about a fraction of the images, whole groups at a time.
 
-        Nothing is held out of fewer than ten images, or where all are of one group.
+        Nothing is held out of fewer than ten images, or where all are of one group or would leave less than two.
         """
         held_out = held_out_rows(self.group, fraction, rng)
-        if held_out is None:
+        if held_out is None or len(self) - np.count_nonzero(held_out) < 2:
             return self, None
         return self.take(np.flatnonzero(~held_out)), self.take(np.flatnonzero(held_out))
 
@@ -78,6 +89,21 @@ class TrainingRows:
         return prevalence_of(self.labels, self.weight)
 
 
+def check_weights_and_groups(
+    sample_weight: Any, groups: Any, n_rows: int
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return weights, (n_rows,) float64, and groups, (n_rows,), where they are given."""
+    if sample_weight is not None:
+        sample_weight = _check_sample_weight(
+            sample_weight, np.empty((n_rows, 0)), dtype=np.float64, ensure_non_negative=True
+        )
+    if groups is not None:
+        groups = column_or_1d(groups)
+        if len(groups) != n_rows:
+            raise ValueError(f"expected one group for each row of X, got {len(groups)} for {n_rows} rows")
+    return sample_weight, groups
+
+
 def prevalence_of(labels: Any, weight: np.ndarray) -> np.ndarray:
     """Compute the share of the weight of all rows of which each label is true, (n_labels,) float64."""
     weight = weight.astype(np.float64)
@@ -94,6 +120,17 @@ def count_labels(labels: Any, prevalence: np.ndarray) -> np.ndarray:
     known = np.where(labels.data == 1, 1.0, prevalence[labels.indices])
     sums = np.concatenate([[0.0], np.cumsum(known)])
     return (sums[labels.indptr[1:]] - sums[labels.indptr[:-1]]).astype(np.float32)
+
+
+def ranks_to_look_at(counts: np.ndarray) -> int:
+    """Return of how many of an image's best labels a rule for their number looks at.
+
+    Twice as many as any image has. But where a few have very many, they do not decide on the memory of all.
+    """
+    most = float(counts.max())
+    if 2 * most > _MANY_RANKS:
+        most = max(_MANY_RANKS / 2, float(np.quantile(counts, 0.999)))
+    return max(_FEWEST_RANKS, 2 * int(np.ceil(most)))
 
 
 def merge_rows(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from sklearn_mm.annotation._decisions import (
     label_thresholds,
 )
 from sklearn_mm.annotation._model import InputRows
-from sklearn_mm.annotation._scores import Calibration, LabelScores
+from sklearn_mm.annotation._scores import Calibration, FusedImages, LabelScores
 from sklearn_mm.annotation._training_rows import TrainingRows
 
 __all__ = ["Decisions", "HeldOut", "calibrate", "evidence_of", "gather", "rank_labels", "tune", "with_calibration"]
@@ -41,6 +42,11 @@ class HeldOut:
     scores: LabelScores
     inputs: InputRows
     images: TrainingRows
+
+    @cached_property
+    def fused(self) -> FusedImages:
+        """What the scores come from: computed once, as rules look at them more than once."""
+        return self.scores.fuse(self.inputs, self.images.rows)
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,7 @@ def _by_labels(parts: Sequence[HeldOut]) -> Iterator[tuple[np.ndarray, np.ndarra
     """Yield for some labels after the other the scores of all images, and which are true: each (n, n_labels)."""
     n_images = sum(len(part.images) for part in parts)
     columns = [part.images.labels.tocsc() for part in parts]
-    for blocks in zip(*(part.scores.of_labels(part.inputs, part.images.rows, n_images) for part in parts), strict=True):
+    for blocks in zip(*(part.scores.of_labels(part.fused, n_images) for part in parts), strict=True):
         labels = blocks[0][0]
         yield (
             np.concatenate([scores for _, scores in blocks]),

@@ -216,11 +216,17 @@ def _read_annotations(folder: Path, kind: str, part: str, year: int) -> tuple[di
     keys = {"images", "annotations"} | ({"categories"} if kind == "instances" else set())
     if not isinstance(content, dict) or not keys <= content.keys():
         raise ValueError(f"{path}: expected an object with {', '.join(sorted(keys))}, got {content!s:.80}")
+    kinds = {category["id"] for category in content["categories"]} if kind == "instances" else None
     pictures = {picture["id"]: f"{part}{year}/{picture['file_name']}" for picture in content["images"]}
     for number, annotation in enumerate(content["annotations"]):
         if annotation["image_id"] not in pictures:
             raise ValueError(
                 f"{path}: annotation {number} is of picture {annotation['image_id']}, which is not among the images"
+            )
+        if kinds is not None and annotation["category_id"] not in kinds:
+            raise ValueError(
+                f"{path}: annotation {number} is of category {annotation['category_id']}, which is not among the "
+                "categories"
             )
     return content, pictures
 

@@ -1,9 +1,8 @@
 """Pictures, and the labels they get: right, wrong and missed ones told apart."""
 
-import textwrap
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -15,18 +14,34 @@ from sklearn_mm.images import Pictures
 __all__ = ["AnnotationGridDisplay"]
 
 _PICTURE_INCHES = 1.35
-_TEXT_INCHES = 1.45
-_TEXT_COLUMNS = 22  # characters in a line, which fit into the width above
+_TEXT_INCHES = 1.55
+_TEXT_POINTS = 72 * _TEXT_INCHES - 12  # what a line of text may take of the width above
+_FONT_POINTS = 8
 _LINES = 9  # of labels beside a picture, and of its head
-_MARKS = {"right": ("✓", GREEN), "wrong": ("✗", ORANGE), "missed": ("–", BLUE), "predicted": ("", "black")}  # noqa: RUF001, the dash is a mark
+
+
+class _Style(NamedTuple):
+    mark: str
+    colour: str
+    box: dict[str, Any] | None = None
+
+
+_BOX: dict[str, Any] = {"boxstyle": "round,pad=0.06,rounding_size=0.2", "linewidth": 0.8}
+_DASHED = {**_BOX, "facecolor": "none", "edgecolor": BLUE, "linestyle": (0, (2, 1.5))}
+_STYLES = {  # told apart by mark and box too, so that print without colour will do
+    "right": _Style("✓", GREEN),
+    "wrong": _Style("✗", "white", {**_BOX, "facecolor": ORANGE, "edgecolor": ORANGE}),
+    "missed": _Style("–", BLUE, _DASHED),  # noqa: RUF001, the dash is a mark
+    "predicted": _Style("", "black"),
+}
 
 
 class AnnotationGridDisplay:
     """Pictures side by side, each with its labels.
 
-    Rightly predicted labels are green with a tick, wrong ones orange with a cross, and missed ones blue with a
-    dash; above them it says how many are predicted and how many are true. Make it by `from_estimator` or
-    `from_predictions`.
+    Rightly predicted labels are green with a tick, wrong ones white on orange with a cross, and missed ones blue
+    with a dash, in a dashed frame; above them it says how many are predicted and how many are true. Make it by
+    `from_estimator` or `from_predictions`.
 
     Parameters
     ----------
@@ -91,7 +106,7 @@ class AnnotationGridDisplay:
         Y : array-like or sparse matrix of shape (n_images, n_labels), or sequence of sequences, optional
             The true labels: an indicator, or the labels of each picture.
         images : sequence of length n_images, optional
-            The pictures, where `X` is their features; `X` by default.
+            The pictures, where `X` is their features or a table of pictures and tags; `X` by default.
         label_names : array-like of shape (n_labels,), optional
             What the columns of indicators stand for; by default ``estimator.classes_``.
         n_columns : int, default=3
@@ -105,12 +120,14 @@ class AnnotationGridDisplay:
         Raises
         ------
         ValueError
-            Lengths do not fit together.
+            Lengths do not fit together, or `X` is a table of several columns and there are no `images`.
         ImageReadError
             A picture cannot be read.
         ImportError
             matplotlib is not installed.
         """
+        if images is None and getattr(X, "ndim", 1) == 2 and hasattr(X, "iloc") and X.shape[1] > 1:
+            raise ValueError(f"X is a table of {X.shape[1]} columns; pass the pictures too, as in images=X['image']")
         if label_names is None:
             label_names = getattr(estimator, "classes_", None)
         return cls.from_predictions(
@@ -198,13 +215,27 @@ class AnnotationGridDisplay:
         self.axes_ = self.axes_[:n_images]
         for row, (picture_ax, text_ax) in enumerate(self.axes_):
             picture_ax.imshow(pictures[row], interpolation="antialiased")
-            picture_ax.set(xticks=[], yticks=[])
+            picture_ax.set(xticks=[], yticks=[], anchor="N")  # level with the head of its labels
             picture_ax.spines[:].set(color="#d8d8d8", linewidth=0.6)
             self._write_labels(text_ax, row)
         if self.true is not None:
-            legend = "    ".join(f"{_MARKS[kind][0]} {kind}" for kind in ("right", "wrong", "missed"))
-            figure.supxlabel(legend, fontsize=8, color=GREY)
+            self._draw_legend(plt)
         return self
+
+    def _draw_legend(self, plt: Any) -> None:
+        kinds = ("right", "wrong", "missed")
+        legend = self.figure_.legend(
+            [plt.Line2D([], [], linestyle="none") for _ in kinds],
+            [f"{_STYLES[kind].mark} {kind}" for kind in kinds],
+            loc="outside lower center",
+            ncols=len(kinds),
+            fontsize=_FONT_POINTS,
+            frameon=False,
+            handlelength=0,
+            handletextpad=0,
+        )
+        for text, kind in zip(legend.get_texts(), kinds, strict=True):
+            text.set(color=_STYLES[kind].colour, bbox=_STYLES[kind].box)
 
     def labels_of(self, row: int) -> list[tuple[str, str]]:
         """Return the labels of a picture, each with what it is.
@@ -233,24 +264,45 @@ class AnnotationGridDisplay:
         head = f"{len(self.predicted[row])} predicted"
         if self.true is not None:
             head += f", {len(self.true[row])} true"
-        lines = [(head, GREY)]
+        plain = _Style("", GREY)
+        lines = [(head, plain)]
         for label, kind in self.labels_of(row):
-            mark, colour = _MARKS[kind]
-            lines.append((textwrap.shorten(f"{mark} {label}", _TEXT_COLUMNS, placeholder="…"), colour))
+            style = _STYLES[kind]
+            lines.append((_shorten(f"{style.mark} {label}".strip()), style))
         if len(lines) > _LINES:
-            lines = [*lines[: _LINES - 1], (f"and {len(lines) - _LINES + 1} more", GREY)]
-        for place, (text, colour) in enumerate(lines):
+            lines = [*lines[: _LINES - 1], (f"and {len(lines) - _LINES + 1} more", plain)]
+        for place, (text, style) in enumerate(lines):
             ax.text(
-                0.04,
+                0.06,
                 1 - place / _LINES,
                 text,
                 transform=ax.transAxes,
                 ha="left",
                 va="top",
-                fontsize=8,
-                color=colour,
+                fontsize=_FONT_POINTS,
+                color=style.colour,
+                bbox=style.box,
                 parse_math=False,  # a price in dollars is no formula
             )
+
+
+def _shorten(text: str) -> str:
+    """Cut a line that is too wide to stand beside a picture."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextToPath
+
+    font = FontProperties(size=_FONT_POINTS)
+
+    def width(text: str) -> float:
+        points: float = TextToPath().get_text_width_height_descent(text, font, ismath=False)[0]
+        return points
+
+    text = " ".join(text.split())
+    if width(text) <= _TEXT_POINTS:
+        return text
+    while text and width(f"{text}…") > _TEXT_POINTS:
+        text = text[:-1]
+    return f"{text.rstrip()}…"
 
 
 def _list_labels(Y: Any, label_names: Any, n_images: int, name: str) -> list[list[str]]:

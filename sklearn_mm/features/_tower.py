@@ -58,6 +58,11 @@ class Tower:
         """What is trained, in the order of the data."""
         return [self.encoder.module_, self.head] if is_trainable(self.encoder) else [self.head]
 
+    @property
+    def batch_size(self) -> int:
+        """How many rows it takes at once in use: the maps of a thousand pictures would fill the memory."""
+        return self.encoder.batch_size if _reads_images(self.encoder) else _EMBED_BATCH
+
     def prepare(self, data: Any) -> Any:
         """Do once what need not be done every epoch: words to ids, pictures through a frozen network."""
         if self.encoder is None:
@@ -89,8 +94,7 @@ class Tower:
             self.modules,
             self.collate,
             rows,
-            # The maps of a thousand pictures would fill the memory: their encoder says how many it takes at once.
-            batch_size=self.encoder.batch_size if _reads_images(self.encoder) else _EMBED_BATCH,
+            batch_size=self.batch_size,
             device=self.device,
             dtype=self.dtype,
             finish=partial(unit_rows, positive_only=self.positive_only),

@@ -42,7 +42,11 @@ class AnnotationScorer(BaseEstimator):
     best: do not refit by "count_mae".
 
     Where Y holds lists of labels, columns are those of the estimator's ``classes_``. A true label that it does
-    not know is one that it missed: it counts as a column of its own, with the lowest score everywhere.
+    not know is one that it missed: it counts as a column of its own, with the lowest score everywhere. The
+    columns of a DataFrame may stand in any order, if they are called as the classes are.
+
+    The scores of all images and labels are in memory at once, as "mAP" ranks the images of each label: 4 GB in
+    float32 for 10,000 labels of 100,000 images. The score of `MultiLabelAnnotator` itself needs a block of them.
 
     `sample_weight` reaches the scorer under metadata routing, when asked for by ``set_score_request``.
 
@@ -97,7 +101,7 @@ class AnnotationScorer(BaseEstimator):
         scores = _score_labels(classifier, features)
         n_labels = _predict(classifier, features) if self.n_labels == "predict" else self.n_labels
         if _is_indicator(Y, scores.shape[1]):
-            truth = Y
+            truth = _in_order(Y, getattr(classifier, "classes_", ()))
         else:
             truth, n_unknown = _mark(Y, classifier.classes_)
             scores = _widen(scores, n_unknown, -np.inf)
@@ -167,6 +171,14 @@ def _is_indicator(Y: Any, n_labels: int) -> bool:
         and all(isinstance(mark, Number) and (mark in _MARKS or mark != mark) for mark in row)
         for row in Y
     )
+
+
+def _in_order(Y: Any, classes: Any) -> Any:
+    """Bring the columns of a DataFrame that are called as the classes are into their order."""
+    names = getattr(Y, "columns", None)
+    if names is None or len(names) != len(classes) or set(names) != set(classes):
+        return Y
+    return Y[list(classes)]
 
 
 def _mark(Y: Sequence[Iterable[Any]], classes: Any) -> tuple[sparse.csr_array, int]:

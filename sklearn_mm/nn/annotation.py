@@ -130,7 +130,9 @@ class AnnotationNetwork(nn.Module):
         self.textual = TagBranch(n_tags, tag_hidden_layer_sizes, dropout=dropout) if n_tags else None
         n_fused = sum(branch.n_out for branch in (self.visual, self.textual) if branch is not None)
         self.label_head = nn.Linear(n_fused, n_labels)
-        self.count_head = count_layers(n_fused, count_hidden_layer_sizes, n_count_outputs) if n_count_outputs else None
+        self.count_head = None
+        if n_count_outputs:
+            self.count_head = count_layers(n_fused, count_hidden_layer_sizes, n_count_outputs, dropout=dropout)
 
     def start_from(self, log_odds: Tensor) -> None:
         """Let the labels start from their log odds in the training set, shape (n_labels,)."""
@@ -177,7 +179,7 @@ class CountNetwork(nn.Module):
         return self.head(self.features(features))
 
 
-def count_layers(n_in: int, hidden_layer_sizes: Sequence[int], n_out: int, *, dropout: float = 0.5) -> nn.Sequential:
+def count_layers(n_in: int, hidden_layer_sizes: Sequence[int], n_out: int, *, dropout: float) -> nn.Sequential:
     """Build the count head: linear layers, ReLU and dropout behind each but the last."""
     layers: list[nn.Module] = []
     for n_before, size in zip([n_in, *hidden_layer_sizes], hidden_layer_sizes, strict=False):

@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 import torch
 from scipy import sparse
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.metrics import f1_score, log_loss
-from sklearn.model_selection import GridSearchCV, KFold, cross_val_predict, cross_val_score
+from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, cross_val_predict, cross_val_score, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_mm.annotation import MultiLabelAnnotator
 from sklearn_mm.exceptions import LabelWarning
-from sklearn_mm.metrics import annotation_report
+from sklearn_mm.metrics import AnnotationScorer, annotation_report
 from sklearn_mm.persistence import load, save
 
 NAMES = np.array(["bird", "cloud", "dog", "sea", "tree", "wall"])
@@ -231,6 +232,8 @@ def test_images_without_labels_are_kept_unless_told(data):
     assert (kept.predict_count(X)[empty] == 0).mean() > 0.5
     dropped = MultiLabelAnnotator(**FAST, drop_unlabeled=True).fit(X, truth)
     assert (dropped.predict_count(X) >= 1).all()
+    with pytest.raises(ValueError, match="drop_unlabeled=True leaves 0 of 600 images, .*set it to False"):
+        MultiLabelAnnotator(**FAST, drop_unlabeled=True).fit(X, np.zeros_like(truth))
 
 
 def test_one_label_a_row_makes_a_plain_classifier(data):
@@ -331,6 +334,52 @@ def test_grid_search_and_cross_validation_need_no_wrapper(data):
     lists = cross_val_predict(pipe, X, as_lists(truth), cv=KFold(3))
     assert lists.shape == (len(X),)
     assert isinstance(lists[0], list)
+    sets = cross_val_predict(pipe, X, [set(own) for own in as_lists(truth)], cv=3)  # lists scikit-learn refuses here
+    assert sets.tolist() == lists.tolist()
+
+
+@pytest.mark.parametrize("scoring", ["average_precision", "roc_auc", "f1_micro", "f1_macro"])
+def test_scikit_learns_own_scorers_take_it_for_a_classifier_of_several_labels(data, scoring):
+    assert cross_val_score(MultiLabelAnnotator(**FAST), *data, cv=3, scoring=scoring, error_score="raise").mean() > 0.7
+
+
+def test_weights_and_groups_are_routed(data):
+    X, truth = data
+    weight, groups = np.random.default_rng(0).integers(0, 2, len(X)), np.arange(len(X)) // 3
+    with config_context(enable_metadata_routing=True):
+        annotator = MultiLabelAnnotator(**FAST).set_fit_request(sample_weight=True, groups=True)
+        pipe = make_pipeline(
+            StandardScaler().set_fit_request(sample_weight=False), annotator.set_score_request(sample_weight=True)
+        )
+        params = {"sample_weight": weight, "groups": groups}
+        scores = cross_validate(
+            pipe, X, truth, cv=GroupKFold(2), params=params, return_estimator=True, return_indices=True
+        )
+        search = GridSearchCV(pipe, {"multilabelannotator__n_labels": [1, "predict"]}, cv=GroupKFold(2))
+        assert search.fit(X, truth, **params).best_params_ == {"multilabelannotator__n_labels": "predict"}
+    train, test = scores["indices"]["train"][0], scores["indices"]["test"][0]
+    routed = scores["estimator"][0]
+    plain = MultiLabelAnnotator(**FAST).fit(
+        routed[0].transform(X[train]), truth[train], sample_weight=weight[train], groups=groups[train]
+    )
+    np.testing.assert_array_equal(routed.predict(X[test]), plain.predict(routed[0].transform(X[test])))
+    expected = f1_score(truth[test][weight[test] > 0], routed.predict(X[test])[weight[test] > 0], average="micro")
+    assert scores["test_score"][0] == pytest.approx(expected)
+
+
+def test_columns_of_a_frame_are_known_by_name_not_by_place(data):
+    pandas = pytest.importorskip("pandas")
+    X, truth = data
+    frame = pandas.DataFrame(truth, columns=NAMES)
+    annotator = MultiLabelAnnotator(**FAST, warm_start=True).fit(X, frame)
+    expected = annotator.score(X, frame)
+    assert annotator.score(X, frame[NAMES[::-1]]) == expected
+    assert annotator.score(X, truth) == expected
+    assert annotator.score(X, pandas.DataFrame(truth)) == expected  # of other names: by place
+    assert annotator.score(X, as_lists(truth)) == expected
+    assert AnnotationScorer()(annotator, X, frame[NAMES[::-1]]) == AnnotationScorer()(annotator, X, frame)
+    with pytest.raises(ValueError, match="has the label 'zebra', which was not there before"):
+        annotator.fit(X, frame.rename(columns={"dog": "zebra"}))
 
 
 @pytest.mark.parametrize("form", [np.asarray, sparse.csr_array, as_lists], ids=["dense", "sparse", "lists"])
@@ -455,6 +504,7 @@ def test_bad_labels_are_named(y, message):
     [
         ([["a"], "b", ["c"]], "expected a list of labels in every row, got str in row 1"),
         ([["a"], [None], ["c"]], "got None in row 1"),
+        (np.array(["a", ["b"], ["c"]], dtype=object), "expected a list of labels in every row, got str in row 0"),
         ([["a"], [3], ["c"]], "labels of one type, got int and str"),
         ("abc", "got a single str"),
     ],
@@ -468,6 +518,43 @@ def test_labels_of_wrong_types_are_named(y, message):
 def test_a_number_above_that_of_the_labels_is_refused(data):
     with pytest.raises(ValueError, match="n_labels=7 is more than the 6 labels there are"):
         MultiLabelAnnotator(**FAST, n_labels=7).fit(*data)
+
+
+def test_what_is_set_after_fit_is_checked_before_use(data):
+    annotator = MultiLabelAnnotator(**FAST).fit(*data)
+    with pytest.raises(ValueError, match="n_labels=7 is more than the 6 labels there are"):
+        annotator.set_params(n_labels=7).predict(data[0])
+    for name in ("n_labels", "count_rounding"):
+        with pytest.raises(ValueError, match=f"'{name}' parameter .* Got 'most'"):
+            pickle.loads(pickle.dumps(annotator)).set_params(n_labels="predict").set_params(
+                **{name: "most"}
+            ).predict_count(data[0])
+
+
+def test_a_call_that_fails_leaves_torch_as_it_was(data):
+    fixed = MultiLabelAnnotator(**FAST, n_labels=2, n_jobs=1).fit(*data)
+    with pytest.raises(ValueError) as failure:
+        fixed.set_params(n_labels="predict").predict(data[0])
+    assert failure.tb is not None  # keeps what was left half way
+    assert not torch.is_inference_mode_enabled()
+    assert MultiLabelAnnotator(**FAST).fit(*data).score(*data) > 0.8
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"hidden_layer_sizes": (32, 0)}, r"hidden_layer_sizes must hold positive ints, .* got \(32, 0\)"),
+        ({"hidden_layer_sizes": (2.5,)}, "hidden_layer_sizes must hold positive ints"),
+        ({"count_hidden_layer_sizes": ("a",)}, "count_hidden_layer_sizes must hold positive ints"),
+        ({"tag_features": [0], "tag_hidden_layer_sizes": ()}, "tag_hidden_layer_sizes must hold at least one positive"),
+        ({"class_weight": {2: -1.0}}, "class_weight must be a finite number, 0 or more, got -1.0 for the label 2"),
+        ({"class_weight": {2: "much"}}, "got 'much' for the label 2"),
+    ],
+    ids=str,
+)
+def test_parameters_that_make_no_network_or_loss_are_named(data, parameters, message):
+    with pytest.raises(ValueError, match=message):
+        MultiLabelAnnotator(**{**FAST, **parameters}).fit(*data)
 
 
 def test_rules_that_were_not_learnt_are_asked_for(data):

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy import sparse
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.compose import ColumnTransformer
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -12,8 +13,8 @@ from torch import nn
 
 from sklearn_mm.annotation import MultiLabelAnnotator, make_annotation_pipeline
 from sklearn_mm.datasets import make_captioned_shapes
-from sklearn_mm.features import FullNetworkEmbedding
-from sklearn_mm.metrics import annotation_report
+from sklearn_mm.features import FullNetworkEmbedding, ImageCNNEncoder, MultiScaleCNNEncoder
+from sklearn_mm.metrics import AnnotationScorer, annotation_report
 from sklearn_mm.persistence import load, save
 
 FAST = {
@@ -195,6 +196,51 @@ def test_a_trainable_encoder_is_trained_with_the_labels(frame):
     assert annotator.image_encoder_.module_.linear.weight.grad is not None
 
 
+TINY = {
+    "weights": None,
+    "image_size": 32,
+    "n_components": 16,
+    "precision": "float32",
+    "batch_size": 16,
+    "mirror": False,
+}
+ENCODERS = [
+    MultiScaleCNNEncoder("shufflenet_v2_x0_5", **TINY, width=0.1),
+    MultiScaleCNNEncoder("shufflenet_v2_x0_5", **TINY, width=0.1, trainable="all", backbone_learning_rate=1.0),
+    ImageCNNEncoder("squeezenet1_1", **TINY, trainable=1),
+]
+
+
+@pytest.mark.parametrize("encoder", ENCODERS, ids=["frozen backbone", "end to end", "one scale"])
+def test_encoders_of_raw_pictures_are_trained_with_the_labels(frame, encoder):
+    _, target, shapes = frame
+    settings = {**PICTURES, "max_epochs": 5, "count_training": "joint"}
+    annotator = MultiLabelAnnotator(encoder, **settings).fit(shapes.images, target)
+    assert annotator.history_[-1]["train_loss"] < annotator.history_[0]["train_loss"] - 0.1
+    assert annotator.predict(shapes.images).shape == target.shape
+    start = clone(encoder).initialize(shapes.images, 0).module_
+    for part in ("backbone", "fusion"):
+        if not hasattr(start, part):
+            continue
+        before, after = (
+            dict(getattr(each, part).named_parameters()) for each in (start, annotator.image_encoder_.module_)
+        )
+        learnt = [name for name, value in after.items() if not torch.equal(value, before[name])]
+        assert bool(learnt) == (part == "fusion" or encoder.trainable != "none"), part
+    again = clone(annotator).fit(list(shapes.images), target)
+    np.testing.assert_array_equal(again.predict_proba(shapes.images), annotator.predict_proba(shapes.images))
+
+
+def test_pictures_go_through_their_encoder_as_many_at_once_as_it_says(frame, monkeypatch):
+    _, target, shapes = frame
+    annotator = MultiLabelAnnotator(ENCODERS[0], **{**PICTURES, "max_epochs": 1}).fit(shapes.images, target)
+    sizes = []
+    hook = annotator.image_encoder_.module_.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    annotator.predict(shapes.images)
+    hook.remove()
+    assert sizes == [16] * 12 + [8]
+
+
 def test_a_trainable_encoder_and_tags_take_a_frame(frame):
     pandas = pytest.importorskip("pandas")
     table, target, shapes = frame
@@ -232,6 +278,25 @@ def test_the_pipeline_made_in_one_call_learns_is_searched_and_saved(frame, tmp_p
     assert search.best_params_["columns__tags__max_features"] == 20
 
 
+@pytest.mark.parametrize("encoder", [EMBEDDING, ENCODERS[0]], ids=["frozen", "trained"])
+@pytest.mark.parametrize("kind", ["paths", "PIL"])
+def test_the_pipeline_reads_paths_and_pil_images_in_a_frame(frame, kind, encoder, tmp_path):
+    table, target, shapes = frame
+    images = [Image.fromarray(pixels) for pixels in shapes.images]
+    if kind == "paths":
+        for row, image in enumerate(images):
+            image.save(tmp_path / f"{row}.png")
+        images = [str(tmp_path / f"{row}.png") for row in range(len(images))]
+    settings = {**PICTURES, "max_epochs": 2}
+    pipe = make_annotation_pipeline(MultiLabelAnnotator(**settings), image_encoder=encoder)
+    given = table.assign(image=images)
+    answer = pipe.fit(given, _labels(shapes)).predict_proba(given)
+    expected = clone(pipe).fit(table, _labels(shapes)).predict_proba(table)
+    np.testing.assert_array_equal(answer, expected)
+    assert isinstance(pipe.predict(given)[0], list)
+    assert AnnotationScorer()(pipe, given, _labels(shapes))["mAP"] > target.mean()
+
+
 def test_the_pipeline_gives_a_trainable_encoder_to_the_annotator(frame):
     table, target, _ = frame
     pipe = make_annotation_pipeline(MultiLabelAnnotator(**PICTURES), image_encoder=Shrunken()).fit(table, target)
@@ -239,6 +304,17 @@ def test_the_pipeline_gives_a_trainable_encoder_to_the_annotator(frame):
     assert pipe.score(table, target) > 0.5
     plain = make_annotation_pipeline(MultiLabelAnnotator(**PICTURES), image_encoder=Shrunken(), tags=None)
     assert plain.fit(table, target).predict(table).shape == target.shape
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"n_labels": 99}, {"class_weight": {"zebra": 2.0}}, {"hidden_layer_sizes": (0,)}], ids=str
+)
+def test_what_cannot_be_asked_for_is_refused_before_pictures_are_read(frame, parameters):
+    _, target, shapes = frame
+    with pytest.raises(ValueError, match=f"{next(iter(parameters))}.*(more than|not there|must hold)"):
+        MultiLabelAnnotator(Shrunken(), **{**PICTURES, **parameters}).fit(["nowhere.png"] * len(target), target)
+    with pytest.raises(ValueError, match="n_folds=3 goes neither with .* an encoder that is trained"):
+        MultiLabelAnnotator(Shrunken(), **{**PICTURES, "n_folds": 3}).fit(shapes.images, target)
 
 
 class Forgetful(TransformerMixin, BaseEstimator):

@@ -139,6 +139,9 @@ def test_malformed_annotations_are_explained(tmp_path):
     path.write_text(json.dumps(content | {"annotations": [{"image_id": 5, "category_id": 1}]}))
     with pytest.raises(ValueError, match="annotation 0 is of picture 5, which is not among the images"):
         load_coco_multilabel(tmp_path)
+    path.write_text(json.dumps(content | {"annotations": [{"image_id": 9, "category_id": 7}]}))
+    with pytest.raises(ValueError, match="annotation 0 is of category 7, which is not among the categories"):
+        load_coco_multilabel(tmp_path)
     path.write_text(json.dumps({"images": []}))
     with pytest.raises(ValueError, match="expected an object with annotations, categories, images"):
         load_coco_multilabel(tmp_path)

@@ -1,4 +1,5 @@
 import builtins
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -58,8 +59,14 @@ def test_each_picture_stands_beside_its_labels(pictures):
 def test_right_wrong_and_missed_labels_differ_in_mark_and_colour(pictures):
     display = AnnotationGridDisplay.from_predictions(pictures, TRUE, PREDICTED)
     _, *labels = display.axes_[0, 1].texts
-    assert [same_color(text.get_color(), colour) for text, colour in zip(labels, (GREEN, ORANGE, BLUE), strict=True)]
-    assert "✓ right" in display.figure_.get_supxlabel()
+    (legend,) = display.figure_.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["✓ right", "✗ wrong", "– missed"]  # noqa: RUF001
+    for right, wrong, missed in (labels, legend.get_texts()):
+        assert same_color(right.get_color(), GREEN)
+        assert right.get_bbox_patch() is None
+        assert same_color(wrong.get_bbox_patch().get_facecolor(), ORANGE)
+        assert same_color(missed.get_color(), BLUE)
+        assert missed.get_bbox_patch().get_facecolor()[3] == 0  # a frame alone
     assert [display.labels_of(row) for row in range(4)] == TOLD_APART
 
 
@@ -89,7 +96,7 @@ def test_an_indicator_and_lists_may_be_mixed_and_unknown_truth_is_not_true(pictu
 def test_without_truth_nothing_is_told_apart(pictures):
     display = AnnotationGridDisplay.from_predictions(pictures, None, PREDICTED)
     assert _written(display)[0] == ["2 predicted", "sea", "sky"]
-    assert display.figure_.get_supxlabel() == ""
+    assert not display.figure_.legends
 
 
 def test_an_estimator_annotates_features_and_shows_pictures(tmp_path):
@@ -113,14 +120,42 @@ def test_an_estimator_annotates_features_and_shows_pictures(tmp_path):
     assert alone.labels_of(0)[0][0].isdigit()  # the classes of an indicator are its columns
 
 
+def test_a_table_of_pictures_and_tags_needs_to_be_told_the_pictures(pictures):
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({"tags": [["a"]] * 4, "image": pictures})
+    model = FunctionTransformer(lambda X: X)
+    model.predict = lambda X: PREDICTED
+    with pytest.raises(
+        ValueError, match=r"X is a table of 2 columns; pass the pictures too, as in images=X\['image'\]"
+    ):
+        AnnotationGridDisplay.from_estimator(model, table, TRUE)
+    display = AnnotationGridDisplay.from_estimator(model, table, TRUE, images=table["image"])
+    assert display.labels_of(0) == TOLD_APART[0]
+
+
 def test_many_and_long_labels_stay_beside_the_picture(pictures):
     many = [[f"label {number}" for number in range(12)], ["a very long label that nobody can read here"], [], []]
     display = AnnotationGridDisplay.from_predictions(pictures, many, many)
     first, second, *_ = _written(display)
     assert len(first) == 9
     assert first[-1] == "and 5 more"
-    assert len(second[1]) <= 22
+    assert second[1].startswith("✓ a very long label")
     assert second[1].endswith("…")
+
+
+@pytest.mark.parametrize("label", ["W" * 40, "i" * 80, "many words of one label that nobody can read"])
+def test_no_text_is_cut_off_or_runs_into_another(pictures, label):
+    many = [[f"{number} {label}" for number in range(12)]] * 4
+    display = AnnotationGridDisplay.from_predictions(pictures, [TRUE[3]] * 4, many, n_columns=2)
+    display.figure_.canvas.draw()
+    renderer, width = display.figure_.canvas.get_renderer(), display.figure_.bbox.width
+    (legend,) = display.figure_.legends
+    for number, (picture_ax, text_ax) in enumerate(display.axes_):
+        boxes = [text.get_window_extent(renderer) for text in text_ax.texts]
+        right = width if number % 2 else display.axes_[number + 1, 0].get_window_extent(renderer).x0
+        assert all(picture_ax.get_window_extent(renderer).x1 < box.x0 < box.x1 <= right for box in boxes)
+        assert all(lower.y1 <= upper.y0 + 2 for upper, lower in pairwise(boxes))
+        assert legend.get_window_extent(renderer).y1 <= boxes[-1].y0
 
 
 def test_pictures_fill_rows_and_empty_places_stay_empty(pictures):
