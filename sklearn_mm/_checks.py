@@ -14,7 +14,16 @@ from scipy import sparse
 from sklearn.utils import assert_all_finite, column_or_1d
 from sklearn.utils.validation import validate_data
 
-__all__ = ["Captions", "as_features", "check_captions", "check_features", "check_k", "check_texts", "did_you_mean"]
+__all__ = [
+    "Captions",
+    "as_features",
+    "check_captions",
+    "check_features",
+    "check_finite_rows",
+    "check_k",
+    "check_texts",
+    "did_you_mean",
+]
 
 _FINITE_BLOCK = 1 << 24  # numbers looked at in one go
 

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 from sklearn.utils import check_array
-from sklearn.utils.validation import _check_feature_names, validate_data
+from sklearn.utils.validation import _check_feature_names
 
-from sklearn_mm._checks import did_you_mean
-from sklearn_mm.features._tower import as_features
+from sklearn_mm._checks import check_features, did_you_mean
 
 __all__ = ["read_inputs", "split_columns", "split_frame", "tag_mask"]
 
@@ -31,7 +30,7 @@ def read_inputs(annotator: Any, X: Any, *, reset: bool) -> tuple[Any, Any, int]:
     n_rows : int
     """
     if annotator.image_encoder is None:
-        X = as_features(validate_data(annotator, X, reset=reset, accept_sparse="csr", dtype="numeric"))
+        X = check_features(annotator, X, reset=reset)
         if reset:
             names = getattr(annotator, "feature_names_in_", None)
             annotator.is_tag_ = tag_mask(annotator.tag_features, X.shape[1], names)

@@ -10,8 +10,9 @@ import torch
 from scipy import sparse
 from sklearn.callback import with_callbacks
 from sklearn.utils import column_or_1d
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
+from sklearn_mm._checks import check_features
 from sklearn_mm._device import forked_rng, generator_from, resolve_device, resolve_dtype, torch_threads
 from sklearn_mm._params import validate_params
 from sklearn_mm.annotation._base import AnnotationBase, check_layer_sizes
@@ -19,7 +20,7 @@ from sklearn_mm.annotation._decisions import Evidence, F1Rule, Truth, expected_c
 from sklearn_mm.annotation._labels import read_labels
 from sklearn_mm.annotation._steps import CountStep, CountTarget
 from sklearn_mm.annotation._training_rows import TrainingRows, count_labels, merge_rows, prevalence_of
-from sklearn_mm.features._tower import Tower, as_features, feature_statistics
+from sklearn_mm.features._tower import Tower, feature_statistics
 from sklearn_mm.nn.annotation import CountNetwork
 from sklearn_mm.sampling import n_batches, row_batches
 from sklearn_mm.training import Stage, embed
@@ -182,7 +183,7 @@ class LabelCountPredictor(AnnotationBase):
         resumed = self.warm_start and hasattr(self, "network_")
         if y is None:
             read_labels(y, 0)
-        X = as_features(validate_data(self, X, reset=not resumed, accept_sparse="csr", dtype="numeric"))
+        X = check_features(self, X, reset=not resumed)
         counts = _counts_of(y, X.shape[0])
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
@@ -260,7 +261,7 @@ class LabelCountPredictor(AnnotationBase):
         """Return how many labels each image has, shape (n_images,), int64."""
         check_is_fitted(self, "network_")
         validate_params(self)  # `count_rounding` may have been set since
-        X = as_features(validate_data(self, X, reset=False, accept_sparse="csr", dtype="numeric"))
+        X = check_features(self, X, reset=False)
         counts = self._estimates(X)
         return np.concatenate([self._number(block) for block in np.split(counts, range(_BLOCK, len(counts), _BLOCK))])
 

@@ -16,6 +16,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor, nn
 
+from sklearn_mm._checks import check_finite_rows
 from sklearn_mm._device import resolve_device, resolve_dtype
 from sklearn_mm._params import (
     DEVICE_CONSTRAINTS,
@@ -348,8 +349,12 @@ class FullNetworkEmbedding(TransformerMixin, PickleStateMixin, BaseEstimator):
     def _check_table(self, X: Any, reset: bool) -> np.ndarray:
         """Validate activations computed before: float32 or float64."""
         if reset or hasattr(self, "n_features_in_"):
-            return validate_data(self, X, dtype=[np.float64, np.float32], reset=reset)
-        return self._of_known_width(check_array(X, dtype=[np.float64, np.float32], estimator=self))
+            table = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset, ensure_all_finite=False)
+        else:
+            table = check_array(X, dtype=[np.float64, np.float32], estimator=self, ensure_all_finite=False)
+            self._of_known_width(table)
+        check_finite_rows(table)
+        return table
 
     def _of_known_width(self, block: np.ndarray) -> np.ndarray:
         if block.shape[1] != self.n_features_out_:
