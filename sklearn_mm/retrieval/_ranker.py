@@ -168,7 +168,7 @@ class JointEmbeddingRanker(
     Captions of the same image, of the same group, or of the same wording are never negatives of each other.
 
     Training takes memory for the features and one batch; the instance loss adds its classifier, ``4 * n_components``
-    bytes for each image, and three times that for its gradient and the optimiser. After `fit` both galleries hold the
+    bytes for each image, and four times that for its gradients and the optimiser. After `fit` both galleries hold the
     training data, 4 bytes a component and item; `set_gallery` replaces them.
 
     References
