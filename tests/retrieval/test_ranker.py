@@ -202,6 +202,22 @@ def test_partial_fit_goes_on_after_pickling(data):
     assert ranker.partial_fit(*data).n_epochs_ == 2
 
 
+@pytest.mark.parametrize("changed", [{"learning_rate": 1e-30}, {"loss": "ranking", "margin": 0.0}], ids=str)
+def test_partial_fit_obeys_parameters_that_are_set_between_calls(data, changed):
+    kept, other = (JointEmbeddingRanker(**FAST, weight_decay=0.0).partial_fit(*data) for _ in range(2))
+    before = kept.transform(data[0])
+    np.testing.assert_array_equal(other.transform(data[0]), before)
+    other.set_params(**changed).partial_fit(*data)
+    assert not np.allclose(kept.partial_fit(*data).transform(data[0]), other.transform(data[0]), atol=1e-3)
+    if "learning_rate" in changed:
+        np.testing.assert_allclose(other.transform(data[0]), before, atol=1e-6)
+
+
+def test_a_temperature_set_before_a_warm_start_is_the_one_used(data):
+    ranker = JointEmbeddingRanker(**FAST, warm_start=True).fit(*data)
+    assert ranker.set_params(temperature=0.5).fit(*data).temperature_ == 0.5
+
+
 def test_set_gallery_keeps_the_order_given(fitted, data):
     features, _ = data
     ranker = pickle.loads(pickle.dumps(fitted))
