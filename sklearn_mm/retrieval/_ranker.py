@@ -53,8 +53,9 @@ class JointEmbeddingRanker(JointSpaceMixin, StagedTrainingMixin, PickleStateMixi
     ----------
     text_encoder : estimator, default=None
         An encoder of this library (`TextCNNEncoder`, `TextNGramEncoder`) is trained with the ranker; any other
-        scikit-learn transformer (`TfidfVectorizer`) is fitted on the captions, then frozen under a trained head. None
-        takes a `TextNGramEncoder` as wide as the joint space, without the words that fewer than one text in 20,000
+        scikit-learn transformer (`TfidfVectorizer`, or a `FunctionTransformer` around a sentence encoder pretrained
+        elsewhere) is fitted on the captions, as they are written, then frozen under a trained head; it sees each once.
+        None takes a `TextNGramEncoder` as wide as the joint space, without the words that fewer than one text in 20,000
         has: the best for its time that we measured.
     image_encoder : transformer, default=None
         From images to features, fitted and then frozen. None projects the features that it is given as X.
@@ -123,6 +124,7 @@ class JointEmbeddingRanker(JointSpaceMixin, StagedTrainingMixin, PickleStateMixi
         With `early_stopping`, share of the images held out, whole groups at a time; none of fewer than ten.
     n_iter_no_change : int, default=5
     random_state : int, RandomState or None, default=None
+        Also of what is random in encoders that have no `random_state` of their own.
     device : str or torch.device, default="auto"
     precision : {"auto", "float32", "bfloat16", "float16"}, default="float32"
     n_jobs : int, default=None

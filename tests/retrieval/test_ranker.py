@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy import sparse
 from sklearn.base import clone
+from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
@@ -354,6 +355,35 @@ def test_an_encoder_that_skips_images_is_told_from_a_mismatch(data):
     skipping = FunctionTransformer(_skip_first)
     with pytest.raises(ValueError, match="gave 95 rows for 96 images"):
         JointEmbeddingRanker(image_encoder=skipping, **FAST).fit(features, captions)
+
+
+@pytest.mark.parametrize("make", [np.asarray, sparse.csr_array], ids=["dense", "sparse"])
+def test_an_encoder_that_gives_no_numbers_is_named_with_the_rows(data, make):
+    def broken(X):
+        X = X.copy()
+        X[3, 1], X[40, 0] = np.nan, np.inf
+        return make(X)
+
+    encoder = FunctionTransformer(broken)
+    with pytest.raises(ValueError, match="FunctionTransformer gave NaN or infinity for 2 of 96 rows: 3, 40; mend"):
+        JointEmbeddingRanker(image_encoder=encoder, **FAST).fit(*data)
+
+
+def test_an_encoder_that_gives_no_matrix_is_named(data):
+    encoder = FunctionTransformer(lambda texts: np.array([len(text) for text in texts]))
+    with pytest.raises(ValueError, match=r"matrix of features from FunctionTransformer.* \(192,\)"):
+        JointEmbeddingRanker(encoder, **FAST).fit(*data)
+
+
+def test_chance_in_a_frozen_encoder_is_the_rankers(data):
+    encoder = make_pipeline(TfidfVectorizer(), TruncatedSVD(6))
+    ranker = JointEmbeddingRanker(encoder, TruncatedSVD(4), **FAST)
+    first, second = (clone(ranker).fit(*data) for _ in range(2))
+    np.testing.assert_array_equal(first.transform(data[0]), second.transform(data[0]))
+    np.testing.assert_array_equal(first.transform_text(["a red dot"]), second.transform_text(["a red dot"]))
+    assert encoder[-1].random_state is None
+    given = JointEmbeddingRanker(image_encoder=TruncatedSVD(4, random_state=7), **FAST).fit(*data)
+    assert given.image_encoder_.random_state == 7
 
 
 def _skip_first(X):
