@@ -58,7 +58,9 @@ class JointEmbeddingRanker(JointSpaceMixin, StagedTrainingMixin, PickleStateMixi
         None takes a `TextNGramEncoder` as wide as the joint space, without the words that fewer than one text in 20,000
         has: the best for its time that we measured.
     image_encoder : transformer, default=None
-        From images to features, fitted and then frozen. None projects the features that it is given as X.
+        An `ImageCNNEncoder` or a `MultiScaleCNNEncoder` is trained with the ranker, on pictures; any other
+        transformer, from whatever X holds to features, is fitted and then frozen. None projects the features that it is
+        given as X.
     n_components : int, default=1024
         Width of the joint space.
     hidden_layer_sizes : sequence of int, default=()
