@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from scipy import sparse
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.model_selection import GridSearchCV, GroupKFold, KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
@@ -94,6 +95,10 @@ def test_score_is_far_above_chance_on_held_out_images(data):
         {"negative_side": "image"},
         {"hidden_layer_sizes": (32,)},
         {"similarity": "order", "loss": "ranking", "margin": 0.05, "n_components": 64, "max_epochs": 20},
+        {"similarity": "order-root", "loss": "ranking", "negatives": "hardest", "n_components": 64, "max_epochs": 30},
+        {"loss": "ranking", "negatives": "hardest-anchor", "text_pool_size": 64, "max_epochs": 30},
+        {"loss": "ranking", "instance_weight": (1.0, 0.1), "instance_temperature": None, "pretrain_epochs": 4},
+        {"train_temperature": True, "instance_weight": 0.1, "clip_tensors": True},
         {"text_encoder": TextCNNEncoder(16, width=0.2, dropout=0.0)},
         {"text_encoder": TextNGramEncoder(24, ngram_range=(1, 2)), "text_hidden_layer_sizes": (32,)},
         {"text_encoder": TextNGramEncoder(16, ngram_range=(1, 2), skip=1, word_dim=32)},
@@ -270,6 +275,35 @@ def test_grid_search_reaches_the_text_encoder_and_selects_by_rsum(data):
     ).fit(features, captions)
     assert search.best_params_["jointembeddingranker__text_encoder__word_dim"] == 32
     assert search.cv_results_["mean_test_i2t_hit@1"].shape == (2,)
+
+
+def test_groups_and_weights_are_routed_to_fit_and_score(data):
+    features, captions = data
+    groups, weight = np.arange(96) // 2, np.repeat([1.0, 2.0], 48)
+    seen = []
+
+    class Watched(JointEmbeddingRanker):
+        def fit(self, X, y, groups=None, sample_weight=None):
+            seen.append((len(np.unique(groups)), len(sample_weight)))
+            return super().fit(X, y, groups=groups, sample_weight=sample_weight)
+
+    with config_context(enable_metadata_routing=True):
+        ranker = Watched(**{**FAST, "max_epochs": 1}).set_fit_request(groups=True, sample_weight=True)
+        ranker.set_score_request(groups=True, sample_weight=True)
+        search = GridSearchCV(
+            make_pipeline(StandardScaler().set_fit_request(sample_weight=False), ranker), {}, cv=GroupKFold(3)
+        )
+        search.fit(features, captions, groups=groups, sample_weight=weight)
+    assert seen == [(32, 64)] * 3 + [(48, 96)]
+    assert 0 < search.best_score_ < 1
+
+
+def test_embeddings_come_out_as_data_frames_when_asked_for(data):
+    pandas = pytest.importorskip("pandas")
+    ranker = JointEmbeddingRanker(**{**FAST, "max_epochs": 1}).set_output(transform="pandas").fit(*data)
+    frame = ranker.transform(data[0])
+    assert isinstance(frame, pandas.DataFrame)
+    assert list(frame.columns) == list(ranker.get_feature_names_out())
 
 
 class Recorder:
