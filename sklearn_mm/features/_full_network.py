@@ -4,17 +4,16 @@ import copy
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
-import torch
 from joblib import effective_n_jobs
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
-from torch import Tensor, nn
+from torch import nn
 
 from sklearn_mm._checks import check_finite_rows
 from sklearn_mm._device import resolve_device, resolve_dtype
@@ -28,16 +27,16 @@ from sklearn_mm._params import (
     validate_params,
 )
 from sklearn_mm.exceptions import ImageReadWarning
-from sklearn_mm.features._activations import ActivationPass, RowWriter, TappedNetwork, summarise
+from sklearn_mm.features._activations import ActivationPass, RowWriter, summarise
 from sklearn_mm.features._moments import RunningMoments, discretise, standardise, ternary_limits
+from sklearn_mm.features._network_on_demand import NetworkOnDemandMixin
 from sklearn_mm.images import PictureReader, Pictures, ReadFailure, RowCache, is_table
-from sklearn_mm.nn.backbones import build_backbone, pixel_convention, read_state, weights_identity
-from sklearn_mm.persistence import PickleStateMixin
+from sklearn_mm.nn.backbones import pixel_convention
 
 __all__ = ["FullNetworkEmbedding"]
 
 
-class FullNetworkEmbedding(TransformerMixin, PickleStateMixin, BaseEstimator):
+class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator):
     """Embed pictures by all layers of a network, standardised and discretised.
 
     Every convolution of a pretrained network is averaged over space, the hidden fully connected layers are
@@ -181,8 +180,6 @@ class FullNetworkEmbedding(TransformerMixin, PickleStateMixin, BaseEstimator):
         "on_error": [StrOptions({"raise", "nan", "skip"})],
         "verbose": ["verbose"],
     }
-
-    _not_pickled = ("_network",)
 
     def __init__(
         self,
@@ -329,10 +326,7 @@ class FullNetworkEmbedding(TransformerMixin, PickleStateMixin, BaseEstimator):
 
     def _restart(self) -> None:
         self._check_parameters()
-        # each with the parameters it belongs to, which may be set anew between fit and transform
-        self._network: tuple[Any, TappedNetwork] | None = None
-        self._identity: tuple[Any, str] | None = None
-        self._state: tuple[str, dict[str, Tensor]] | None = None  # weights from a file, as a pickle carries them
+        self._forget_network()
 
     def _check_parameters(self) -> None:
         validate_params(self)
@@ -417,46 +411,16 @@ class FullNetworkEmbedding(TransformerMixin, PickleStateMixin, BaseEstimator):
         device = resolve_device(self.device)
         dtype = resolve_dtype(self.precision, device)
         cache = None if self.cache is None else RowCache(self.cache, self._configuration(reader, dtype))
-
-        def open_network() -> TappedNetwork:
-            key = self._network_key()
-            if self._network is None or self._network[0] != key:
-                weights: str | os.PathLike[str] | dict[str, Tensor] | None = self.weights
-                if self._state is not None and self._state[0] == str(weights):
-                    weights = self._state[1]
-                network = TappedNetwork(
-                    build_backbone(self.backbone, weights),
-                    pixels,
-                    layers=self.layers,
-                    activation=self.activation,
-                    device=device,
-                    dtype=dtype,
-                )
-                self._network = (key, network)
-            return self._network[1]
-
         return ActivationPass(
             pictures,
             reader,
-            open_network,
+            partial(self._open_network, pixels, device, dtype),
             batch_size=self.batch_size,
             n_threads=effective_n_jobs(self.n_jobs),
             on_error=self.on_error,
             cache=cache,
             verbose=bool(self.verbose),
         )
-
-    def _network_key(self) -> tuple[Any, ...]:
-        backbone = self.backbone if isinstance(self.backbone, str) else id(self.backbone)
-        read = (repr(self.layers), self.activation, self.image_size)
-        return (backbone, str(self.weights), *read, str(self.device), self.precision)
-
-    def _configuration(self, reader: PictureReader, dtype: torch.dtype) -> str:
-        """Return all that decides on an activation besides the picture."""
-        key = self._network_key()
-        if self._identity is None or self._identity[0] != key:
-            self._identity = (key, weights_identity(self.backbone, self.weights))
-        return f"{self._identity[1]}\n{self.layers!r} {self.activation} {reader!r} {dtype}"
 
     def _report(self, activations: ActivationPass) -> None:
         failures = [failure for _, failure in sorted(activations.failures.items())]
@@ -469,23 +433,6 @@ class FullNetworkEmbedding(TransformerMixin, PickleStateMixin, BaseEstimator):
                 ImageReadWarning,
                 stacklevel=3,
             )
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the network out; it is built again when it is needed. Weights from a file travel along."""
-        state = super().__getstate__()
-        from_file = self.weights is not None and str(self.weights) != "default"
-        if from_file and getattr(self, "layers_", []) and self._state is None:
-            if self._network is None:  # everything came from the cache
-                weights = read_state(Path(str(self.weights)))
-            else:
-                weights = {key: value.cpu() for key, value in self._network[1].module.state_dict().items()}
-            state["_state"] = (str(self.weights), weights)
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take what `__getstate__` left."""
-        super().__setstate__(state)
-        self._network = None
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

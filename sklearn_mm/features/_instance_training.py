@@ -60,11 +60,9 @@ class SharedClassifier(nn.Module):
     def forward(self, features: Tensor, instance: Tensor, weight: Tensor | None = None) -> Tensor:
         """Compute the mean loss of features (n, d) of the instances (n,), each weighted (n,) or alike."""
         features = self.dropout(features.float())
-        classifier: Tensor = self.weight
         if self._temperature is not None:
-            features = unit_rows(features)
-            classifier = unit_rows(classifier) / self._temperature
-        loss = instance_loss(features, instance, classifier)
+            features = unit_rows(features) / self._temperature
+        loss = instance_loss(features, instance, self.weight, unit_classes=self._temperature is not None)
         return (loss if weight is None else loss * weight).mean()
 
 

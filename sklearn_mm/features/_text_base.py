@@ -101,7 +101,8 @@ class TextEncoderBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, PickleS
         if vectors is not None:
             table = self._word_table()
             # Bring the pretrained vectors to the size of the drawn ones, so that they suit the layers above.
-            scale = table[1:].std() / max(float(vectors[found].std()), 1e-12)
+            size = float(np.sqrt(np.square(vectors[found], dtype=np.float64).mean()))
+            scale = table[1:].square().mean().sqrt() / (size or 1.0)
             with torch.no_grad():
                 table[1:][torch.from_numpy(found)] = torch.from_numpy(vectors[found]) * scale
         self._word_table().requires_grad_(self.trainable_words)

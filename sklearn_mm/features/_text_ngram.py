@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sklearn_mm._params import non_negative_int
+from sklearn_mm._params import Integral, InvalidParameterError, non_negative_int
 from sklearn_mm.features._text_base import TOKEN_PATTERN, TextEncoderBase
 from sklearn_mm.nn.text_ngram import TextNGram
 from sklearn_mm.texts import build_tokenizer
@@ -178,8 +178,12 @@ class TextNGramEncoder(TextEncoderBase):
         return table
 
     def _ngram_range(self) -> tuple[int, int]:
-        low, high = self.ngram_range
-        return (low, high)
+        given: Any = tuple(self.ngram_range)
+        if len(given) != 2 or not all(isinstance(n, Integral) for n in given) or not 1 <= given[0] <= given[1]:
+            raise InvalidParameterError(
+                f"ngram_range must be (shortest, longest), two ints of at least 1, got {self.ngram_range!r}"
+            )
+        return given
 
     def _tokenizer(self) -> Callable[[str], list[str]]:
         if not self.skip:

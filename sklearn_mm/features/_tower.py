@@ -69,7 +69,7 @@ class Tower:
             return data
         if is_trainable(self.encoder):
             return self.encoder.prepare(data)
-        return as_features(self.encoder.transform(data))
+        return _given_features(self.encoder, self.encoder.transform(data))
 
     def collate(self, rows: Any, rng: np.random.Generator | None = None) -> Any:
         """Make a batch of prepared rows on the device; with `rng`, one for training."""
@@ -119,6 +119,11 @@ def fit_encoder(encoder: Any, data: Any, random_state: np.random.RandomState) ->
     -------
     fitted : estimator or None
     rows : prepared training data
+
+    Raises
+    ------
+    ValueError
+        A frozen encoder gives no matrix, or NaN or infinity; the message names the rows.
     """
     if encoder is None:
         return None, data
@@ -126,7 +131,15 @@ def fit_encoder(encoder: Any, data: Any, random_state: np.random.RandomState) ->
     if is_trainable(fitted):
         fitted.initialize(data, random_state)
         return fitted, fitted.prepare(data)
-    return fitted, as_features(fitted.fit_transform(data))
+    _seed(fitted, random_state)
+    return fitted, _given_features(fitted, fitted.fit_transform(data))
+
+
+def _seed(encoder: Any, random_state: np.random.RandomState) -> None:
+    """Draw a seed for each `random_state` of None in an encoder, so that the outer one decides on everything."""
+    parameters = encoder.get_params(deep=True)
+    unset = [name for name in sorted(parameters) if name.split("__")[-1] == "random_state" and parameters[name] is None]
+    encoder.set_params(**{name: random_state.randint(2**31 - 1) for name in unset})
 
 
 def make_head(
@@ -169,6 +182,21 @@ def as_features(X: Any) -> Any:
         return sparse.csr_array(X, dtype=np.float32)
     X = np.asarray(X)
     return X if X.dtype == np.int8 else X.astype(np.float32, copy=False)
+
+
+def _given_features(encoder: Any, output: Any) -> Any:
+    """Return what a frozen encoder gave as features that can be trained on."""
+    name = type(encoder).__name__
+    X = as_features(output)
+    if X.ndim != 2:
+        raise ValueError(f"expected a matrix of features from {name}, a row for each input, got the shape {X.shape}")
+    values = X.data if sparse.issparse(X) else X
+    if np.isfinite(np.sum(values, dtype=np.float64)):
+        return X
+    row_of = np.repeat(np.arange(X.shape[0]), np.diff(X.indptr)) if sparse.issparse(X) else np.arange(X.shape[0])
+    bad = np.unique(row_of[np.nonzero(~np.isfinite(values))[0]])
+    shown = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+    raise ValueError(f"{name} gave NaN or infinity for {len(bad)} of {X.shape[0]} rows: {shown}; mend or drop them")
 
 
 def feature_statistics(X: Any, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,6 @@
 """How close images and texts are: score matrices that gradients flow through."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 __all__ = ["SIMILARITIES", "cosine_scores", "order_root_scores", "order_scores"]
 
-_IMAGE_BLOCK = 16
+_IMAGE_BLOCK, _BLOCK_NUMBERS = 16, 2**22  # a block holds so many images, and so many numbers
 
 
 def cosine_scores(image: Tensor, text: Tensor) -> Tensor:
@@ -23,19 +23,28 @@ class _OrderScores(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, image: Tensor, text: Tensor) -> Tensor:
         ctx.save_for_backward(image, text)
-        blocks = range(0, len(image), _IMAGE_BLOCK)
-        return torch.cat([-_violation(image[b : b + _IMAGE_BLOCK], text).square().sum(dim=2) for b in blocks])
+        scores = image.new_empty(len(image), len(text))
+        for rows, columns in _blocks(image, text):
+            scores[rows, columns] = -_violation(image[rows], text[columns]).square().sum(dim=2)
+        return scores
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
         image, text = ctx.saved_tensors
-        image_grad, text_grad = torch.empty_like(image), torch.zeros_like(text)
-        for start in range(0, len(image), _IMAGE_BLOCK):
-            block = slice(start, start + _IMAGE_BLOCK)
-            slope = 2 * _violation(image[block], text) * grads[0][block, :, None]  # (n_block, n_texts, d)
-            image_grad[block] = slope.sum(dim=1)
-            text_grad -= slope.sum(dim=0)
+        image_grad, text_grad = torch.zeros_like(image), torch.zeros_like(text)
+        for rows, columns in _blocks(image, text):
+            slope = 2 * _violation(image[rows], text[columns]) * grads[0][rows, columns, None]  # (rows, columns, d)
+            image_grad[rows] += slope.sum(dim=1)
+            text_grad[columns] -= slope.sum(dim=0)
         return image_grad, text_grad
+
+
+def _blocks(image: Tensor, text: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Cut the pairs of images and texts into blocks."""
+    n_texts = max(1, _BLOCK_NUMBERS // (_IMAGE_BLOCK * image.shape[1]))
+    for row in range(0, len(image), _IMAGE_BLOCK):
+        for column in range(0, len(text), n_texts):
+            yield slice(row, row + _IMAGE_BLOCK), slice(column, column + n_texts)
 
 
 def _violation(image: Tensor, text: Tensor) -> Tensor:

@@ -1,20 +1,17 @@
 """Images and sentences in one space, each found by the other."""
 
 import os
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
-import torch
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import BaseEstimator
 from sklearn.callback import with_callbacks
-from sklearn.utils import check_random_state, column_or_1d
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils import check_random_state
 
-from sklearn_mm._checks import Captions, check_captions, check_texts
-from sklearn_mm._device import forked_rng, generator_from, resolve_device, resolve_dtype, torch_threads
+from sklearn_mm._checks import Captions, check_captions
+from sklearn_mm._device import forked_rng, generator_from, resolve_device, torch_threads
 from sklearn_mm._params import (
     DEVICE_CONSTRAINTS,
     HasMethods,
@@ -26,40 +23,44 @@ from sklearn_mm._params import (
     validate_params,
 )
 from sklearn_mm.features import TextNGramEncoder
-from sklearn_mm.features._instance_training import SharedClassifier
 from sklearn_mm.features._rows import row_digests
-from sklearn_mm.features._tower import Tower, as_features, fit_encoder, is_trainable, make_head
+from sklearn_mm.features._tower import fit_encoder, is_trainable, make_head
 from sklearn_mm.losses import SIMILARITIES
-from sklearn_mm.metrics import RetrievalScorer, retrieval_report
 from sklearn_mm.persistence import PickleStateMixin
-from sklearn_mm.retrieval._epochs import JointBatches, JointStep
-from sklearn_mm.retrieval._gallery import Gallery
-from sklearn_mm.retrieval._objective import Objective, is_positive_only
-from sklearn_mm.retrieval._training_rows import TrainingRows, merge_rows
+from sklearn_mm.retrieval._epochs import JointBatches
+from sklearn_mm.retrieval._search import JointSpaceMixin
+from sklearn_mm.retrieval._stages import instance_weights, make_objective, make_stages, make_validator
+from sklearn_mm.retrieval._training_rows import TrainingRows, check_groups, check_weights, merge_rows
 from sklearn_mm.sampling import NEGATIVES
-from sklearn_mm.training import OPTIMIZERS, SCHEDULES, Stage, StagedTrainingMixin, make_optimizer, make_schedule
+from sklearn_mm.training import OPTIMIZERS, SCHEDULES, StagedTrainingMixin, make_optimizer, make_schedule
 
 __all__ = ["JointEmbeddingRanker"]
 
 # A share of the texts, so that small collections keep every word. On Flickr8k (30,000 texts) it leaves out the words
 # that stand in one text only, which gains 4 points of RSum.
 _DEFAULT_MIN_DF = 5e-5
+# What the optimiser and the objective are made of that partial_fit keeps from call to call.
+_PASSED_ON = (
+    *("optimizer", "learning_rate", "weight_decay", "device", "precision", "similarity", "loss", "margin"),
+    *("temperature", "train_temperature", "negatives", "negative_side"),
+)
 
 
-class JointEmbeddingRanker(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, StagedTrainingMixin, PickleStateMixin, BaseEstimator
-):
+class JointEmbeddingRanker(JointSpaceMixin, StagedTrainingMixin, PickleStateMixin, BaseEstimator):
     """Embed images and their texts in one space, and find each by the other.
 
     Parameters
     ----------
     text_encoder : estimator, default=None
         An encoder of this library (`TextCNNEncoder`, `TextNGramEncoder`) is trained with the ranker; any other
-        scikit-learn transformer (`TfidfVectorizer`) is fitted on the captions, then frozen under a trained head. None
-        takes a `TextNGramEncoder` as wide as the joint space, without the words that fewer than one text in 20,000
+        scikit-learn transformer (`TfidfVectorizer`, or a `FunctionTransformer` around a sentence encoder pretrained
+        elsewhere) is fitted on the captions, as they are written, then frozen under a trained head; it sees each once.
+        None takes a `TextNGramEncoder` as wide as the joint space, without the words that fewer than one text in 20,000
         has: the best for its time that we measured.
     image_encoder : transformer, default=None
-        From images to features, fitted and then frozen. None projects the features that it is given as X.
+        An `ImageCNNEncoder` or a `MultiScaleCNNEncoder` is trained with the ranker, on pictures; any other
+        transformer, from whatever X holds to features, is fitted and then frozen. None projects the features that it is
+        given as X.
     n_components : int, default=1024
         Width of the joint space.
     hidden_layer_sizes : sequence of int, default=()
@@ -125,6 +126,7 @@ class JointEmbeddingRanker(
         With `early_stopping`, share of the images held out, whole groups at a time; none of fewer than ten.
     n_iter_no_change : int, default=5
     random_state : int, RandomState or None, default=None
+        Also of what is random in encoders that have no `random_state` of their own.
     device : str or torch.device, default="auto"
     precision : {"auto", "float32", "bfloat16", "float16"}, default="float32"
     n_jobs : int, default=None
@@ -168,7 +170,7 @@ class JointEmbeddingRanker(
     Captions of the same image, of the same group, or of the same wording are never negatives of each other.
 
     Training takes memory for the features and one batch; the instance loss adds its classifier, ``4 * n_components``
-    bytes for each image, and three times that for its gradient and the optimiser. After `fit` both galleries hold the
+    bytes for each image, and four times that for its gradients and the optimiser. After `fit` both galleries hold the
     training data, 4 bytes a component and item; `set_gallery` replaces them.
 
     References
@@ -237,7 +239,7 @@ class JointEmbeddingRanker(
         "verbose": [non_negative_int, "boolean"],
     }
 
-    _not_pickled = ("_optimizer", "_objective")
+    _not_pickled = ("_continued",)  # what partial_fit hands from one call to the next
 
     def __init__(
         self,
@@ -322,8 +324,6 @@ class JointEmbeddingRanker(
         self.checkpoint = checkpoint
         self.verbose = verbose
 
-    # Training -----------------------------------------------------------------------------------------------------
-
     @with_callbacks
     def fit(self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None) -> Self:
         """Train both towers, and make the training data the galleries.
@@ -354,26 +354,26 @@ class JointEmbeddingRanker(
         validate_params(self)
         resumed = self.warm_start and hasattr(self, "image_head_")
         X, captions = self._check_training_data(X, y, reset=not resumed)
-        before = [module.state_dict() for module in self._tower_modules()] if resumed else None
+        before = [self.temperature_, *(part.state_dict() for part in self._tower_modules())] if resumed else None
         identity, random_state = self._identify(before, X, captions, groups, sample_weight)
         rng = generator_from(random_state)
-        device = resolve_device(self.device)
-        with torch_threads(self.n_jobs), forked_rng(random_state, device):
+        self.__dict__.pop("_continued", None)
+        with torch_threads(self.n_jobs), forked_rng(random_state, resolve_device(self.device)):
             rows, training = self._encode_images(X, captions, groups, sample_weight, random_state, resumed)
             held_out = None
             if self.early_stopping:
                 training, held_out = training.split(self.validation_fraction, rng)
-            if resumed:
-                text_rows = self._text_tower().prepare(training.texts)
-            else:
-                text_rows = self._initialize_towers(rows, training, random_state)
+            text_rows = self._prepare_texts(rows, training, random_state, resumed)
             data = self._batches(rows, text_rows, training, rng)
-            validate = None if held_out is None else self._validator(rows, held_out)
-            objective = self._make_objective()
-            stages = self._stages(data, objective, validate, resumed)
+            validate = None
+            if held_out is not None:
+                towers = data.image_tower, data.text_tower
+                validate = make_validator(*towers, rows[held_out.rows], held_out, self.similarity)
+            objective = make_objective(self)
+            stages = make_stages(self, data, objective, validate, pretrains=not resumed)
             self._run_stages(stages, stages[-1].parts, rng, self._checkpoint(identity))
             self.temperature_ = float(objective.temperature.detach())
-        return self._set_training_gallery(rows, captions)
+        return self._set_training_gallery(rows, captions, training.texts, text_rows)
 
     def partial_fit(self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None) -> Self:
         """Train for one pass over the given rows, at a constant learning rate and without holding any out.
@@ -390,7 +390,7 @@ class JointEmbeddingRanker(
         self
         """
         validate_params(self)
-        if any(self._instance_weights()):
+        if any(instance_weights(self.instance_weight)):
             raise ValueError(
                 "partial_fit knows nothing of the images of later calls, which are classes of the instance loss; "
                 "set instance_weight=0, or call fit with all images"
@@ -404,28 +404,29 @@ class JointEmbeddingRanker(
                 [random_state.randint(2**31 - 1), self.n_epochs_] if self.random_state is not None else None
             )
         rng = generator_from(random_state)
-        device = resolve_device(self.device)
-        with torch_threads(self.n_jobs), forked_rng(random_state, device):
+        with torch_threads(self.n_jobs), forked_rng(random_state, resolve_device(self.device)):
             rows, training = self._encode_images(X, captions, groups, sample_weight, random_state, not first)
-            if first:
-                text_rows = self._initialize_towers(rows, training, random_state)
-            else:
-                text_rows = self._text_tower().prepare(training.texts)
-            if not hasattr(self, "_objective"):
-                self._objective = self._make_objective()
+            text_rows = self._prepare_texts(rows, training, random_state, not first)
             data = self._batches(rows, text_rows, training, rng)
-            (stage,) = self._stages(data, self._objective, None, True)
-            for part in stage.parts:
-                part.to(device)
-            if not hasattr(self, "_optimizer"):
-                self._optimizer = make_optimizer(
-                    self.optimizer, stage.parts, learning_rate=stage.learning_rate, weight_decay=self.weight_decay
-                )
-            constant = make_schedule("constant", self._optimizer, 1)
-            for record in self._stage_epochs(stage, 1, self._optimizer, constant, self._make_scaler()):
-                self._keep(record, stage.name)
-            self.temperature_ = float(self._objective.temperature.detach())
-        return self._set_training_gallery(rows, captions)
+            self._train_one_epoch(data)
+        return self._set_training_gallery(rows, captions, training.texts, text_rows)
+
+    def _train_one_epoch(self, data: JointBatches) -> None:
+        """Train with the optimiser of the pass before, as long as the parameters that it depends on are the same."""
+        asked = {name: getattr(self, name) for name in _PASSED_ON}
+        if getattr(self, "_continued", ({},))[0] != asked:
+            objective = make_objective(self)
+            parts = [*self._tower_modules(), objective]
+            optimizer = make_optimizer(
+                self.optimizer, parts, learning_rate=self.learning_rate, weight_decay=self.weight_decay
+            )
+            self._continued = (asked, objective, optimizer, self._make_scaler())
+        _, objective, optimizer, scaler = self._continued
+        (stage,) = make_stages(self, data, objective, None, pretrains=False)
+        constant = make_schedule("constant", optimizer, 1)
+        for record in self._stage_epochs(stage, 1, optimizer, constant, scaler):
+            self._keep(record, stage.name)
+        self.temperature_ = float(objective.temperature.detach())
 
     def _check_training_data(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Captions]:
         if y is None:
@@ -446,14 +447,8 @@ class JointEmbeddingRanker(
         resumed: bool,
     ) -> tuple[Any, TrainingRows]:
         """Turn images into prepared rows, and bring them into the order of training."""
-        if groups is not None:
-            groups = column_or_1d(groups)
-            if len(groups) != captions.n_images:
-                raise ValueError(f"expected one group per image, got {len(groups)} for {captions.n_images} images")
-        if sample_weight is not None:
-            sample_weight = _check_sample_weight(
-                sample_weight, np.empty((captions.n_images, 0)), dtype=np.float64, ensure_non_negative=True
-            )
+        groups = check_groups(groups, captions.n_images)
+        sample_weight = check_weights(sample_weight, captions.n_images)
         if resumed:
             rows = self._image_tower().prepare(X)
         else:
@@ -470,8 +465,12 @@ class JointEmbeddingRanker(
             raise ValueError(f"expected at least 2 different images to train on, got {len(training)}")
         return rows, training
 
-    def _initialize_towers(self, rows: Any, training: TrainingRows, random_state: np.random.RandomState) -> Any:
-        """Build both towers; return the prepared texts."""
+    def _prepare_texts(
+        self, rows: Any, training: TrainingRows, random_state: np.random.RandomState, resumed: bool
+    ) -> Any:
+        """Return the prepared texts; build both towers, unless training goes on with those there are."""
+        if resumed:
+            return self._text_tower().prepare(training.texts)
         encoder = self.text_encoder
         if encoder is None:
             encoder = TextNGramEncoder(self.n_components, word_dim=self.n_components, min_df=_DEFAULT_MIN_DF)
@@ -496,55 +495,7 @@ class JointEmbeddingRanker(
         self.n_epochs_ = 0
         self.temperature_ = float(self.temperature)
         self._n_features_out = self.n_components
-        for name in self._not_pickled:
-            self.__dict__.pop(name, None)
         return text_rows
-
-    def _stages(
-        self,
-        data: JointBatches,
-        objective: Objective,
-        validate: Callable[[], tuple[str, float]] | None,
-        resumed: bool,
-    ) -> list[Stage]:
-        """Return what is trained one after the other: by the instance loss alone, then by ranking too."""
-        weights = self._instance_weights()
-        pretrains = self.pretrain_epochs > 0 and not resumed
-        classifier = None
-        if any(weights) or pretrains:
-            classifier = SharedClassifier(
-                self.n_components,
-                int(data.training.instance.max()) + 1,
-                temperature=self.instance_temperature,
-                dropout=self.instance_dropout,
-            )
-        shared: Any = {
-            "parts": [*self._tower_modules(), objective, *([] if classifier is None else [classifier])],
-            "batches": partial(iter, data),
-            "n_batches": len(data),
-            "validate": validate,
-            "clip_tensors": self.clip_tensors,
-        }
-        joint = Stage(
-            "joint",
-            self.max_epochs,
-            self.learning_rate,
-            make_step=lambda: JointStep(data, objective, classifier, weights, self.final_relu),
-            begin=partial(self._freeze_backbone, False),
-            keeps=() if validate is None else self._tower_modules(),
-            **shared,
-        )
-        if not pretrains:
-            return [joint]
-        instance = Stage(
-            "instance",
-            self.pretrain_epochs,
-            self.learning_rate if self.pretrain_learning_rate is None else self.pretrain_learning_rate,
-            make_step=lambda: JointStep(data, None, classifier, (1.0, 1.0), self.final_relu),
-            begin=partial(self._freeze_backbone, True),
-            **shared,
-        )
-        return [instance, joint]
 
     def _batches(self, rows: Any, text_rows: Any, training: TrainingRows, rng: np.random.Generator) -> JointBatches:
         return JointBatches(
@@ -558,214 +509,6 @@ class JointEmbeddingRanker(
             self.text_pool_size,
             rng,
         )
-
-    def _instance_weights(self) -> tuple[float, float]:
-        """Return the weights of the images' and the texts' instance loss."""
-        given: Any = self.instance_weight
-        weights = (given, given) if isinstance(given, Real) else tuple(given)
-        if len(weights) != 2 or not all(isinstance(weight, Real) and float(weight) >= 0 for weight in weights):
-            raise ValueError(
-                f"instance_weight must be a number of at least 0, or two of them for images and texts, got {given!r}"
-            )
-        return float(weights[0]), float(weights[1])
-
-    def _make_objective(self) -> Objective:
-        return Objective(
-            similarity=self.similarity,
-            loss=self.loss,
-            margin=self.margin,
-            temperature=self.temperature_,
-            train_temperature=self.train_temperature,
-            negatives=self._negatives(),
-            negative_side=self.negative_side,
-        ).to(resolve_device(self.device))
-
-    def _negatives(self) -> tuple[str, str]:
-        """Return the names of the negatives among texts and among images."""
-        names = (self.negatives, self.negatives) if isinstance(self.negatives, str) else tuple(self.negatives)
-        if len(names) != 2 or not set(names) <= set(NEGATIVES):
-            raise ValueError(f"negatives must be one or two of {sorted(NEGATIVES)}, got {self.negatives!r}")
-        return names
-
-    def _freeze_backbone(self, frozen: bool) -> None:
-        """Hold still, or let train as its parameters say, what an image encoder has been given pretrained."""
-        if is_trainable(self.image_encoder_) and hasattr(self.image_encoder_.module_, "freeze_backbone"):
-            self.image_encoder_.module_.freeze_backbone(frozen)
-
-    def _validator(self, rows: Any, held_out: TrainingRows) -> Callable[[], tuple[str, float]]:
-        """Return the function that computes the RSum on the images held out."""
-        image_tower, text_tower = self._image_tower(), self._text_tower()
-        image_rows = rows[held_out.rows]
-        text_rows = text_tower.prepare(held_out.texts)
-        text_to_image = np.repeat(np.arange(len(held_out)), np.diff(held_out.starts))
-
-        def rsum() -> tuple[str, float]:
-            report = retrieval_report(
-                image_tower.embed(image_rows), text_tower.embed(text_rows), text_to_image, similarity=self.similarity
-            )
-            return "val_rsum", float(report["rsum"])
-
-        return rsum
-
-    def _tower_modules(self) -> list[torch.nn.Module]:
-        return [*self._image_tower().modules, *self._text_tower().modules]
-
-    def _image_tower(self) -> Tower:
-        return self._tower(self.image_encoder_, self.image_head_)
-
-    def _text_tower(self) -> Tower:
-        return self._tower(self.text_encoder_, self.text_head_)
-
-    def _tower(self, encoder: Any, head: torch.nn.Module) -> Tower:
-        device = resolve_device(self.device)
-        return Tower(encoder, head, device, resolve_dtype(self.precision, device), is_positive_only(self.similarity))
-
-    # Embedding ----------------------------------------------------------------------------------------------------
-
-    def transform(self, X: Any) -> np.ndarray:
-        """Embed images.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_images, n_features), or images for `image_encoder`
-
-        Returns
-        -------
-        ndarray of shape (n_images, n_components), float32
-            Unit vectors.
-        """
-        check_is_fitted(self, "image_head_")
-        return self._embed(self._image_tower(), self._check_images(X, reset=False))
-
-    def transform_text(self, texts: Any) -> np.ndarray:
-        """Embed texts.
-
-        Parameters
-        ----------
-        texts : sequence of str, length n_texts
-            A text without one known word is embedded as unknown, with an `UnknownWordsWarning`.
-
-        Returns
-        -------
-        ndarray of shape (n_texts, n_components), float32
-            Unit vectors.
-        """
-        check_is_fitted(self, "image_head_")
-        return self._embed(self._text_tower(), check_texts(texts))
-
-    def _embed(self, tower: Tower, data: Any) -> np.ndarray:
-        with torch_threads(self.n_jobs):
-            embedding = tower.embed(tower.prepare(data))
-        tower.to_cpu()
-        return embedding
-
-    def _check_images(self, X: Any, *, reset: bool) -> Any:
-        """Check X where it is a matrix of features: int8 stays, anything else becomes float32."""
-        if self.image_encoder is not None:
-            return X
-        X = validate_data(self, X, reset=reset, accept_sparse="csr", dtype="numeric")
-        return as_features(X)
-
-    # Search -------------------------------------------------------------------------------------------------------
-
-    def set_gallery(self, images: Any = None, texts: Any = None) -> Self:
-        """Replace what is searched, without training; None leaves that side as it is.
-
-        Parameters
-        ----------
-        images : as X in `fit`, optional
-        texts : sequence of str, optional
-            Kept in the order given, equal texts included.
-
-        Returns
-        -------
-        self
-        """
-        check_is_fitted(self, "image_head_")
-        if images is not None:
-            self._image_gallery = Gallery(self.transform(images), self.similarity)
-        if texts is not None:
-            listed = check_texts(texts)
-            self._text_gallery = Gallery(self.transform_text(listed), self.similarity)
-            self.gallery_texts_ = np.array(listed, dtype=object)
-        return self
-
-    def _set_training_gallery(self, rows: Any, captions: Captions) -> Self:
-        if captions.numbers is not None:
-            self.gallery_texts_ = np.unique(captions.numbers)
-        else:
-            self.gallery_texts_ = np.array(sorted(set(captions.texts)), dtype=object)
-        texts = self._embed(self._text_tower(), [str(text) for text in self.gallery_texts_.tolist()])
-        self._text_gallery = Gallery(texts, self.similarity)
-        image_tower = self._image_tower()
-        self._image_gallery = Gallery(image_tower.embed(rows), self.similarity)
-        image_tower.to_cpu()
-        return self
-
-    def search_images(self, texts: Any, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
-        """Find the gallery's images for texts.
-
-        Parameters
-        ----------
-        texts : sequence of str, length n_texts
-        k : int, default=10
-
-        Returns
-        -------
-        scores : ndarray of shape (n_texts, k), float32
-            The highest first.
-        indices : ndarray of shape (n_texts, k), int64
-            Rows of the image gallery: after `fit`, of its X.
-        """
-        check_is_fitted(self, "image_head_")
-        return self._image_gallery.search(self.transform_text(texts), k, query_is_image=False)
-
-    def search_texts(self, X: Any, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
-        """Find the gallery's texts for images.
-
-        Parameters
-        ----------
-        X : as in `transform`, n_images rows
-        k : int, default=10
-
-        Returns
-        -------
-        scores : ndarray of shape (n_images, k), float32
-            The highest first.
-        indices : ndarray of shape (n_images, k), int64
-            Positions in `gallery_texts_`.
-        """
-        check_is_fitted(self, "image_head_")
-        return self._text_gallery.search(self.transform(X), k, query_is_image=True)
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Return the best text of the gallery for each image, shape (n_images,), in the dtype of `gallery_texts_`."""
-        check_is_fitted(self, "image_head_")
-        return self.gallery_texts_[self.search_texts(X, 1)[1][:, 0]]
-
-    def decision_function(self, X: Any) -> np.ndarray:
-        """Score every text of the gallery for each image: shape (n_images, n_gallery_texts), float32."""
-        check_is_fitted(self, "image_head_")
-        return self._text_gallery.scores(self.transform(X), query_is_image=True)
-
-    def score(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> float:
-        """Return the mean of hit@1, hit@5 and hit@10 both ways, among the images and captions given.
-
-        Parameters
-        ----------
-        X, y : as in `fit`
-        sample_weight : array-like of shape (n_images,), optional
-        groups : array-like of shape (n_images,), optional
-            Accepted for metadata routing.
-
-        Returns
-        -------
-        float
-            Between 0 and 1.
-        """
-        check_is_fitted(self, "image_head_")
-        report = RetrievalScorer()(self, X, y, sample_weight=sample_weight, groups=groups)
-        return float(report["rsum"]) / 600
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

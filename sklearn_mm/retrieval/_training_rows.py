@@ -7,11 +7,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from sklearn.utils import column_or_1d
+from sklearn.utils.validation import _check_sample_weight
 
 from sklearn_mm._checks import Captions
 from sklearn_mm.sampling import held_out_rows
 
-__all__ = ["TrainingRows", "merge_rows"]
+__all__ = ["TrainingRows", "check_groups", "check_weights", "merge_rows"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,25 @@ class TrainingRows:
         for captions in self.wording[own].T:  # one (n_images, n_texts) comparison for each of an image's captions
             mask |= captions[:, None] == drawn[None, :]
         return mask
+
+
+def check_groups(groups: Any, n_images: int) -> np.ndarray | None:
+    """Return the groups of images as an array of shape (n_images,), or None where there are none."""
+    if groups is None:
+        return None
+    listed: np.ndarray = column_or_1d(groups)
+    if len(listed) != n_images:
+        raise ValueError(f"expected one group per image, got {len(listed)} for {n_images} images")
+    return listed
+
+
+def check_weights(sample_weight: Any, n_images: int) -> np.ndarray | None:
+    """Return the weights of images as an array of shape (n_images,), float64, or None where there are none."""
+    if sample_weight is None:
+        return None
+    images = np.empty((n_images, 0))
+    weight: np.ndarray = _check_sample_weight(sample_weight, images, dtype=np.float64, ensure_non_negative=True)
+    return weight
 
 
 def merge_rows(

@@ -81,12 +81,19 @@ def full_network_pipeline(
     dropout, 128 images a batch, one random caption for each image and epoch, 200 epochs (SOE 100), the weights of the
     best RSum on held-out images kept, an end token read after each sentence, all words kept.
 
-    Otherwise: punctuation is dropped instead of being words; an unknown word is left out instead of having a vector;
-    a tenth of the training images is held out, where the source has a validation set, and looked at once an epoch
-    instead of every 100 batches; Adam's averages are corrected for their start (the source's are hardly: its first
-    steps are about 3.5 times as long); the loss is a mean over the batch's pairs, not a sum, of no effect under Adam
-    but for the clipping; embeddings are standardised once more before the linear map, without which ternary features
-    of a mean far from 0 would learn slowly.
+    Otherwise: punctuation is dropped instead of being words; an unknown word is left out instead of having a vector,
+    and words that only validation captions have are unknown; the last batch, of fewer images, trains too; the image's
+    linear map starts as torch draws it, not by Xavier's rule; a tenth of the training images is held out, where the
+    source has a validation set, and looked at once an epoch instead of every 100 batches; Adam's averages are corrected
+    for their start (the source's are hardly: its first steps are about 3.5 times as long); the loss is a mean over the
+    batch's pairs, not a sum, of no effect under Adam but for the clipping; embeddings are standardised once more before
+    the linear map, without which ternary features of a mean far from 0 would learn slowly.
+
+    Widths are the source's for Flickr8k; for Flickr30k and COCO it has 1,536 and 2,048 in MH, 1,024 and 1,536 in SOE,
+    1,536 and 2,048 in MOE. It trained MH and MOE for up to 400 epochs, and SOE on Flickr8k for 200. Its PH and POE seem
+    to be MH and MOE from the weights of SH and SOE: fit one of these, then set on its ranker ``negatives="hardest"``,
+    ``warm_start=True`` (for POE also ``learning_rate=1e-4``), and fit again. How the source's averaged features were
+    cropped is not known; `FullNetworkEmbedding` leaves it open by ``crops``.
 
     References
     ----------
@@ -345,8 +352,12 @@ def vse_plus_plus(
     Fine-tuning trains the image network at a tenth of the rate, 2e-5.
 
     Otherwise: an epoch of ours takes one caption of each image, the source's all five, so there are 150 for its 30; a
-    tenth of the training images is held out, where the source has a validation set; features are standardised, not
-    scaled to unit length; no start token; fine-tuning runs from the start, where the source first trains the rest.
+    tenth of the training images is held out, where the source has a validation set, and looked at once an epoch instead
+    of every 500 batches; features are standardised, not scaled to unit length; no start token, an unknown word is left
+    out instead of having a vector, and punctuation is dropped; the loss is a mean over the batch's pairs, not a sum, of
+    no effect under Adam but for the clipping; fine-tuning runs from the start, where the source first trains the rest
+    for 30 epochs. VSE0 has images of unit length here, and any length in the source. Order0 has the squared violation
+    of order embeddings here, as Vendrov et al.'s code, and its root in the source.
 
     References
     ----------

@@ -75,7 +75,7 @@ class Vocabulary:
             count.update(tokens)
             document_count.update(set(tokens))
             n_texts += 1
-        least = min_df if isinstance(min_df, int) else min_df * n_texts
+        least = min_df if isinstance(min_df, int | np.integer) else min_df * n_texts
         kept = [word for word in count if document_count[word] >= least]
         kept.sort(key=lambda word: (-count[word], word))
         if not kept:

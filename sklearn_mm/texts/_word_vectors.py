@@ -15,8 +15,9 @@ def read_word_vectors(source: Any, words: Iterable[str]) -> tuple[np.ndarray, np
     Parameters
     ----------
     source : mapping, str or Path, or pair of them
-        A ``{word: vector}`` mapping; a GloVe or word2vec text file (a word and its numbers a line, a header line
-        is skipped); or an npy pair ``(array of shape (n, dim) or its .npy path, words or a path with one a line)``.
+        A ``{word: vector}`` mapping; a GloVe or word2vec text file (a word and its numbers a line; a header line is
+        skipped, and words may have spaces, as some of GloVe's have); or an npy pair ``(array of shape (n, dim) or its
+        .npy path, words or a path with one a line)``.
     words : iterable of str
 
     Returns
@@ -72,12 +73,44 @@ def _from_pair(array: Any, names: Any, wanted: dict[str, int]) -> Iterable[tuple
 
 
 def _from_text_file(path: Path, wanted: dict[str, int]) -> Iterable[tuple[int, np.ndarray]]:
+    """Parse the lines of wanted words. A word may have spaces of its own: a vector is the last numbers of a line."""
+    beginnings = {word.partition(" ")[0] for word in wanted}
+    dim = None
     with path.open(encoding="utf-8", errors="replace", newline="\n") as lines:
         for number, line in enumerate(lines, start=1):
-            word, _, numbers = line.rstrip().partition(" ")
-            if word not in wanted or (number == 1 and numbers.isdigit()):
+            beginning, _, rest = line.rstrip().partition(" ")
+            if number == 1 and rest.isdigit():  # word2vec's header: how many words, and of how many numbers
+                dim = int(rest)
                 continue
-            try:
-                yield wanted[word], np.array(numbers.split(" "), dtype=np.float32)
-            except ValueError as error:
-                raise ValueError(f"{path}, line {number}: expected a word and its numbers") from error
+            if dim is None:
+                dim = _n_numbers(rest)
+            if beginning not in beginnings:
+                continue
+            word, *numbers = line.rstrip().rsplit(" ", dim)
+            if word in wanted:
+                yield wanted[word], _parsed(numbers, dim, path, number)
+
+
+def _n_numbers(line: str) -> int:
+    """Count the numbers at the end of a line."""
+    fields = line.split(" ")
+    n_numbers = next((place for place, field in enumerate(reversed(fields)) if not _is_number(field)), len(fields))
+    return max(n_numbers, 1)
+
+
+def _is_number(field: str) -> bool:
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return True
+
+
+def _parsed(numbers: list[str], dim: int, path: Path, number: int) -> np.ndarray:
+    try:
+        vector = np.array(numbers, dtype=np.float32)
+    except ValueError as error:
+        raise ValueError(f"{path}, line {number}: expected a word and its {dim} numbers") from error
+    if len(vector) != dim:
+        raise ValueError(f"{path}, line {number}: expected a word and its {dim} numbers, got {len(vector)}")
+    return vector

@@ -6,27 +6,36 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 import torch
-from torch import nn
+from joblib.hashing import NumpyHasher
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from sklearn_mm._version import __version__
 from sklearn_mm.training._stopping import BestWeights
 
 __all__ = ["Checkpoint", "TrainingState", "run_identity"]
 
 
-def run_identity(*parts: Any) -> str:
-    """Digest what a run depends on: 32 hexadecimal digits, equal for equal parts.
+class _Hasher(NumpyHasher):
+    """joblib's, and tensors by their values: their pickles name addresses, which are others in every process."""
 
-    Parts are of any kind that pickles: parameters, estimators, arrays, texts.
+    def save(self, obj: Any) -> None:
+        if isinstance(obj, Tensor):
+            values = obj.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+            obj = (str(obj.dtype), tuple(obj.shape), obj.requires_grad, values)
+        super().save(obj)
+
+
+def run_identity(*parts: Any) -> str:
+    """Digest what a run depends on: 32 hexadecimal digits, equal for equal parts, in every process.
+
+    Parts are of any kind that pickles: parameters, estimators, networks, arrays, texts. This library's version is one
+    more, as another one may train otherwise.
     """
-    digest = joblib.hash(parts)
-    if digest is None:
-        raise TypeError("parts of a run's identity must be picklable")
-    return digest
+    return str(_Hasher(hash_name="md5").hash((__version__, parts)))
 
 
 class Checkpoint:
@@ -42,7 +51,8 @@ class Checkpoint:
     Notes
     -----
     The file is written beside the old one, brought to the disk and then put in its place: whenever a process is killed,
-    one whole state is there. It is read without running any code of it.
+    one whole state is there. (A kill while it is written leaves that beginning, a file ending in ``.part``, of no
+    effect.) It is read without running any code of it.
     """
 
     def __init__(self, folder: str | os.PathLike[str], identity: str) -> None:
@@ -54,14 +64,17 @@ class Checkpoint:
         Raises
         ------
         ValueError
-            The file is damaged.
+            The file is damaged, or holds the state of something else.
         """
         if not self.path.exists():
             return None
         try:
-            state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
+            saved = torch.load(self.path, map_location="cpu", weights_only=True)
         except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
             raise ValueError(f"{self.path} is no checkpoint, or damaged; remove it to train anew") from error
+        if not isinstance(saved, dict) or saved.get("identity") != self.path.stem:
+            raise ValueError(f"{self.path} holds no checkpoint of this run; remove it to train anew")
+        state: dict[str, Any] = saved["state"]
         return state
 
     def save(self, state: dict[str, Any]) -> None:
@@ -70,7 +83,7 @@ class Checkpoint:
         beside = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
         try:
             with beside.open("wb") as file:
-                torch.save(state, file)
+                torch.save({"identity": self.path.stem, "state": state}, file)
                 file.flush()
                 os.fsync(file.fileno())
             beside.replace(self.path)

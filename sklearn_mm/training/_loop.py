@@ -35,12 +35,12 @@ def train_epochs(
     batches : callable
         Returns the batches of one epoch; called anew for each.
     optimizer, schedule : Optimizer, LRScheduler
-        The schedule is advanced after every batch.
+        The schedule is advanced with the optimiser.
     n_epochs : int
     clip_norm : float
         The largest norm of the gradient over all parameters together; infinity leaves it as it is.
     scaler : torch.amp.GradScaler
-        For float16; disabled otherwise.
+        For float16; disabled otherwise. A batch whose scaled gradient overflows is passed over, by the schedule too.
     clip_tensors : bool
         Hold each parameter's own gradient to `clip_norm`, instead of all together.
 
@@ -65,11 +65,12 @@ def train_epochs(
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch's backward has no types
             scaler.unscale_(optimizer)
-            for together in clipped_together:
-                nn.utils.clip_grad_norm_(together, clip_norm)
-            scaler.step(optimizer)
+            norms = [nn.utils.clip_grad_norm_(together, clip_norm) for together in clipped_together]
+            # What overflowed as float16 is no step. torch's fused SGD would leave its momentum without a value then.
+            if not scaler.is_enabled() or all(bool(norm.isfinite()) for norm in norms):
+                scaler.step(optimizer)
+                schedule.step()
             scaler.update()
-            schedule.step()
             losses.append(loss.detach())
         train_loss = float(torch.stack(losses).mean())  # the one place an epoch waits for the device
         if train_loss != train_loss or abs(train_loss) == float("inf"):

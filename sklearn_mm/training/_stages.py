@@ -167,9 +167,11 @@ class StagedTrainingMixin(CallbackSupportMixin):
         if not n_epochs:
             return iter(())
 
+        device = resolve_device(self.device)
+
         def batches() -> Iterable[Any]:
-            for part in stage.parts:
-                part.train()
+            for part in stage.parts:  # a score of what is held out, or a callback, may have left them elsewhere
+                part.to(device).train()
             return stage.batches()
 
         return train_epochs(

@@ -24,7 +24,7 @@ from torch import nn
 from sklearn_mm.exceptions import ImageReadError, ImageReadWarning, WeightsError
 from sklearn_mm.features import FullNetworkEmbedding
 from sklearn_mm.features import _activations as activations_module
-from sklearn_mm.features import _full_network as full_network_module
+from sklearn_mm.features import _network_on_demand as network_module
 
 BATCH_ROUNDING = 1e-4  # float32: kernels of other batch sizes add in another order
 SIDE = 32
@@ -309,7 +309,7 @@ def test_activations_computed_before_are_only_standardised_and_discretised(monke
     def no_network(*args, **kwargs):
         raise AssertionError("built a network")
 
-    monkeypatch.setattr(full_network_module, "build_backbone", no_network)
+    monkeypatch.setattr(network_module, "build_backbone", no_network)
     X = np.random.default_rng(0).normal(3, 2, size=(50, 4))
     z = (X - X.mean(axis=0)) / X.std(axis=0)
     embedding = FullNetworkEmbedding()

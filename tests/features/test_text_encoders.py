@@ -83,6 +83,13 @@ def test_word_vectors_fill_the_table_and_set_its_width(encoder):
     assert np.linalg.norm(dot) == pytest.approx(2 * np.linalg.norm(red))
 
 
+def test_word_vectors_that_are_all_alike_stay_of_the_usual_size(encoder):
+    encoder = clone(encoder).set_params(word_vectors={"red": [3.0] * 5, "dot": [3.0] * 5})
+    table = encoder.initialize(TEXTS, random_state=0)._word_table().detach()
+    red, here = (table[1 + encoder.vocabulary_.index(word)].square().mean().sqrt() for word in ("red", "here"))
+    assert here / 3 < red < here * 3
+
+
 def _fit_briefly(encoder, **parameters):
     """Fit anew; from one seed the weights start the same, whatever the parameters."""
     return clone(encoder).set_params(**{"max_epochs": 3, **parameters}).fit(TEXTS, KIND)
@@ -125,6 +132,11 @@ def test_what_was_said_of_the_words_outlives_persistence(encoder, how, tmp_path)
 def test_case_pattern_and_limits_are_those_of_count_vectorizer():
     encoder = TextNGramEncoder(8, lowercase=False, token_pattern=r"\S+", max_features=2).initialize(["A-b A-b c d c c"])
     assert encoder.vocabulary_ == ["c", "A-b"]
+
+
+@pytest.mark.parametrize("number", [2, np.int64(2)], ids=["int", "numpy int, as searches draw it"])
+def test_a_least_number_of_texts_is_one_whatever_its_type(number):
+    assert TextNGramEncoder(8, min_df=number).initialize(["a b", "b c", "b c"]).vocabulary_ == ["b", "c"]
 
 
 def test_ngrams_are_told_apart_by_order():
@@ -229,6 +241,9 @@ def test_bad_texts_are_named(encoder, texts, y, error, message):
         (TextSequenceEncoder, {"n_positions": 0}),
         (TextSequenceEncoder, {"trainable_words": "no"}),
         (TextNGramEncoder, {"skip": -1}),
+        (TextNGramEncoder, {"ngram_range": (2, 1)}),
+        (TextNGramEncoder, {"ngram_range": (0, 1), "skip": 1}),
+        (TextNGramEncoder, {"ngram_range": (1, 2, 3)}),
     ],
     ids=str,
 )

@@ -1,5 +1,7 @@
 """A fit that is killed and started again ends as one that was left alone."""
 
+import copy
+import signal
 import subprocess
 import sys
 import textwrap
@@ -10,7 +12,10 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, KFold
+from torch import nn
 
+from sklearn_mm.datasets import make_captioned_shapes
+from sklearn_mm.features import ImageCNNEncoder, TextCNNEncoder
 from sklearn_mm.retrieval import JointEmbeddingRanker
 
 SETTINGS = {
@@ -27,20 +32,37 @@ SETTINGS = {
     "n_jobs": 1,
 }
 KILLED = """
-    import os, sys
+    import os, signal, sys
     import joblib
-    from sklearn_mm.retrieval import JointEmbeddingRanker
+    from sklearn_mm.retrieval._epochs import JointStep
+    from sklearn_mm.training import _checkpoint
 
-    class Killer(JointEmbeddingRanker):
-        def _keep(self, record, stage):
-            if self.n_epochs_ == int(sys.argv[2]):
-                os._exit(9)  # in the middle of an epoch's end, as a kill does it
-            super()._keep(record, stage)
+    ranker, X, captions = joblib.load(sys.argv[1])
+    where, n_before = sys.argv[2], int(sys.argv[3])
+    n_calls = 0
 
-    settings, X, captions = joblib.load(sys.argv[1])
-    Killer.__name__ = "JointEmbeddingRanker"
-    Killer(**settings).fit(X, captions)
+    def killing(method):
+        def call(*args):
+            global n_calls
+            n_calls += 1
+            if n_calls > n_before:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return method(*args)
+        return call
+
+    if where == "batch":
+        JointStep.__call__ = killing(JointStep.__call__)
+    else:
+        _checkpoint.os.fsync = killing(os.fsync)
+    ranker.fit(X, captions)
 """
+
+
+def killed(ranker, X, captions, folder, where, n_before):
+    """Fit in another process, which is killed at a batch, or while a checkpoint is written, after so many of them."""
+    joblib.dump((ranker, X, captions), folder / "job")
+    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(folder / "job"), where, str(n_before)]
+    return subprocess.run(command, check=False, timeout=300).returncode
 
 
 @pytest.fixture(scope="module")
@@ -60,20 +82,71 @@ def same(one, other):
     return all(torch.equal(a, b) for a, b in pairs)
 
 
-@pytest.mark.parametrize("n_epochs", [1, 3], ids=["in the first stage", "in the second stage"])
-def test_a_killed_fit_goes_on_to_the_same_bits(data, tmp_path, n_epochs):
-    settings = {**SETTINGS, "checkpoint": str(tmp_path / "run")}
-    joblib.dump((settings, *data), tmp_path / "job")
-    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path / "job"), str(n_epochs)]
-    assert subprocess.run(command, check=False).returncode == 9
-    (saved,) = (tmp_path / "run").iterdir()
-    assert torch.load(saved, weights_only=True)["n_epochs"] == n_epochs
-    resumed = JointEmbeddingRanker(**settings).fit(*data)
-    whole = JointEmbeddingRanker(**SETTINGS).fit(*data)
+# 54 images to train on are four batches an epoch.
+@pytest.mark.parametrize(
+    ("where", "n_before", "n_epochs"),
+    [("batch", 6, 1), ("batch", 17, 4), ("writing", 1, 1), ("writing", 3, 3)],
+    ids=["first stage", "second stage", "writing in the first stage", "writing in the second stage"],
+)
+def test_a_killed_fit_goes_on_to_the_same_bits(data, tmp_path, where, n_before, n_epochs):
+    ranker = JointEmbeddingRanker(**SETTINGS)
+    resumed = clone(ranker).set_params(checkpoint=tmp_path / "run")
+    assert killed(resumed, *data, tmp_path, where, n_before) == -signal.SIGKILL
+    (saved,) = (tmp_path / "run").glob("*.pt")
+    assert torch.load(saved, weights_only=True)["state"]["n_epochs"] == n_epochs
+    assert len(list((tmp_path / "run").glob("*.part"))) == (where == "writing")
+    resumed.fit(*data)
+    whole = ranker.fit(*data)
     assert same(resumed, whole)
     assert [r["train_loss"] for r in resumed.history_] == [r["train_loss"] for r in whole.history_]
     np.testing.assert_array_equal(resumed.transform(data[0]), whole.transform(data[0]))
     assert resumed.temperature_ == whole.temperature_
+
+
+@pytest.mark.parametrize("n_before", [4, 10], ids=["frozen in the first stage", "trained in the second stage"])
+def test_a_killed_fit_on_pictures_goes_on_to_the_same_bits(tmp_path, n_before):
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(8, 3),
+    )  # fmt: skip
+    scenes = make_captioned_shapes(24, image_size=16, random_state=0)
+    encoder = ImageCNNEncoder(network, image_size=16, fix_batch_norm=False, color_jitter=0.2, precision="float32")
+    ranker = JointEmbeddingRanker(
+        TextCNNEncoder(8, width=0.05, word_dim=8),
+        encoder,
+        **{**SETTINGS, "batch_size": 8, "max_epochs": 3, "early_stopping": False},
+        text_pool_size=16,
+        negatives=("hardest", "random"),
+        loss="ranking",
+    )
+    resumed = clone(ranker).set_params(checkpoint=tmp_path / "run")
+    assert killed(resumed, scenes.images, scenes.captions, tmp_path, "batch", n_before) == -signal.SIGKILL
+    resumed.fit(scenes.images, scenes.captions)
+    assert len(list((tmp_path / "run").iterdir())) == 1  # the other process's file was found, and went on with
+    assert same(resumed, ranker.fit(scenes.images, scenes.captions))
+
+
+def test_a_killed_warm_start_is_known_in_another_process(data, tmp_path):
+    ranker = JointEmbeddingRanker(**SETTINGS, warm_start=True).fit(*data)
+    resumed = copy.deepcopy(ranker).set_params(checkpoint=tmp_path / "run")
+    assert killed(resumed, *data, tmp_path, "batch", 6) == -signal.SIGKILL
+    resumed.fit(*data)
+    assert len(list((tmp_path / "run").iterdir())) == 1
+    assert same(resumed, ranker.fit(*data))
+
+
+def test_a_file_of_another_run_is_named(data, tmp_path):
+    ranker = JointEmbeddingRanker(**{**SETTINGS, "checkpoint": tmp_path}).fit(*data)
+    (saved,) = tmp_path.iterdir()
+    other = clone(ranker).set_params(n_components=4).fit(*data)
+    (others,) = set(tmp_path.iterdir()) - {saved}
+    saved.replace(others)
+    with pytest.raises(ValueError, match=f"{others.name} holds no checkpoint of this run; remove it"):
+        other.fit(*data)
+    others.write_bytes(others.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=f"{others.name} is no checkpoint, or damaged; remove it"):
+        other.fit(*data)
 
 
 def test_a_finished_fit_is_read_back(data, tmp_path, monkeypatch):

@@ -1,9 +1,20 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 from torch.autograd import gradcheck
 
-from sklearn_mm.losses import PairScores, infonce_loss, instance_loss, order_root_scores, order_scores, ranking_loss
+from sklearn_mm.losses import (
+    PairScores,
+    _similarity,
+    infonce_loss,
+    instance_loss,
+    order_root_scores,
+    order_scores,
+    ranking_loss,
+)
 from sklearn_mm.sampling import NEGATIVES
 
 MARGIN, TEMPERATURE = 0.3, 0.1
@@ -116,18 +127,51 @@ def test_gradients_are_right(pairs, name):
     assert gradcheck(both_sides, (pairs.scores,))
 
 
+@pytest.mark.parametrize("unit_classes", [False, True])
 @pytest.mark.parametrize("block", [1, 2, 5, 100])
-def test_instance_loss_is_a_cross_entropy_and_its_gradient_right(block):
+def test_instance_loss_is_a_cross_entropy_and_its_gradient_right(block, unit_classes):
     torch.manual_seed(0)
     features = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     classifier = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
     instance = torch.tensor([0, 4, 2, 2])
-    loss = instance_loss(features, instance, classifier, block=block)
+    settings = {"block": block, "unit_classes": unit_classes}
+    loss = instance_loss(features, instance, classifier, **settings)
     for row in range(4):
         logits = (classifier.detach() @ features[row].detach()).numpy()
+        if unit_classes:
+            logits /= np.linalg.norm(classifier.detach().numpy(), axis=1)
         expected = np.log(np.exp(logits).sum()) - logits[instance[row]]
         assert float(loss[row].detach()) == pytest.approx(expected)
-    assert gradcheck(lambda f, c: instance_loss(f, instance, c, block=block), (features, classifier))
+    assert gradcheck(lambda f, c: instance_loss(f, instance, c, **settings), (features, classifier))
+
+
+MANY_CLASSES = """
+import resource, sys
+import torch
+from sklearn_mm.features._instance_training import SharedClassifier
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+n_rows, n_classes, width = 1024, 120_000, 64
+classifier = SharedClassifier(width, n_classes, temperature=eval(sys.argv[1]), dropout=0.0)
+image, text = (torch.randn(n_rows, width, requires_grad=True) for _ in range(2))
+instance = torch.randint(n_classes, (n_rows,))
+small = SharedClassifier(width, 10, temperature=0.1, dropout=0.0)  # what torch allocates once
+small(image, instance % 10).backward()
+before = peak()
+(classifier(image, instance) + classifier(text, instance)).backward()
+print(peak() - before)
+"""
+
+
+@pytest.mark.parametrize("temperature", [None, 0.05])
+def test_more_than_a_hundred_thousand_classes_take_no_logits_of_all(temperature):
+    script = [sys.executable, "-c", MANY_CLASSES, str(temperature)]
+    taken = int(subprocess.run(script, capture_output=True, text=True, check=True).stdout)
+    # Logits of all classes are 490 MB, for images, for texts, and as many for their gradients. Here it is two gradients
+    # of the classifier (31 MB each) and some blocks of 8,192 logits (34 MB each).
+    assert taken < 0.6 * 4 * 1024 * 120_000
 
 
 def test_instance_loss_is_finite_for_huge_logits():
@@ -137,9 +181,10 @@ def test_instance_loss_is_finite_for_huge_logits():
     assert torch.isfinite(torch.autograd.grad(loss.sum(), features)[0]).all()
 
 
-def test_order_scores_are_those_of_loops_and_their_gradient_right():
+def test_order_scores_are_those_of_loops_and_their_gradient_right(monkeypatch):
     torch.manual_seed(0)
-    image = torch.rand(19, 3, dtype=torch.float64, requires_grad=True)  # more than a block
+    monkeypatch.setattr(_similarity, "_BLOCK_NUMBERS", 3 * 3 * 16)
+    image = torch.rand(19, 3, dtype=torch.float64, requires_grad=True)  # more than a block, as the texts are
     text = torch.rand(4, 3, dtype=torch.float64, requires_grad=True)
     scores = order_scores(image, text)
     for i in range(19):

@@ -62,6 +62,38 @@ def test_packed_windows_are_a_left_padded_convolution(stride, shift):
     torch.testing.assert_close(packed, torch.cat(expected))
 
 
+def embed_alone(network, row, shift):
+    """Run the published network on one text, layer by layer with torch's convolutions; what is empty stays empty."""
+    x = network.word_norm(network.words(torch.tensor(row)) + network.word_bias)  # (length, word_dim)
+    first = shift
+    for stage, blocks in enumerate(network.stages):
+        for number, block in enumerate(blocks):
+            stride = 2 if number == 0 and stage in (1, 2) else 1
+            h = torch.relu(block.reduce_norm(block.reduce(x)))
+            kernel = torch.stack(block.window.weight.chunk(2, dim=1), dim=2)  # (out, in, 2)
+            empty = torch.zeros(h.shape[1], 1 + first)  # one position of padding on the left, none on the right
+            h = nn.functional.conv1d(torch.cat([empty, h.T, torch.zeros(h.shape[1], 1)], dim=1)[None], kernel)[0].T
+            h = h[: first + len(x) + 1][::stride]  # at every position, or at every other one
+            where = [place for place in range(len(h)) if place * stride >= first]
+            if stride == 1:
+                where = where[: len(x)]
+            h = block.expand_norm(block.expand(torch.relu(block.window_norm(h[where]))))
+            at = [place * stride - first for place in where]
+            x = torch.stack([x[place] if place < len(x) else torch.zeros(x.shape[1]) for place in at])
+            if block.shortcut is not None:
+                x = block.shortcut_norm(block.shortcut(x))
+            x, first = torch.relu(h + x), where[0]
+    return network.output_norm(network.output(x.amax(dim=0, keepdim=True)))[0]  # the maximum, not the mean
+
+
+@pytest.mark.parametrize("shift", range(5))
+def test_the_whole_network_is_the_published_one(network, rows, shift):
+    for row in rows:
+        if row:
+            expected = embed_alone(network, row, shift)
+            torch.testing.assert_close(network(pack([row], [shift]))[0], expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
 def test_features_do_not_depend_on_the_other_texts_of_the_batch(network, rows):
     shifts = [1, 2, 3, 0, 1, 2]
     together = network(pack(rows, shifts))

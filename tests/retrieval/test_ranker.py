@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 from scipy import sparse
+from sklearn import config_context
 from sklearn.base import clone
+from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.model_selection import GridSearchCV, GroupKFold, KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
@@ -93,6 +95,10 @@ def test_score_is_far_above_chance_on_held_out_images(data):
         {"negative_side": "image"},
         {"hidden_layer_sizes": (32,)},
         {"similarity": "order", "loss": "ranking", "margin": 0.05, "n_components": 64, "max_epochs": 20},
+        {"similarity": "order-root", "loss": "ranking", "negatives": "hardest", "n_components": 64, "max_epochs": 30},
+        {"loss": "ranking", "negatives": "hardest", "text_pool_size": 64},
+        {"loss": "ranking", "instance_weight": (1.0, 0.1), "instance_temperature": None, "pretrain_epochs": 4},
+        {"train_temperature": True, "instance_weight": 0.1, "clip_tensors": True},
         {"text_encoder": TextCNNEncoder(16, width=0.2, dropout=0.0)},
         {"text_encoder": TextNGramEncoder(24, ngram_range=(1, 2)), "text_hidden_layer_sizes": (32,)},
         {"text_encoder": TextNGramEncoder(16, ngram_range=(1, 2), skip=1, word_dim=32)},
@@ -102,6 +108,8 @@ def test_score_is_far_above_chance_on_held_out_images(data):
         {"text_encoder": TfidfVectorizer()},
         {"image_encoder": StandardScaler()},
         {"optimizer": "sgd", "learning_rate": 0.5},
+        {"optimizer": "sgd", "learning_rate": 0.5, "precision": "float16", "train_temperature": True},
+        {"text_encoder": TextCNNEncoder(16, width=0.2, dropout=0.0), "precision": "float16", "max_epochs": 20},
         {"lr_schedule": "linear", "precision": "bfloat16"},
     ],
     ids=str,
@@ -110,6 +118,16 @@ def test_every_setting_learns(data, parameters):
     ranker = JointEmbeddingRanker(**{**FAST, "early_stopping": False, "max_epochs": 12, **parameters}).fit(*data)
     assert ranker.score(*data) > 0.3  # chance is 0.06, and captions of one kind differ by a number only
     assert ranker.history_[-1]["train_loss"] < ranker.history_[0]["train_loss"]
+
+
+def test_the_maximum_along_the_released_axis_learns_though_less(data):
+    """Most pairs are the worst one of no negative, and have no loss."""
+    settings = {**FAST, "loss": "ranking", "max_epochs": 12}
+    released, standard = (
+        JointEmbeddingRanker(**settings, negatives=negatives).fit(*data).score(*data)
+        for negatives in ("hardest-anchor", "hardest")
+    )
+    assert 0.2 < released < standard  # chance is 0.06
 
 
 def test_a_frozen_text_encoder_is_a_clone_fitted_on_the_captions(data):
@@ -202,6 +220,22 @@ def test_partial_fit_goes_on_after_pickling(data):
     assert ranker.partial_fit(*data).n_epochs_ == 2
 
 
+@pytest.mark.parametrize("changed", [{"learning_rate": 1e-30}, {"loss": "ranking", "margin": 0.0}], ids=str)
+def test_partial_fit_obeys_parameters_that_are_set_between_calls(data, changed):
+    kept, other = (JointEmbeddingRanker(**FAST, weight_decay=0.0).partial_fit(*data) for _ in range(2))
+    before = kept.transform(data[0])
+    np.testing.assert_array_equal(other.transform(data[0]), before)
+    other.set_params(**changed).partial_fit(*data)
+    assert not np.allclose(kept.partial_fit(*data).transform(data[0]), other.transform(data[0]), atol=1e-3)
+    if "learning_rate" in changed:
+        np.testing.assert_allclose(other.transform(data[0]), before, atol=1e-6)
+
+
+def test_a_temperature_set_before_a_warm_start_is_the_one_used(data):
+    ranker = JointEmbeddingRanker(**FAST, warm_start=True).fit(*data)
+    assert ranker.set_params(temperature=0.5).fit(*data).temperature_ == 0.5
+
+
 def test_set_gallery_keeps_the_order_given(fitted, data):
     features, _ = data
     ranker = pickle.loads(pickle.dumps(fitted))
@@ -251,6 +285,35 @@ def test_grid_search_reaches_the_text_encoder_and_selects_by_rsum(data):
     ).fit(features, captions)
     assert search.best_params_["jointembeddingranker__text_encoder__word_dim"] == 32
     assert search.cv_results_["mean_test_i2t_hit@1"].shape == (2,)
+
+
+def test_groups_and_weights_are_routed_to_fit_and_score(data):
+    features, captions = data
+    groups, weight = np.arange(96) // 2, np.repeat([1.0, 2.0], 48)
+    seen = []
+
+    class Watched(JointEmbeddingRanker):
+        def fit(self, X, y, groups=None, sample_weight=None):
+            seen.append((len(np.unique(groups)), len(sample_weight)))
+            return super().fit(X, y, groups=groups, sample_weight=sample_weight)
+
+    with config_context(enable_metadata_routing=True):
+        ranker = Watched(**{**FAST, "max_epochs": 1}).set_fit_request(groups=True, sample_weight=True)
+        ranker.set_score_request(groups=True, sample_weight=True)
+        search = GridSearchCV(
+            make_pipeline(StandardScaler().set_fit_request(sample_weight=False), ranker), {}, cv=GroupKFold(3)
+        )
+        search.fit(features, captions, groups=groups, sample_weight=weight)
+    assert seen == [(32, 64)] * 3 + [(48, 96)]
+    assert 0 < search.best_score_ < 1
+
+
+def test_embeddings_come_out_as_data_frames_when_asked_for(data):
+    pandas = pytest.importorskip("pandas")
+    ranker = JointEmbeddingRanker(**{**FAST, "max_epochs": 1}).set_output(transform="pandas").fit(*data)
+    frame = ranker.transform(data[0])
+    assert isinstance(frame, pandas.DataFrame)
+    assert list(frame.columns) == list(ranker.get_feature_names_out())
 
 
 class Recorder:
@@ -338,6 +401,35 @@ def test_an_encoder_that_skips_images_is_told_from_a_mismatch(data):
     skipping = FunctionTransformer(_skip_first)
     with pytest.raises(ValueError, match="gave 95 rows for 96 images"):
         JointEmbeddingRanker(image_encoder=skipping, **FAST).fit(features, captions)
+
+
+@pytest.mark.parametrize("make", [np.asarray, sparse.csr_array], ids=["dense", "sparse"])
+def test_an_encoder_that_gives_no_numbers_is_named_with_the_rows(data, make):
+    def broken(X):
+        X = X.copy()
+        X[3, 1], X[40, 0] = np.nan, np.inf
+        return make(X)
+
+    encoder = FunctionTransformer(broken)
+    with pytest.raises(ValueError, match="FunctionTransformer gave NaN or infinity for 2 of 96 rows: 3, 40; mend"):
+        JointEmbeddingRanker(image_encoder=encoder, **FAST).fit(*data)
+
+
+def test_an_encoder_that_gives_no_matrix_is_named(data):
+    encoder = FunctionTransformer(lambda texts: np.array([len(text) for text in texts]))
+    with pytest.raises(ValueError, match=r"matrix of features from FunctionTransformer.* \(192,\)"):
+        JointEmbeddingRanker(encoder, **FAST).fit(*data)
+
+
+def test_chance_in_a_frozen_encoder_is_the_rankers(data):
+    encoder = make_pipeline(TfidfVectorizer(), TruncatedSVD(6))
+    ranker = JointEmbeddingRanker(encoder, TruncatedSVD(4), **FAST)
+    first, second = (clone(ranker).fit(*data) for _ in range(2))
+    np.testing.assert_array_equal(first.transform(data[0]), second.transform(data[0]))
+    np.testing.assert_array_equal(first.transform_text(["a red dot"]), second.transform_text(["a red dot"]))
+    assert encoder[-1].random_state is None
+    given = JointEmbeddingRanker(image_encoder=TruncatedSVD(4, random_state=7), **FAST).fit(*data)
+    assert given.image_encoder_.random_state == 7
 
 
 def _skip_first(X):

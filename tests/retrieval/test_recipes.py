@@ -90,8 +90,24 @@ def test_the_source_settings_of_the_full_network():
     assert recipes.full_network_pipeline(variant="MH")["ranker"].negatives == "hardest"
 
 
+def test_ternary_features_reach_the_linear_map_without_being_scaled_to_unit_length(network, scenes):
+    pipeline = recipes.full_network_pipeline(network, random_state=0)
+    pipeline.set_params(features__image_size=32, ranker__max_epochs=1, ranker__early_stopping=False)
+    pipeline["ranker"].set_params(n_components=16, text_encoder__n_components=16)
+    features = pipeline["features"].fit_transform(list(scenes.images))
+    head = pipeline.fit(list(scenes.images), scenes.captions)["ranker"].image_head_
+    assert set(np.unique(features)) <= {-1, 0, 1}
+    images = np.unique(features, axis=0)  # equal rows are one image
+    np.testing.assert_allclose(head.mean.numpy(), images.mean(axis=0), atol=1e-6)  # of -1, 0 and 1 as they are
+    assert [type(layer) for layer in head.layers] == [nn.Linear]
+
+
 def test_the_source_settings_of_the_dual_path():
     ranker = recipes.dual_path_pipeline()["ranker"]
+    assert (ranker.pretrain_epochs, ranker.max_epochs, ranker.instance_dropout) == (240, 60, 0.75)
+    assert (ranker.optimizer, ranker.learning_rate, ranker.weight_decay) == ("sgd", 0.1, 1e-4)
+    assert (ranker.negatives, ranker.captions_per_image) == (("hardest", "random"), 1)
+    assert (ranker.text_encoder.width, ranker.text_encoder.position_shift) == (1.0, True)
     assert ranker.instance_weight == (1.0, 0.1)  # 2 : 1 : 0.1 where half of a batch is ranked
     assert (ranker.batch_size, ranker.text_pool_size, ranker.margin, ranker.final_relu) == (32, 256, 1.0, True)
     assert ranker.instance_temperature is None

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sklearn_mm._checks import check_captions
-from sklearn_mm.features import TextNGramEncoder
+from sklearn_mm.features import TextCNNEncoder, TextGRUEncoder, TextNGramEncoder
 from sklearn_mm.features._instance_training import SharedClassifier
 from sklearn_mm.features._tower import Tower
 from sklearn_mm.metrics import retrieval_report
@@ -76,6 +76,75 @@ def test_the_last_relu_is_for_training_only(data):
         range(96),
     )
     assert report["rsum"] > 80  # what was trained works as well; chance is 33
+
+
+@pytest.mark.parametrize("factor", [1e-30, 1.0])
+def test_words_learn_by_their_own_factor_of_the_rankers_rate(data, factor):
+    vectors = {"red": [1.0, 2.0, 3.0], "dot": [3.0, -1.0, 0.5]}
+    encoder = TextGRUEncoder(16, word_vectors=vectors, word_learning_rate=factor)
+    ranker = JointEmbeddingRanker(encoder, **FAST, weight_decay=0.0).fit(*data)
+    table = ranker.text_encoder_.module_.words.weight.detach().numpy()
+    red = table[1 + ranker.text_encoder_.vocabulary_.index("red")]
+    assert np.allclose(red / np.linalg.norm(red), np.array(vectors["red"]) / 14**0.5, atol=1e-4) == (factor < 1)
+
+
+def test_texts_are_shifted_in_training_and_averaged_over_all_shifts_in_use(data):
+    seen = {True: set(), False: set()}
+
+    class Watching(TextCNNEncoder):
+        def collate(self, rows, rng=None):
+            batch = super().collate(rows, rng)
+            seen[rng is not None] |= set(batch.shifts.tolist())
+            return batch
+
+    ranker = JointEmbeddingRanker(Watching(16, width=0.05, word_dim=8), **FAST).fit(*data)
+    assert seen == {True: {0, 1, 2, 3}, False: {0}}
+    module = ranker.text_encoder_.module_.eval()
+    batch = ranker.text_encoder_.collate(ranker.text_encoder_.prepare(["a red dot"]))
+    module.average_shifts = False
+    with torch.no_grad():
+        shifted = [module(batch._replace(shifts=torch.tensor([shift])))[0] for shift in range(8)]
+    expected = torch.stack(shifted).mean(dim=0)
+    module.average_shifts = True
+    np.testing.assert_allclose(
+        ranker.transform_text(["a red dot"])[0], (expected / expected.norm()).numpy(), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_a_text_of_another_image_with_the_same_wording_is_no_negative():
+    """Two images that share each wording: no negative is left, and nothing to lose."""
+    features = np.eye(2, dtype=np.float32)
+    ranker = JointEmbeddingRanker(**{**FAST, "batch_size": 2})
+    assert ranker.fit(features, [["a dog", "a cat"], ["a cat", "a dog"]]).history_[0]["train_loss"] == 0
+    assert ranker.fit(features, ["a dog", "a cat"]).history_[0]["train_loss"] > 0
+
+
+def test_a_callback_may_embed_while_training_goes_on(data):
+    """It moves the networks to the CPU, in evaluation mode; the next epoch brings them back."""
+    modes = []
+
+    class Watching(TextNGramEncoder):
+        def collate(self, rows, rng=None):
+            if rng is not None:
+                modes.append(self.module_.training)
+            return super().collate(rows, rng)
+
+    class Embedding:
+        def setup(self, estimator, context): ...
+
+        def teardown(self, estimator, context): ...
+
+        def on_fit_task_begin(self, estimator, context): ...
+
+        def on_fit_task_end(self, estimator, context, *, fitted_estimator):
+            if context.task_name == "epoch":
+                fitted_estimator.transform(data[0][:3])
+                fitted_estimator.transform_text(["a red dot"])
+
+    watched = JointEmbeddingRanker(Watching(16), **FAST).set_callbacks(Embedding()).fit(*data)
+    assert set(modes) == {True}
+    plain = JointEmbeddingRanker(TextNGramEncoder(16), **FAST).fit(*data)
+    np.testing.assert_array_equal(watched.transform(data[0]), plain.transform(data[0]))
 
 
 def test_n_jobs_is_the_number_of_threads_while_it_computes(data):

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -60,3 +62,53 @@ def test_a_malformed_line_is_named_by_number(tmp_path):
     path.write_text("cat 1 2\ndog 1 x\n", encoding="utf-8")
     with pytest.raises(ValueError, match="line 2"):
         read_word_vectors(path, ["dog", "cat"])
+
+
+@pytest.mark.parametrize("header", ["", "4 2\n"], ids=["glove", "word2vec"])
+def test_words_may_have_spaces(tmp_path, header):
+    path = tmp_path / "vectors.txt"  # as "at name@domain.com" in the largest of GloVe's files
+    path.write_text(header + "at name@domain.com 9 9\nat 1 2\nred dot 3 4\n. . . 5 6\n", encoding="utf-8")
+    vectors, found = read_word_vectors(path, ["red dot", "at", "red", ". . ."])
+    assert found.tolist() == [True, True, False, True]
+    assert vectors.tolist() == [[3, 4], [1, 2], [0, 0], [5, 6]]
+
+
+def test_a_line_of_too_few_numbers_is_named(tmp_path):
+    path = tmp_path / "vectors.txt"
+    path.write_text("cat 1 2\nbird 1 2\ndog 1\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="line 3: expected a word and its 2 numbers"):
+        read_word_vectors(path, ["dog"])
+
+
+def test_what_the_vocabulary_lacks_is_not_read(tmp_path):
+    class Watched(dict):
+        def __getitem__(self, word):
+            read.append(word)
+            return super().__getitem__(word)
+
+    read = []
+    read_word_vectors(Watched(TABLE), ["sea", "zebra"])
+    assert read == ["sea"]
+    path = tmp_path / "vectors.txt"
+    path.write_text("dog 1 2\ncat not numbers\n", encoding="utf-8")
+    assert read_word_vectors(path, ["dog"])[0].tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize("kind", ["npy", "text"])
+def test_reading_takes_no_memory_for_what_the_vocabulary_lacks(tmp_path, kind):
+    n_words, dim = 100_000, 20
+    names = [f"word{number}" for number in range(n_words)]
+    if kind == "npy":
+        np.save(tmp_path / "vectors.npy", np.ones((n_words, dim), dtype=np.float32))
+        source = (tmp_path / "vectors.npy", names)
+    else:
+        source = tmp_path / "vectors.txt"
+        source.write_text("".join(f"{name} {'1 ' * dim}\n" for name in names), encoding="utf-8")
+    wanted = names[:: n_words // 10]
+    tracemalloc.start()
+    vectors, found = read_word_vectors(source, wanted)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.all()
+    assert vectors.shape == (10, dim)
+    assert peak < 2e6  # all vectors are 8 MB; the names alone, as a list, 0.8

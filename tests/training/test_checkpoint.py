@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -104,6 +106,37 @@ def test_a_file_that_would_run_code_is_refused(tmp_path):
     torch.save({"epoch": Run}, checkpoint.path)
     with pytest.raises(ValueError, match="damaged"):
         checkpoint.load()
+
+
+def test_a_state_of_another_run_is_refused(tmp_path):
+    checkpoint = Checkpoint(tmp_path, "a")
+    Checkpoint(tmp_path, "b").save({"epoch": 1})
+    Checkpoint(tmp_path, "b").path.replace(checkpoint.path)
+    with pytest.raises(ValueError, match=r"a\.pt holds no checkpoint of this run"):
+        checkpoint.load()
+    torch.save([1, 2], checkpoint.path)
+    with pytest.raises(ValueError, match=r"a\.pt holds no checkpoint of this run"):
+        checkpoint.load()
+
+
+NETWORK = """
+import torch
+from sklearn_mm.training import run_identity
+torch.manual_seed(0)
+network = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+"""
+
+
+def test_the_identity_of_networks_is_the_same_in_every_process():
+    here = {}
+    exec(NETWORK, here)
+    network = here["network"]
+    script = NETWORK + "print(run_identity(network, network.half().state_dict()))"
+    there = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
+    assert run_identity(network, network.half().state_dict()) == there
+    with torch.no_grad():
+        network[0].weight[0, 0] += 1
+    assert run_identity(network, network.state_dict()) != there
 
 
 def test_the_identity_is_that_of_the_values():

@@ -101,6 +101,32 @@ def test_a_loss_that_is_not_finite_is_an_error():
         next(records)
 
 
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_a_batch_that_overflows_is_passed_over(name):
+    torch.manual_seed(0)
+    module = nn.Linear(1, 1)
+    before = module.weight.clone()
+    optimizer = make_optimizer(name, [module], learning_rate=0.1, weight_decay=0.0)
+    schedule = make_schedule("linear", optimizer, 80)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, backoff_factor=2.0**-64)
+    x = torch.linspace(-1, 1, 8)[:, None]
+    records = train_epochs(
+        lambda _: ((module(x) - 2 * x) ** 2).mean() * 10,
+        lambda: [None] * 4,
+        optimizer,
+        schedule,
+        n_epochs=20,
+        clip_norm=10.0,
+        scaler=scaler,
+    )
+    losses = [next(records)["train_loss"]]
+    assert not torch.equal(module.weight, before)
+    assert schedule.last_epoch == 3  # the first of the four was passed over
+    losses += [record["train_loss"] for record in records]
+    assert losses[-1] < losses[0] / 2
+    assert module.weight.isfinite().all()
+
+
 def test_best_weights_come_back():
     module = nn.Linear(1, 1, bias=False)
     best = BestWeights([module])

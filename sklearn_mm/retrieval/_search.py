@@ -1,0 +1,196 @@
+"""What a fitted joint space answers: embeddings, and the images and texts nearest to them."""
+
+from typing import Any, Self
+
+import numpy as np
+import torch
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from sklearn_mm._checks import Captions, check_texts
+from sklearn_mm._device import resolve_device, resolve_dtype, torch_threads
+from sklearn_mm.features._tower import Tower, as_features
+from sklearn_mm.metrics import RetrievalScorer
+from sklearn_mm.retrieval._gallery import Gallery
+from sklearn_mm.retrieval._objective import is_positive_only
+
+__all__ = ["JointSpaceMixin"]
+
+
+class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
+    """An estimator with a tower for images and one for texts: it embeds and searches.
+
+    It has the parameters `image_encoder`, `similarity`, `device`, `precision` and `n_jobs`; its `fit` leaves encoders
+    and heads, and calls `_set_training_gallery`.
+    """
+
+    image_encoder_: Any
+    text_encoder_: Any
+    image_head_: torch.nn.Module
+    text_head_: torch.nn.Module
+    temperature_: float
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Embed images.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_images, n_features), or images for `image_encoder`
+
+        Returns
+        -------
+        ndarray of shape (n_images, n_components), float32
+            Unit vectors.
+        """
+        check_is_fitted(self, "image_head_")
+        return self._embed(self._image_tower(), self._check_images(X, reset=False))
+
+    def transform_text(self, texts: Any) -> np.ndarray:
+        """Embed texts.
+
+        Parameters
+        ----------
+        texts : sequence of str, length n_texts
+            A text without one known word is embedded as unknown, with an `UnknownWordsWarning`.
+
+        Returns
+        -------
+        ndarray of shape (n_texts, n_components), float32
+            Unit vectors.
+        """
+        check_is_fitted(self, "image_head_")
+        return self._embed(self._text_tower(), check_texts(texts))
+
+    def _embed(self, tower: Tower, data: Any) -> np.ndarray:
+        with torch_threads(self.n_jobs):
+            return self._embed_rows(tower, tower.prepare(data))
+
+    def _embed_rows(self, tower: Tower, rows: Any) -> np.ndarray:
+        """Embed prepared rows, and leave the device."""
+        with torch_threads(self.n_jobs):
+            embedding = tower.embed(rows)
+        tower.to_cpu()
+        return embedding
+
+    def _check_images(self, X: Any, *, reset: bool) -> Any:
+        """Check X where it is a matrix of features: int8 stays, anything else becomes float32."""
+        if self.image_encoder is not None:
+            return X
+        X = validate_data(self, X, reset=reset, accept_sparse="csr", dtype="numeric")
+        return as_features(X)
+
+    def set_gallery(self, images: Any = None, texts: Any = None) -> Self:
+        """Replace what is searched, without training; None leaves that side as it is.
+
+        Parameters
+        ----------
+        images : as X in `fit`, optional
+        texts : sequence of str, optional
+            Kept in the order given, equal texts included.
+
+        Returns
+        -------
+        self
+        """
+        check_is_fitted(self, "image_head_")
+        if images is not None:
+            self._image_gallery = Gallery(self.transform(images), self.similarity)
+        if texts is not None:
+            listed = check_texts(texts)
+            self._text_gallery = Gallery(self.transform_text(listed), self.similarity)
+            self.gallery_texts_ = np.array(listed, dtype=object)
+        return self
+
+    def _set_training_gallery(self, rows: Any, captions: Captions, texts: list[str], text_rows: Any) -> Self:
+        """Make prepared images and the different captions the galleries; of `texts` there are prepared rows."""
+        if captions.numbers is not None:
+            self.gallery_texts_ = np.unique(captions.numbers)
+        else:
+            self.gallery_texts_ = np.array(sorted(set(captions.texts)), dtype=object)
+        wanted = [str(text) for text in self.gallery_texts_.tolist()]
+        place = {text: row for row, text in enumerate(texts)}
+        if all(text in place for text in wanted):  # a frozen encoder may have taken long for them
+            embedding = self._embed_rows(self._text_tower(), text_rows[np.array([place[text] for text in wanted])])
+        else:
+            embedding = self._embed(self._text_tower(), wanted)
+        self._text_gallery = Gallery(embedding, self.similarity)
+        self._image_gallery = Gallery(self._embed_rows(self._image_tower(), rows), self.similarity)
+        return self
+
+    def search_images(self, texts: Any, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
+        """Find the gallery's images for texts.
+
+        Parameters
+        ----------
+        texts : sequence of str, length n_texts
+        k : int, default=10
+
+        Returns
+        -------
+        scores : ndarray of shape (n_texts, k), float32
+            The highest first.
+        indices : ndarray of shape (n_texts, k), int64
+            Rows of the image gallery: after `fit`, of its X.
+        """
+        check_is_fitted(self, "image_head_")
+        return self._image_gallery.search(self.transform_text(texts), k, query_is_image=False)
+
+    def search_texts(self, X: Any, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
+        """Find the gallery's texts for images.
+
+        Parameters
+        ----------
+        X : as in `transform`, n_images rows
+        k : int, default=10
+
+        Returns
+        -------
+        scores : ndarray of shape (n_images, k), float32
+            The highest first.
+        indices : ndarray of shape (n_images, k), int64
+            Positions in `gallery_texts_`.
+        """
+        check_is_fitted(self, "image_head_")
+        return self._text_gallery.search(self.transform(X), k, query_is_image=True)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the best text of the gallery for each image, shape (n_images,), in the dtype of `gallery_texts_`."""
+        check_is_fitted(self, "image_head_")
+        return self.gallery_texts_[self.search_texts(X, 1)[1][:, 0]]
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Score every text of the gallery for each image: shape (n_images, n_gallery_texts), float32."""
+        check_is_fitted(self, "image_head_")
+        return self._text_gallery.scores(self.transform(X), query_is_image=True)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> float:
+        """Return the mean of hit@1, hit@5 and hit@10 both ways, among the images and captions given.
+
+        Parameters
+        ----------
+        X, y : as in `fit`
+        sample_weight : array-like of shape (n_images,), optional
+        groups : array-like of shape (n_images,), optional
+            Accepted for metadata routing.
+
+        Returns
+        -------
+        float
+            Between 0 and 1.
+        """
+        check_is_fitted(self, "image_head_")
+        report = RetrievalScorer()(self, X, y, sample_weight=sample_weight, groups=groups)
+        return float(report["rsum"]) / 600
+
+    def _tower_modules(self) -> list[torch.nn.Module]:
+        return [*self._image_tower().modules, *self._text_tower().modules]
+
+    def _image_tower(self) -> Tower:
+        return self._tower(self.image_encoder_, self.image_head_)
+
+    def _text_tower(self) -> Tower:
+        return self._tower(self.text_encoder_, self.text_head_)
+
+    def _tower(self, encoder: Any, head: torch.nn.Module) -> Tower:
+        device = resolve_device(self.device)
+        return Tower(encoder, head, device, resolve_dtype(self.precision, device), is_positive_only(self.similarity))
