@@ -25,7 +25,7 @@ __all__ = [
     "did_you_mean",
 ]
 
-_FINITE_BLOCK = 1 << 24  # numbers looked at in one go
+_WAY_OUT = "drop these rows, or impute what is missing in a step before (sklearn.impute)"
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> Any:
     Raises
     ------
     ValueError
-        X is no matrix of numbers, has another width, or holds NaN or infinity; the message names the first such row.
+        X is no matrix of numbers, has another width, or holds NaN or infinity; the message names the rows.
     """
     X = validate_data(estimator, X, reset=reset, accept_sparse="csr", dtype="numeric", ensure_all_finite=False)
     with np.errstate(over="ignore"):  # what is too large for float32 is reported with its row
@@ -185,34 +185,35 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> Any:
 
 
 def as_features(X: Any) -> Any:
-    """Return a transformer's output as an int8 or float32 matrix, dense or sparse by rows."""
+    """Return a matrix, dense or sparse, as an int8 or float32 one, sparse by rows."""
     if sparse.issparse(X):
         return sparse.csr_array(X, dtype=np.float32)
     X = np.asarray(X)
     return X if X.dtype == np.int8 else X.astype(np.float32, copy=False)
 
 
-def check_finite_rows(X: Any) -> None:
-    """Check that a matrix, dense or sparse by rows, holds neither NaN nor infinity."""
-    numbers = X.data if sparse.issparse(X) else X
-    if numbers.dtype.kind not in "fc":
-        return
-    step = _FINITE_BLOCK if sparse.issparse(X) else max(1, _FINITE_BLOCK // max(1, X.shape[1]))
-    for start in range(0, len(numbers), step):
-        is_bad = ~np.isfinite(numbers[start : start + step])
-        if not is_bad.any():
-            continue
-        place = np.argwhere(is_bad)[0]
-        place[0] += start
-        if sparse.issparse(X):
-            row, column = int(np.searchsorted(X.indptr, place[0], side="right")) - 1, int(X.indices[place[0]])
-        else:
-            row, column = map(int, place)
-        found = "NaN" if np.isnan(numbers[tuple(place)]) else "infinity or a number too large for float32"
-        raise ValueError(
-            f"expected finite features, got {found} in row {row}, column {column}; drop such rows, or impute them "
-            "in a step before (sklearn.impute)"
-        )
+def check_finite_rows(X: Any, name: str = "X", way_out: str = _WAY_OUT) -> None:
+    """Check that a matrix, dense or sparse by rows, holds neither NaN nor infinity.
+
+    Raises
+    ------
+    ValueError
+        It does; the message names the matrix, its rows, and the way out.
+    """
+    values = X.data if sparse.issparse(X) else X
+    with np.errstate(invalid="ignore", over="ignore"):
+        if values.dtype.kind not in "fc" or np.isfinite(np.sum(values, dtype=np.float64)):  # takes no memory
+            return
+    bad = np.nonzero(~np.isfinite(values))[0]
+    if sparse.issparse(X):
+        bad = np.searchsorted(X.indptr, bad, side="right") - 1
+    bad = np.unique(bad)
+    if not len(bad):
+        return  # it was the sum alone that was too large
+    shown = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+    raise ValueError(
+        f"{name} holds NaN, infinity or a number too large in {len(bad)} of {X.shape[0]} rows: {shown}; {way_out}"
+    )
 
 
 def check_k(k: int, n_gallery: int) -> int:

@@ -4,8 +4,7 @@ import pytest
 from scipy import sparse
 from sklearn.base import BaseEstimator
 
-from sklearn_mm import _checks
-from sklearn_mm._checks import check_captions, check_features, check_k, check_texts, did_you_mean
+from sklearn_mm._checks import check_captions, check_features, check_finite_rows, check_k, check_texts, did_you_mean
 
 NESTED = [["a", "b"], "c", ("d", "e")]
 
@@ -80,15 +79,20 @@ def test_near_names_are_offered():
     assert did_you_mean("zzz", ["b", "a"]) == "known are 'a', 'b'"
 
 
-@pytest.mark.parametrize("block", [1, 8, 1 << 24])
 @pytest.mark.parametrize("form", [np.asarray, sparse.csr_array])
-@pytest.mark.parametrize(("value", "named"), [(np.nan, "NaN"), (-np.inf, "infinity"), (1e300, "too large")])
-def test_features_that_are_not_finite_name_their_place(block, form, value, named, monkeypatch):
-    monkeypatch.setattr(_checks, "_FINITE_BLOCK", block)
-    X = np.eye(5, 3)
-    X[3, 1] = X[4, 0] = value
-    with pytest.raises(ValueError, match=f"{named}.* in row 3, column 1"):
+@pytest.mark.parametrize("value", [np.nan, -np.inf, 1e300])
+def test_features_that_are_not_finite_name_their_rows(form, value):
+    X = np.eye(9, 3)
+    X[3, 1] = value
+    with pytest.raises(ValueError, match="X holds NaN, infinity or a number too large in 1 of 9 rows: 3; drop"):
         check_features(BaseEstimator(), form(X), reset=True)
+    X[[0, 4, 5, 6, 7], 2] = value
+    with pytest.raises(ValueError, match=r"in 6 of 9 rows: 0, 3, 4, 5, 6, \.\.\.; drop"):
+        check_features(BaseEstimator(), form(X), reset=True)
+
+
+def test_large_features_whose_sum_overflows_are_finite():
+    check_finite_rows(np.full((4, 2), 1e308))
 
 
 def test_features_become_float32_or_stay_int8():

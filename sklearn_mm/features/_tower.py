@@ -11,12 +11,13 @@ from scipy import sparse
 from sklearn.base import clone
 from torch import Tensor, nn
 
+from sklearn_mm._checks import as_features, check_finite_rows
 from sklearn_mm._device import autocast
 from sklearn_mm.nn.heads import unit_rows
 from sklearn_mm.nn.towers import FeatureTower
 from sklearn_mm.training import embed
 
-__all__ = ["Tower", "as_features", "feature_statistics", "fit_encoder", "is_trainable", "make_head"]
+__all__ = ["Tower", "feature_statistics", "fit_encoder", "is_trainable", "make_head"]
 
 _EMBED_BATCH = 1024
 _STATISTICS_BLOCK = 1024
@@ -176,27 +177,14 @@ def make_head(
     return head
 
 
-def as_features(X: Any) -> Any:
-    """Return a transformer's output as an int8 or float32 matrix, dense or sparse by rows."""
-    if sparse.issparse(X):
-        return sparse.csr_array(X, dtype=np.float32)
-    X = np.asarray(X)
-    return X if X.dtype == np.int8 else X.astype(np.float32, copy=False)
-
-
 def _given_features(encoder: Any, output: Any) -> Any:
     """Return what a frozen encoder gave as features that can be trained on."""
     name = type(encoder).__name__
     X = as_features(output)
     if X.ndim != 2:
         raise ValueError(f"expected a matrix of features from {name}, a row for each input, got the shape {X.shape}")
-    values = X.data if sparse.issparse(X) else X
-    if np.isfinite(np.sum(values, dtype=np.float64)):
-        return X
-    row_of = np.repeat(np.arange(X.shape[0]), np.diff(X.indptr)) if sparse.issparse(X) else np.arange(X.shape[0])
-    bad = np.unique(row_of[np.nonzero(~np.isfinite(values))[0]])
-    shown = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
-    raise ValueError(f"{name} gave NaN or infinity for {len(bad)} of {X.shape[0]} rows: {shown}; mend or drop them")
+    check_finite_rows(X, f"what {name} gave", "mend or drop these rows")
+    return X
 
 
 def feature_statistics(X: Any, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,11 +5,11 @@ from typing import Any, Self
 import numpy as np
 import torch
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
-from sklearn_mm._checks import Captions, check_texts
+from sklearn_mm._checks import Captions, check_features, check_texts
 from sklearn_mm._device import resolve_device, resolve_dtype, torch_threads
-from sklearn_mm.features._tower import Tower, as_features
+from sklearn_mm.features._tower import Tower
 from sklearn_mm.metrics import RetrievalScorer
 from sklearn_mm.retrieval._gallery import Gallery
 from sklearn_mm.retrieval._objective import is_positive_only
@@ -76,8 +76,7 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         """Check X where it is a matrix of features: int8 stays, anything else becomes float32."""
         if self.image_encoder is not None:
             return X
-        X = validate_data(self, X, reset=reset, accept_sparse="csr", dtype="numeric")
-        return as_features(X)
+        return check_features(self, X, reset=reset)
 
     def set_gallery(self, images: Any = None, texts: Any = None) -> Self:
         """Replace what is searched, without training; None leaves that side as it is.
