@@ -2,9 +2,17 @@
 
 import re
 import runpy
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
+from sklearn.preprocessing import FunctionTransformer
+
+from sklearn_mm.datasets import make_captioned_shapes
+from sklearn_mm.retrieval import JointEmbeddingRanker
 
 ROOT = Path(__file__).parent.parent
 GUIDES = ["README.md"]
@@ -19,6 +27,44 @@ def test_python_snippets_run_in_their_order(guide, photo_folder):
     names = {}
     for snippet in snippets:
         exec(compile(snippet, guide, "exec"), names)
+
+
+def _letters(texts):
+    alphabet = "abcdefghijklmnopqrstuvwxyz"
+    return np.array([[text.count(letter) for letter in alphabet] for text in texts], dtype=np.float32)
+
+
+class _DualEncoder:
+    def encode_image(self, pixels):
+        return pixels.mean(dim=(1, 2))
+
+    def encode_text(self, tokens):
+        return tokens
+
+
+def test_snippets_with_encoders_of_others_run(monkeypatch):
+    """Their weights are not to be had everywhere, so stand-ins of the same interface take their place."""
+    monkeypatch.setitem(
+        sys.modules,
+        "sentence_transformers",
+        SimpleNamespace(SentenceTransformer=lambda name: SimpleNamespace(encode=_letters)),
+    )
+    preprocess = lambda picture: torch.from_numpy(np.asarray(picture)).float()  # noqa: E731  as open_clip returns one
+    open_clip = SimpleNamespace(
+        create_model_and_transforms=lambda name, pretrained: (_DualEncoder(), None, preprocess),
+        create_model=lambda name, pretrained: _DualEncoder(),
+        get_tokenizer=lambda name: lambda texts: torch.from_numpy(_letters(texts)),
+    )
+    monkeypatch.setitem(sys.modules, "open_clip", open_clip)
+    guide = (ROOT / "docs" / "getting_started.rst").read_text(encoding="utf-8")
+    snippets = re.findall(r"^\.\. code-block:: python\n\n((?:   .*\n|\n)+)", guide, flags=re.MULTILINE)
+    assert len(snippets) == 2
+    scenes = make_captioned_shapes(24, image_size=16, random_state=0)
+    for snippet, X in zip(snippets, [scenes.images.reshape(24, -1), list(scenes.images)], strict=True):
+        names = {"FunctionTransformer": FunctionTransformer, "JointEmbeddingRanker": JointEmbeddingRanker}
+        exec(compile(re.sub("^   ", "", snippet, flags=re.MULTILINE), "getting_started", "exec"), names)
+        ranker = names["ranker"].set_params(n_components=16, max_epochs=1, random_state=0).fit(X, scenes.captions)
+        assert ranker.search_images(["a red star"], k=3)[1].shape == (1, 3)
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
