@@ -66,7 +66,7 @@ def _wait_for_epochs(folder, process, n_files, n_epochs):
     while time.monotonic() < deadline and process.poll() is None:
         files = sorted(folder.glob("*.pt"), key=lambda path: path.stat().st_mtime) if folder.exists() else []
         if len(files) >= n_files:
-            saved = torch.load(files[-1], weights_only=True)
+            saved = torch.load(files[-1], weights_only=True)["state"]
             if saved["stage"] > 0 or saved["n_done"] >= n_epochs:
                 return
         time.sleep(0.01)
