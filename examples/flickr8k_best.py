@@ -161,7 +161,7 @@ def measure_sentence_transformers(task, X, n_epochs=5, learning_rate=2e-4):
             num_train_epochs=1,
             per_device_train_batch_size=128,
             learning_rate=learning_rate,
-            warmup_ratio=0.1,
+            warmup_steps=len(pairs) // 1280,  # a tenth of all
             save_strategy="no",
             report_to=[],
             use_cpu=True,
