@@ -93,7 +93,7 @@ def full_network_pipeline(
     1,536 and 2,048 in MOE. It trained MH and MOE for up to 400 epochs, and SOE on Flickr8k for 200. Its PH and POE seem
     to be MH and MOE from the weights of SH and SOE: fit one of these, then set on its ranker ``negatives="hardest"``,
     ``warm_start=True`` (for POE also ``learning_rate=1e-4``), and fit again. How the source's averaged features were
-    cropped is not known; `FullNetworkEmbedding` leaves it open by ``crops``.
+    cropped is not known; `sklearn_mm.features.FullNetworkEmbedding` leaves it open by ``crops``.
 
     References
     ----------
