@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sklearn_mm._checks import did_you_mean
 from sklearn_mm.nn.backbones import build_backbone, pixel_convention
+from sklearn_mm.nn.pixels import cpu_piece_size, normalise, scale_and_shift
 from sklearn_mm.nn.stages import find_stages
 from sklearn_mm.nn.taps import TapReader, spatial_mean
 from sklearn_mm.nn.towers import FeatureTower
@@ -16,8 +17,7 @@ from sklearn_mm.nn.towers import FeatureTower
 __all__ = ["BackboneTower", "ImageCNN"]
 
 _BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
-# pieces of a batch whose maps stay in the caches of a CPU, and that fit a GPU: only where no gradient is wanted
-_CPU_PIECE, _CPU_PIECE_PER_THREAD, _GPU_PIECE = 8, 4, 128
+_GPU_PIECE = 128  # pictures that fit a GPU where no gradient is wanted
 
 
 class BackboneTower(nn.Module):
@@ -168,9 +168,7 @@ class BackboneTower(nn.Module):
     @property
     def piece_size(self) -> int:
         """Pictures that pass the network at once where no gradient is wanted."""
-        if self.mean.device.type == "cpu":
-            return max(_CPU_PIECE, _CPU_PIECE_PER_THREAD * torch.get_num_threads())
-        return _GPU_PIECE
+        return cpu_piece_size() if self.mean.device.type == "cpu" else _GPU_PIECE
 
     def forward(self, squares: Tensor) -> Tensor:
         """Map squares (n, s, s, 3), uint8, to (n, n_components) float32."""
@@ -188,12 +186,8 @@ class BackboneTower(nn.Module):
         raise NotImplementedError
 
     def normalised(self, squares: Tensor) -> Tensor:
-        """Return ``(x / 255 - mean) / std`` as (n, 3, s, s), float32, channels last: one product and one sum a row."""
-        n, height, width, channels = squares.shape
-        mean, std = self.mean.double(), self.std.double()
-        scale, shift = (1 / (255 * std)).float().repeat(width), (-mean / std).float().repeat(width)
-        rows = squares.reshape(n, height, width * channels).float()
-        return torch.addcmul(shift, rows, scale).view(n, height, width, channels).permute(0, 3, 1, 2)
+        """Return pixels (n, 3, s, s), float32, channels last, of squares (n, s, s, 3), uint8."""
+        return normalise(squares, *scale_and_shift(self.mean, self.std, squares.shape[2]))
 
 
 class ImageCNN(BackboneTower):
