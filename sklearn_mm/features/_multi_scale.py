@@ -95,11 +95,12 @@ class MultiScaleCNNEncoder(ImageEncoderBase):
 
     Notes
     -----
-    The fusion starts from random weights: without y `fit` gives a network that knows nothing yet of how to use the
-    finer scales. Each step of it is a 3x3 convolution of stride 2 to half of the coarser stage's channels, batch norm,
-    ReLU, a 1x1 convolution to all of them, batch norm, and the sum with the coarser map; then the average over space, a
-    fully connected layer, batch norm and a sigmoid. At `width` 1 on a ResNet-50 the fusion has 15 million weights, and
-    the layer behind it 4, beside the backbone's 24.
+    Each step of the fusion is a 3x3 convolution of stride 2 to half of the coarser stage's channels, batch norm, ReLU,
+    a 1x1 convolution to all of them, batch norm, and the sum with the coarser map; then the average over space, a fully
+    connected layer, batch norm and a sigmoid. The last batch norm of each step starts from scale 0: the network begins
+    as its last stage alone, and learns what to add of the finer ones; without y `fit` gives one that knows nothing of
+    them yet. At `width` 1 on a ResNet-50 the fusion has 15 million weights, and the layer behind it 4, beside the
+    backbone's 24.
 
     Stages are found by following one black picture through the network: wherever its maps become smaller by half, the
     map before is the last of its stage. Layers behind the last map are taken out. In training the maps of a batch are
@@ -108,10 +109,10 @@ class MultiScaleCNNEncoder(ImageEncoderBase):
 
     The source was read from an unofficial implementation, from which this differs: it uses a ResNet-101 that was
     fine-tuned on the labels alone first, with batch statistics where here they are fixed, and squashes pictures to the
-    square, unaugmented, where here the centre is cut and training augments. It trains the fusion by a layer on the
-    labels that is then discarded; here that is the classifier of the instance loss, or what the ranker or the annotator
-    puts on top. Which of two widths its first block has inside is open there; here all have half of the channels that
-    leave them.
+    square, unaugmented, where here the centre is cut and training augments. It starts its fusion from scale 1, and
+    trains it by a layer on the labels that is then discarded; here that is the classifier of the instance loss, or what
+    the ranker or the annotator puts on top. Which of two widths its first block has inside is open there; here all have
+    half of the channels that leave them.
 
     References
     ----------

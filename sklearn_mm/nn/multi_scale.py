@@ -17,6 +17,9 @@ __all__ = ["FusionBlock", "MultiScaleCNN"]
 class FusionBlock(nn.Module):
     """Bring maps to the size and the channels of the next stage: 3x3 with stride, then 1x1, a batch norm after each.
 
+    The last batch norm starts from scale 0 (Goyal et al., Accurate, Large Minibatch SGD, 2017, section 5.1), so that
+    the fused maps start as the tap, which was pretrained, and not as the noise of random convolutions.
+
     Parameters
     ----------
     n_in, n_mid, n_out : int
@@ -27,12 +30,14 @@ class FusionBlock(nn.Module):
 
     def __init__(self, n_in: int, n_mid: int, n_out: int, stride: int) -> None:
         super().__init__()
+        last_norm = nn.BatchNorm2d(n_out)
+        nn.init.zeros_(last_norm.weight)
         self.layers = nn.Sequential(
             nn.Conv2d(n_in, n_mid, 3, stride, 1, bias=False),
             nn.BatchNorm2d(n_mid),
             nn.ReLU(inplace=True),
             nn.Conv2d(n_mid, n_out, 1, bias=False),
-            nn.BatchNorm2d(n_out),
+            last_norm,
         )
 
     def forward(self, maps: Tensor, tap: Tensor) -> Tensor:

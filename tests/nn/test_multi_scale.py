@@ -23,6 +23,7 @@ def test_maps_are_fused_fine_to_coarse():
     for norm in [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]:
         nn.init.uniform_(norm.running_mean, -0.5, 0.5)
         nn.init.uniform_(norm.bias, -0.5, 0.5)
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
     squares = _squares(3)
     x = (squares.permute(0, 3, 1, 2).float() / 255 - module.mean.view(3, 1, 1)) / module.std.view(3, 1, 1)
     with torch.no_grad():
@@ -39,6 +40,21 @@ def test_maps_are_fused_fine_to_coarse():
         expected = torch.sigmoid(norm(linear(fused.mean((2, 3)))))
         torch.testing.assert_close(module(squares), expected, rtol=1e-4, atol=1e-5)
     assert 0 < expected.min() < expected.max() < 1
+
+
+def test_the_fusion_starts_as_the_last_maps_alone_and_learns_to_add_the_finer_ones():
+    module = _module().train()
+    squares = _squares(4)
+    last = module.head(module.maps(module.normalised(squares))[-1].mean((2, 3)))
+    start = module(squares)
+    torch.testing.assert_close(start, last, rtol=0, atol=0)
+    optimizer = torch.optim.SGD(module.fusion.parameters(), lr=1.0)
+    for _ in range(6):  # each step wakes one more block, from the last to the first
+        optimizer.zero_grad()
+        (module(squares) * torch.linspace(-1, 1, 4)[:, None]).sum().backward()
+        optimizer.step()
+    assert all(value.grad.count_nonzero() > 0 for value in module.fusion.parameters())
+    assert (module(squares) - last).abs().max() > 1e-3
 
 
 def test_blocks_have_half_of_the_channels_inside_times_width():
