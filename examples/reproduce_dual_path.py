@@ -1,6 +1,6 @@
 """System 2, the dual-path network: instance loss as a start for ranking, and end to end with the image network.
 
-    python examples/reproduce_dual_path.py FOLDER [--part val] [--seeds 0 1 2] [--rows 0 1 2]
+    python examples/reproduce_dual_path.py FOLDER [--part val] [--seeds 0 1 2] [--rows 0 1 2] [--word-vectors FILE]
     python examples/reproduce_dual_path.py --small
 
 The first rows stand on the pooled last layer of a frozen EfficientNet-Lite0: ranking alone, instance loss alone,
@@ -36,23 +36,23 @@ PICTURE_ROWS = [
 ]
 
 
-def text_encoder(kind, width):
+def text_encoder(kind, width, word_vectors):
     """Make the text tower; the dual-path network is narrow enough for a CPU."""
     if kind == "cnn":
-        return TextCNNEncoder(width, width=0.25, min_df=5e-5)
+        return TextCNNEncoder(width, width=0.25, min_df=5e-5, word_vectors=word_vectors)
     return TextNGramEncoder(width, word_dim=width, min_df=5e-5)
 
 
-def ranker(width, text="bag", **settings):
+def ranker(width, word_vectors, text="bag", **settings):
     """Make the ranker on features."""
-    return JointEmbeddingRanker(text_encoder(text, width), n_components=width, **settings)
+    return JointEmbeddingRanker(text_encoder(text, width, word_vectors), n_components=width, **settings)
 
 
-def end_to_end(width, text, trainable, n_epochs):
+def end_to_end(width, word_vectors, text, trainable, n_epochs):
     """Make the ranker on raw pictures."""
     images = ImageCNNEncoder("efficientnet_lite0", trainable=trainable, backbone_learning_rate=0.1)
     return JointEmbeddingRanker(
-        text_encoder(text, width),
+        text_encoder(text, width, word_vectors),
         images,
         n_components=width,
         pretrain_epochs=n_epochs // 2,
@@ -67,6 +67,7 @@ def main():
     extra = [
         WIDTH,
         (("--pictures",), {"type": int, "default": 2000, "help": "how many to train the image network on"}),
+        (("--word-vectors",), {"metavar": "FILE", "help": "GloVe or word2vec text, where the text CNN starts from"}),
         (("--epochs",), {"type": int, "default": 8, "help": "epochs of the rows on raw pictures"}),
     ]
     args = parse(__doc__, len(ROWS) + len(PICTURE_ROWS), extra)
@@ -75,11 +76,11 @@ def main():
     for row in args.rows:
         if row < len(ROWS):
             name, settings = ROWS[row]
-            task.measure(name, partial(ranker, args.width, **settings), args.seeds)
+            task.measure(name, partial(ranker, args.width, args.word_vectors, **settings), args.seeds)
         else:
             name, text, trainable = PICTURE_ROWS[row - len(ROWS)]
             task.train = task.train[: args.pictures]
-            make = partial(end_to_end, args.width, text, trainable, args.epochs)
+            make = partial(end_to_end, args.width, args.word_vectors, text, trainable, args.epochs)
             task.measure(name, make, args.seeds, task.pictures())
 
 

@@ -28,6 +28,8 @@ def rows():
 def network(rows):
     torch.manual_seed(0)
     network = TextCNN(50, 16, width=0.05, word_dim=12, average_shifts=False)
+    for block in (block for stage in network.stages for block in stage):
+        nn.init.uniform_(block.expand_norm.weight, 0.5, 1.5)  # most start from 0, and would hide what is inside
     network.train()
     network(pack(rows))  # so that the running statistics are not those of initialisation
     return network.eval()
@@ -92,6 +94,22 @@ def test_the_whole_network_is_the_published_one(network, rows, shift):
         if row:
             expected = embed_alone(network, row, shift)
             torch.testing.assert_close(network(pack([row], [shift]))[0], expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def test_blocks_with_a_plain_shortcut_start_as_the_shortcut_and_learn(rows):
+    torch.manual_seed(0)
+    network = TextCNN(50, 16, width=0.05, word_dim=12).train()
+    plain = [block for stage in network.stages for block in stage if block.shortcut is None]
+    assert len(plain) == 10
+    x = torch.rand(5, plain[0].reduce.in_features)
+    window, _, _ = _windows(torch.tensor([5]), torch.tensor([0]), 1)
+    torch.testing.assert_close(plain[0](x, window, False), x, rtol=0, atol=0)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    for _ in range(2):  # the scales of the last norms, then all behind them
+        optimizer.zero_grad()
+        network(pack(rows)).square().mul(torch.linspace(0, 1, 16)).sum().backward()
+        optimizer.step()
+    assert all(block.reduce.weight.grad.abs().max() > 0 for block in plain)
 
 
 def test_features_do_not_depend_on_the_other_texts_of_the_batch(network, rows):
