@@ -1,7 +1,7 @@
 """The maps of all stages of a network, fused from fine to coarse (Niu et al. 2019)."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -120,6 +120,13 @@ class MultiScaleCNN(BackboneTower):
 
     def maps(self, pixels: Tensor) -> list[Tensor]:
         """Map normalised pixels (n, 3, s, s) to the last map of each stage: (n, c, h, w), fine to coarse."""
+        if not self.is_backbone_frozen:
+            return self._maps(pixels)
+        with torch.no_grad():
+            pieces = [self._maps(piece) for piece in torch.split(pixels, self.piece_size)]
+            return [torch.cat(maps) for maps in zip(*pieces, strict=True)]
+
+    def _maps(self, pixels: Tensor) -> list[Tensor]:
         taps: dict[str, Tensor] = {}
 
         def keep(name: str) -> Any:
@@ -129,7 +136,7 @@ class MultiScaleCNN(BackboneTower):
             return hook
 
         # the hooks are there for this pass only: a module with hooks can neither be copied nor pickled
-        with ExitStack() as stack, torch.no_grad() if self.is_backbone_frozen else nullcontext():
+        with ExitStack() as stack:
             for stage in self.stages:
                 stack.enter_context(self.backbone.get_submodule(stage.tap).register_forward_hook(keep(stage.tap)))
             self.backbone(pixels)
