@@ -85,6 +85,20 @@ def test_networks_of_one_scale_are_refused():
         MultiScaleCNN("vit_b_32", image_size=224)
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_a_frozen_network_sees_a_batch_in_pieces_that_change_nothing(monkeypatch, training):
+    module = _module().train(training)
+    seen = []
+    module.backbone.register_forward_pre_hook(lambda network, args: seen.append(len(args[0])))
+    pixels = module.normalised(_squares(5))
+    whole = module.maps(pixels)
+    monkeypatch.setattr(MultiScaleCNN, "piece_size", 2)
+    for maps, expected in zip(module.maps(pixels), whole, strict=True):
+        torch.testing.assert_close(maps, expected, rtol=1e-5, atol=1e-5)
+        assert not maps.requires_grad
+    assert seen == [5, 2, 2, 1]
+
+
 def test_it_is_copied_with_its_stages():
     module = _module().eval()
     copied = pickle.loads(pickle.dumps(module))
