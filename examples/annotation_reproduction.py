@@ -348,8 +348,9 @@ def main():
     for name, make_task in tasks.items():
         task = make_task()
         counts = task.labels.sum(axis=1)
+        n_measured = len(task.train if args.part == "folds" else task.test)
         print(
-            f"\n{name}: {len(task.train)} pictures to train on, {len(task.test)} to measure on, "
+            f"\n{name}: {len(task.train)} pictures to train on, {n_measured} to measure on, "
             f"{task.labels.shape[1]} labels, {counts.min()} to {counts.max()} a picture, {counts.mean():.2f} on "
             f"average, {task.tags.shape[1]} tags"
         )

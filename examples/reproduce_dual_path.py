@@ -18,6 +18,7 @@ from sklearn_mm.retrieval import JointEmbeddingRanker
 HINGES = {"loss": "ranking", "margin": 0.2, "negatives": "hardest"}
 STAGES = {"pretrain_epochs": 10, "max_epochs": 20}
 END_TO_END = {"loss": "infonce", "batch_size": 64, "instance_weight": 0.1, "precision": "auto", "dropout": 0.1}
+MORE_STEPS = {"batch_size": 32, "captions_per_image": 5}  # of which a deep text network wants many, and texts are cheap
 
 ROWS = [
     ("hardest hinge alone, 30 epochs", {**HINGES, "max_epochs": 30}),
@@ -50,6 +51,7 @@ def ranker(width, word_vectors, text="bag", **settings):
 
 def end_to_end(width, word_vectors, text, trainable, n_epochs):
     """Make the ranker on raw pictures."""
+    settings = END_TO_END | (MORE_STEPS if text == "cnn" else {})
     images = ImageCNNEncoder("efficientnet_lite0", trainable=trainable, backbone_learning_rate=0.1)
     return JointEmbeddingRanker(
         text_encoder(text, width, word_vectors),
@@ -58,7 +60,7 @@ def end_to_end(width, word_vectors, text, trainable, n_epochs):
         pretrain_epochs=n_epochs // 2,
         max_epochs=n_epochs,
         verbose=1,
-        **END_TO_END,
+        **settings,
     )
 
 
