@@ -40,7 +40,7 @@ PICTURE_ROWS = [
 def text_encoder(kind, width, word_vectors):
     """Make the text tower; the dual-path network is narrow enough for a CPU."""
     if kind == "cnn":
-        return TextCNNEncoder(width, width=0.25, min_df=5e-5, word_vectors=word_vectors, dropout=0.0)
+        return TextCNNEncoder(width, width=0.25, min_df=5e-5, word_vectors=word_vectors)
     return TextNGramEncoder(width, word_dim=width, min_df=5e-5)
 
 

@@ -40,7 +40,7 @@ class TextCNNEncoder(TextEncoderBase):
     final_relu : bool, default=False
         Train on the embedding after a last ReLU, and embed without it, as the source does. Only for an encoder that
         ends in the joint space itself: a head on top of it would see one thing in training and another in use.
-    dropout : float, default=0.2
+    dropout : float, default=0.0
         Share of the pooled features dropped in training.
     lowercase, token_pattern, min_df, max_features, analyzer
         As in `sklearn.feature_extraction.text.CountVectorizer`; tokens of one letter count as well.
@@ -115,7 +115,7 @@ class TextCNNEncoder(TextEncoderBase):
         word_learning_rate: float = 1.0,
         position_shift: bool = True,
         final_relu: bool = False,
-        dropout: float = 0.2,
+        dropout: float = 0.0,
         lowercase: bool = True,
         token_pattern: str = TOKEN_PATTERN,
         min_df: int | float = 1,

@@ -185,11 +185,11 @@ def dual_path_pipeline(
     The source weighs ranking, images and texts by 2, 1 and 0.1, and sums over 16 ranked pairs of a batch of 32: as the
     mean over pairs is taken here, that is 1, 1 and 0.1. All 32 images are ranked here, not half of them.
 
-    Otherwise: the rate falls to its tenth after half of each stage (source: after two thirds of the second); the last
-    linear map has a bias instead of batch norm; a whole image network trains at a hundredth of the rate, where the
-    source sets factors from 1e-4 to 2e-2 by kind of weight; batch norm's statistics stay the pretrained ones, where the
-    source's frozen network normalises by the batch; images are embedded as one square and its mirror image, not at
-    every position; words without a vector are kept.
+    Otherwise: most residual blocks of the text network start as their shortcut; the rate falls to its tenth after half
+    of each stage (source: after two thirds of the second); the last linear map has a bias instead of batch norm; a
+    whole image network trains at a hundredth of the rate, where the source sets factors from 1e-4 to 2e-2 by kind of
+    weight; batch norm's statistics stay the pretrained ones, where the source's frozen network normalises by the batch;
+    images are embedded as one square and its mirror image, not at every position; words without a vector are kept.
 
     References
     ----------
@@ -205,7 +205,7 @@ def dual_path_pipeline(
     (240, (1.0, 0.1))
     """
     ranker = JointEmbeddingRanker(
-        TextCNNEncoder(n_components, width=text_width, word_vectors=word_vectors, word_learning_rate=1e-3, dropout=0.0),
+        TextCNNEncoder(n_components, width=text_width, word_vectors=word_vectors, word_learning_rate=1e-3),
         ImageCNNEncoder(
             backbone, backbone_learning_rate=0.01, crop_scale=(0.64, 1.0), average_mirrored=True, verbose=verbose
         ),
