@@ -29,7 +29,13 @@ def test_the_script_prints_a_line_for_each_way_of_choosing_the_number():
         assert all(0 <= mean <= 100 for mean in means[:8])
         assert min(means[3], means[4]) - 0.11 <= means[5] <= max(means[3], means[4]) + 0.11  # O-F1 between O-P and O-R
     assert "Tags help" in output
-    assert sum("of 2 seeds" in line for line in output.splitlines()) == 4
+    assert sum("of 2 runs" in line for line in output.splitlines()) == 4
+
+
+def test_the_script_measures_in_folds():
+    output = _run("--part", "folds", "--rows", "2")
+    assert "110 pictures to train on, 110 to measure on" in output
+    assert sum("of 3 runs" in line for line in output.splitlines()) == 1
 
 
 def test_the_script_compares_with_scikit_learn():
