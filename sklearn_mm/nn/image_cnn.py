@@ -1,7 +1,7 @@
 """A network for pictures that learns on: wholly, in part or not at all."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
@@ -185,6 +185,14 @@ class BackboneTower(nn.Module):
         """Map normalised pixels (n, 3, s, s) to (n, n_components) float32."""
         raise NotImplementedError
 
+    def _seen_by_backbone(self, look: Callable[[Tensor], list[Tensor]], pixels: Tensor) -> list[Tensor]:
+        """Return what `look` makes of pixels (n, 3, s, s); without gradient and in pieces while no layer learns."""
+        if not self.is_backbone_frozen:
+            return look(pixels)
+        with torch.no_grad():
+            pieces = [look(piece) for piece in torch.split(pixels, self.piece_size)]
+        return pieces[0] if len(pieces) == 1 else [torch.cat(parts) for parts in zip(*pieces, strict=True)]
+
     def normalised(self, squares: Tensor) -> Tensor:
         """Return pixels (n, 3, s, s), float32, channels last, of squares (n, s, s, 3), uint8."""
         return normalise(squares, *scale_and_shift(self.mean, self.std, squares.shape[2]))
@@ -238,10 +246,8 @@ class ImageCNN(BackboneTower):
 
     def features(self, pixels: Tensor) -> Tensor:
         """Map normalised pixels (n, 3, s, s) to what the class layer was given: (n, n_features), float32."""
-        if not self.is_backbone_frozen:
-            return _pooled(self.backbone(pixels))
-        with torch.no_grad():
-            return torch.cat([_pooled(self.backbone(piece)) for piece in torch.split(pixels, self.piece_size)])
+        (features,) = self._seen_by_backbone(lambda piece: [_pooled(self.backbone(piece))], pixels)
+        return features
 
     def _embed(self, pixels: Tensor) -> Tensor:
         return self.head(self.features(pixels))

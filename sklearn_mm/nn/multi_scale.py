@@ -120,11 +120,7 @@ class MultiScaleCNN(BackboneTower):
 
     def maps(self, pixels: Tensor) -> list[Tensor]:
         """Map normalised pixels (n, 3, s, s) to the last map of each stage: (n, c, h, w), fine to coarse."""
-        if not self.is_backbone_frozen:
-            return self._maps(pixels)
-        with torch.no_grad():
-            pieces = [self._maps(piece) for piece in torch.split(pixels, self.piece_size)]
-            return [torch.cat(maps) for maps in zip(*pieces, strict=True)]
+        return self._seen_by_backbone(self._maps, pixels)
 
     def _maps(self, pixels: Tensor) -> list[Tensor]:
         taps: dict[str, Tensor] = {}
