@@ -336,6 +336,8 @@ def main():
     parser.add_argument("--against", action="store_true", help="compare with scikit-learn instead")
     parser.add_argument("--work-dir", help="keep the network's activations here, for the next run")
     args = parser.parse_args()
+    if args.against and args.part == "folds":
+        parser.error("--against measures on one part: give --part val or --part test")
     tasks = {}
     if args.small:
         tasks["drawn scenes"] = draw_scenes

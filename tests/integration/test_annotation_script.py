@@ -48,3 +48,10 @@ def test_the_script_needs_a_task():
     run = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True, check=False)
     assert run.returncode == 2
     assert "give --openmoji, --flickr8k FOLDER or --small" in run.stderr
+
+
+def test_the_comparison_is_not_measured_in_folds():
+    command = [sys.executable, SCRIPT, "--small", "--against", "--part", "folds"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert "--against measures on one part" in run.stderr
