@@ -10,7 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["PackedTexts", "drop_words", "segment_ids", "segment_max", "segment_mean"]
+__all__ = ["PackedTexts", "WordLinear", "drop_words", "segment_ids", "segment_max", "segment_mean"]
+
+_ROW_BLOCK = 64
 
 
 class PackedTexts(NamedTuple):
@@ -62,3 +64,19 @@ def segment_mean(values: Tensor, lengths: Tensor) -> Tensor:
 def drop_words(words: Tensor, share: float) -> Tensor:
     """Replace some word vectors, rows of (n_tokens, word_dim), by 0, and enlarge the others to keep the mean."""
     return words * nn.functional.dropout(words.new_ones(len(words), 1), share)
+
+
+class WordLinear(nn.Linear):
+    """A linear layer over the words of a batch, whose number differs from batch to batch.
+
+    In bfloat16 a CPU compiles a kernel for each new number of rows. Rounded up, the numbers come again: in training,
+    1.6 times as fast was measured for a convolutional network and 1.4 for phrases.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (n_words, in_features) to (n_words, out_features)."""
+        n_words = len(input)
+        n_missing = -n_words % _ROW_BLOCK
+        if n_missing and input.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            return super().forward(nn.functional.pad(input, (0, 0, 0, n_missing)))[:n_words]
+        return super().forward(input)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_mm.nn.heads import mlp
-from sklearn_mm.nn.packed import PackedTexts, drop_words, segment_ids
+from sklearn_mm.nn.packed import PackedTexts, WordLinear, drop_words, segment_ids
 
 __all__ = ["TextSequence"]
 
@@ -73,7 +73,7 @@ class TextSequence(nn.Module):
         self.learning_rate_factors = {"words": word_learning_rate}
         self.words = nn.Embedding(n_words + 1, word_dim)
         self.window = window
-        self.phrase = nn.Linear(window * word_dim, phrase_dim)
+        self.phrase = WordLinear(window * word_dim, phrase_dim)
         self.position_weights = nn.Parameter(torch.ones(n_positions))
         self.dropout = dropout
         self.hidden = mlp(phrase_dim, hidden_layer_sizes, n_components, dropout=dropout)

@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from sklearn_mm.nn.packed import PackedTexts, segment_max, segment_mean
-from sklearn_mm.nn.text_cnn import SHIFT_PERIOD, TextCNN, _windows, _WordLinear
+from sklearn_mm.nn.packed import PackedTexts
+from sklearn_mm.nn.text_cnn import SHIFT_PERIOD, TextCNN, _windows
 
 # Sums of some hundred products in float32, in another order.
 TOLERANCE = 1e-4
@@ -161,29 +161,3 @@ def test_full_width_has_the_published_size():
 def test_word_order_matters(network):
     a, b = network(pack([[1, 2, 3]])), network(pack([[3, 2, 1]]))
     assert (a - b).abs().max() > 0.01
-
-
-@pytest.mark.parametrize("n_words", [0, 1, 63, 64, 65])
-def test_words_beyond_a_round_number_change_nothing(n_words):
-    torch.manual_seed(0)
-    plain = nn.Linear(7, 5, bias=False)
-    padded = _WordLinear(7, 5, bias=False)
-    padded.load_state_dict(plain.state_dict())
-    words = torch.randn(n_words, 7, requires_grad=True)
-    assert torch.equal(padded(words), plain(words))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        outputs = [layer(words) for layer in (padded, plain)]
-    assert outputs[0].dtype == torch.bfloat16
-    torch.testing.assert_close(*outputs)
-    gradients = [torch.autograd.grad(output.float().square().sum(), words)[0] for output in outputs]
-    torch.testing.assert_close(*gradients, rtol=0.02, atol=0.02)
-
-
-def test_segments_agree_with_loops_and_empty_ones_are_zero():
-    torch.manual_seed(0)
-    values, lengths = torch.randn(6, 3), torch.tensor([2, 0, 4])
-    torch.testing.assert_close(segment_max(values, lengths)[0], values[:2].amax(dim=0))
-    torch.testing.assert_close(segment_max(values, lengths)[2], values[2:].amax(dim=0))
-    torch.testing.assert_close(segment_mean(values, lengths)[2], values[2:].mean(dim=0))
-    assert segment_max(values, lengths)[1].eq(0).all()
-    assert segment_mean(values, lengths)[1].eq(0).all()
