@@ -36,9 +36,9 @@ def sequence(width):
     return TextSequenceEncoder(width, phrase_dim=width, min_df=MIN_DF, dropout=0.2)
 
 
-def convolutional(width):
-    """Make the dual-path text network."""
-    return TextCNNEncoder(width, min_df=MIN_DF)
+def convolutional(width, **settings):
+    """Make the dual-path text network; at a quarter of its width, if not told otherwise."""
+    return TextCNNEncoder(width, min_df=MIN_DF, **settings)
 
 
 ROWS = [
@@ -51,6 +51,7 @@ ROWS = [
     ("text: GRU, last state", {"text": recurrent}),
     ("text: GRU, maximum", {"text": partial(recurrent, pooling="max")}),
     ("text: dual-path CNN, quarter width", {"text": convolutional}),
+    ("text: dual-path CNN, full width", {"text": partial(convolutional, width=1.0)}),
     ("hinges, all negatives, both sides", {**HINGES}),
     ("hinges, all negatives, wrong texts only", {**HINGES, "negative_side": "text"}),
     ("hinges, all negatives, wrong images only", {**HINGES, "negative_side": "image"}),

@@ -5,13 +5,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from numbers import Real
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from scipy import sparse
 from scipy.special import expit, softmax
 from sklearn.base import ClassifierMixin
 from sklearn.callback import with_callbacks
+from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from sklearn_mm._device import forked_rng, generator_from, resolve_device, resolve_dtype, torch_threads
@@ -205,6 +206,9 @@ class MultiLabelAnnotator(ClassifierMixin, AnnotationBase):
         "calibrate": ["boolean"],
         "n_folds": [Interval(Integral, 2, None, closed="left"), StrOptions({"auto"}), None],
     }
+
+    # It changes what is returned, so it is not for a meta-estimator to route.
+    __metadata_request__decision_function: ClassVar[dict[str, Any]] = {"return_count": UNUSED}
 
     def __init__(
         self,
@@ -425,23 +429,42 @@ class MultiLabelAnnotator(ClassifierMixin, AnnotationBase):
 
     # Use ----------------------------------------------------------------------------------------------------------
 
-    def decision_function(self, X: Any) -> np.ndarray:
+    def decision_function(self, X: Any, return_count: bool = False) -> Any:
         """Score all labels for each image.
+
+        Parameters
+        ----------
+        X : as in `fit`
+        return_count : bool, default=False
+            Also return what `predict_count` does, from the same pass over the images.
 
         Returns
         -------
-        ndarray of shape (n_images, n_labels), float32
+        scores : ndarray of shape (n_images, n_labels), float32
             Log odds, less the threshold where there is one: then the labels above 0 are those that `predict` gives.
             In any case it gives the `predict_count` best. Of one label a row with two classes, the log odds of the
             second, of shape (n_images,).
+        count : ndarray of shape (n_images,), int64
+            Only if `return_count`.
         """
-        scores = self._table(X, self._chooser().shift)
-        return scores[:, 1] - scores[:, 0] if self._form.kind == "single" and scores.shape[1] == 2 else scores
+        chooser = self._chooser()
+        counts: list[np.ndarray] = []
+
+        def finish(block: np.ndarray, numbers: np.ndarray | None) -> np.ndarray:
+            if return_count:
+                counts.append(chooser.choose(block, numbers)[1])
+            return chooser.shift(block)
+
+        scores = self._table(X, finish)
+        if self._form.kind == "single" and scores.shape[1] == 2:
+            scores = scores[:, 1] - scores[:, 0]
+        return (scores, np.concatenate(counts)) if return_count else scores
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probability of each label, shape (n_images, n_labels), float32."""
         check_is_fitted(self, "network_")
-        return self._table(X, partial(softmax, axis=1) if self._form.kind == "single" else expit)
+        finish = partial(softmax, axis=1) if self._form.kind == "single" else expit
+        return self._table(X, lambda block, _: finish(block))
 
     def predict_count(self, X: Any) -> np.ndarray:
         """Return how many labels `predict` gives to each image, shape (n_images,), int64."""
@@ -493,12 +516,12 @@ class MultiLabelAnnotator(ClassifierMixin, AnnotationBase):
         finally:
             scores.model.to_cpu()
 
-    def _table(self, X: Any, finish: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """Return what becomes of the scores of all images, (n_images, n_labels) float32."""
+    def _table(self, X: Any, finish: Callable[[np.ndarray, np.ndarray | None], np.ndarray]) -> np.ndarray:
+        """Return what becomes of the scores of all images, and of their counts, (n_images, n_labels) float32."""
         with self._scored(X) as (n_images, blocks):
             table = np.empty((n_images, len(self.classes_)), dtype=np.float32)
-            for rows, block, _ in blocks:
-                table[rows] = finish(block)
+            for rows, block, counts in blocks:
+                table[rows] = finish(block, counts)
         return table
 
     def _choose(self, X: Any) -> Any:

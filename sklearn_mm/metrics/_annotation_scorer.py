@@ -1,6 +1,7 @@
 """Annotation as scikit-learn's searches and cross-validation want it scored."""
 
 from collections.abc import Iterable, Sequence
+from inspect import signature
 from numbers import Number
 from typing import Any
 
@@ -19,7 +20,8 @@ class AnnotationScorer(BaseEstimator):
     """Score how well an estimator annotates images with several labels each.
 
     To be passed as `scoring`. The images go once through the steps of a pipeline; its last step is asked once
-    for scores, by ``decision_function`` or else ``predict_proba``, and once for what it predicts.
+    for scores, by ``decision_function`` or else ``predict_proba``, and once for what it predicts. Where
+    ``decision_function`` has a parameter `return_count`, as that of `MultiLabelAnnotator`, it gives both at once.
 
     Parameters
     ----------
@@ -98,8 +100,10 @@ class AnnotationScorer(BaseEstimator):
         if isinstance(self.n_labels, str) and self.n_labels not in ("predict", "true"):
             raise ValueError(f"n_labels must be 'predict', 'true' or a positive int, got {self.n_labels!r}")
         classifier, features = _enter(estimator, X)
-        scores = _score_labels(classifier, features)
-        n_labels = _predict(classifier, features) if self.n_labels == "predict" else self.n_labels
+        if self.n_labels == "predict":
+            scores, n_labels = _score_and_predict(classifier, features)
+        else:
+            scores, n_labels = _score_labels(classifier, features), self.n_labels
         if _is_indicator(Y, scores.shape[1]):
             truth = _in_order(Y, getattr(classifier, "classes_", ()))
         else:
@@ -134,6 +138,15 @@ def _enter(estimator: Any, X: Any) -> tuple[Any, Any]:
             return estimator, X
 
 
+def _score_and_predict(classifier: Any, X: Any) -> tuple[Any, Any]:
+    """Return scores (n_images, n_labels), and the number of labels of each image or an indicator of the labels."""
+    score = getattr(classifier, "decision_function", None)
+    if score is not None and "return_count" in signature(score).parameters:
+        scores, counts = score(X, return_count=True)
+        return _as_table(scores), counts
+    return _score_labels(classifier, X), _predict(classifier, X)
+
+
 def _score_labels(classifier: Any, X: Any) -> Any:
     """Return scores (n_images, n_labels)."""
     if hasattr(classifier, "decision_function"):
@@ -145,6 +158,10 @@ def _score_labels(classifier: Any, X: Any) -> Any:
             "expected an estimator that scores labels by decision_function or predict_proba, "
             f"or a pipeline that ends in one, got {type(classifier).__name__}"
         )
+    return _as_table(scores)
+
+
+def _as_table(scores: Any) -> Any:
     if isinstance(scores, list):  # of a table (n_images, 2) for each label, as forests and neighbours have it
         scores = np.column_stack([np.asarray(one)[:, -1] for one in scores])
     return scores[:, None] if np.ndim(scores) == 1 else scores

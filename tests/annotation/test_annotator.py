@@ -98,6 +98,9 @@ def test_predict_gives_as_many_of_the_best_labels_as_predict_count_says(fitted, 
     annotator = pickle.loads(pickle.dumps(fitted)).set_params(n_labels=n_labels)
     predicted, scores, count = annotator.predict(X), annotator.decision_function(X), annotator.predict_count(X)
     np.testing.assert_array_equal(predicted.sum(axis=1), count)
+    for both, one in zip(annotator.decision_function(X, return_count=True), (scores, count), strict=True):
+        assert both.dtype == one.dtype
+        np.testing.assert_array_equal(both, one)
     rank = np.argsort(np.argsort(-scores, axis=1), axis=1)
     np.testing.assert_array_equal(predicted, rank < count[:, None])
     if n_labels in ("threshold", "label-thresholds"):

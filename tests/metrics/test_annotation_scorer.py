@@ -99,6 +99,23 @@ def test_images_pass_once(data):
     assert pipe[-1].calls_ == ["decision_function"]
 
 
+class OnePassAnnotator(CountingAnnotator):
+    """Give scores and numbers of labels at once."""
+
+    def decision_function(self, X, return_count=False):
+        scores = super().decision_function(X)
+        return (scores, np.maximum(1, (scores > self.threshold).sum(axis=1))) if return_count else scores
+
+
+def test_scores_and_numbers_come_from_one_pass_where_they_can(data, annotator):
+    X, Y, _ = data
+    pipe = make_pipeline(PassCounter().fit(X), FrozenEstimator(OnePassAnnotator().fit(X, Y)))
+    calls = pipe[-1].estimator.calls_
+    assert AnnotationScorer()(pipe, X, Y) == AnnotationScorer()(annotator, X, Y)
+    assert AnnotationScorer(2)(pipe, X, Y) == AnnotationScorer(2)(annotator, X, Y)
+    assert calls == ["decision_function"] * 2
+
+
 def test_the_annotator_is_found_in_pipelines_searches_and_frozen(data, annotator):
     X, Y, _ = data
     pipe = make_pipeline(StandardScaler(with_mean=False, with_std=False), CountingAnnotator()).fit(X, Y)
