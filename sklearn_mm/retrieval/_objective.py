@@ -5,9 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from sklearn_mm.losses import SIMILARITIES, PairScores, infonce_loss, ranking_loss
+from sklearn_mm.losses import NEGATIVES, SIMILARITIES, PairScores, infonce_loss, ranking_loss
 from sklearn_mm.nn.heads import unit_rows
-from sklearn_mm.sampling import NEGATIVES
 
 __all__ = ["Objective", "is_positive_only"]
 

@@ -25,13 +25,12 @@ from sklearn_mm._params import (
 from sklearn_mm.features import TextNGramEncoder
 from sklearn_mm.features._rows import row_digests
 from sklearn_mm.features._tower import fit_encoder, is_trainable, make_head
-from sklearn_mm.losses import SIMILARITIES
+from sklearn_mm.losses import NEGATIVES, SIMILARITIES
 from sklearn_mm.persistence import PickleStateMixin
 from sklearn_mm.retrieval._epochs import JointBatches
 from sklearn_mm.retrieval._search import JointSpaceMixin
 from sklearn_mm.retrieval._stages import instance_weights, make_objective, make_stages, make_validator
 from sklearn_mm.retrieval._training_rows import TrainingRows, check_groups, check_weights, merge_rows
-from sklearn_mm.sampling import NEGATIVES
 from sklearn_mm.training import OPTIMIZERS, SCHEDULES, StagedTrainingMixin, make_optimizer, make_schedule
 
 __all__ = ["JointEmbeddingRanker"]

@@ -10,11 +10,11 @@ import numpy as np
 from sklearn_mm._device import resolve_device
 from sklearn_mm.features._instance_training import SharedClassifier
 from sklearn_mm.features._tower import Tower, is_trainable
+from sklearn_mm.losses import NEGATIVES
 from sklearn_mm.metrics import retrieval_report
 from sklearn_mm.retrieval._epochs import JointBatches, JointStep
 from sklearn_mm.retrieval._objective import Objective
 from sklearn_mm.retrieval._training_rows import TrainingRows
-from sklearn_mm.sampling import NEGATIVES
 from sklearn_mm.training import Stage
 
 __all__ = ["instance_weights", "make_objective", "make_stages", "make_validator"]

@@ -7,6 +7,7 @@ import torch
 from torch.autograd import gradcheck
 
 from sklearn_mm.losses import (
+    NEGATIVES,
     PairScores,
     _similarity,
     infonce_loss,
@@ -15,7 +16,6 @@ from sklearn_mm.losses import (
     order_scores,
     ranking_loss,
 )
-from sklearn_mm.sampling import NEGATIVES
 
 MARGIN, TEMPERATURE = 0.3, 0.1
 
