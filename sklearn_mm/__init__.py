@@ -15,6 +15,7 @@ _SUBPACKAGES = (
     "exceptions",
     "features",
     "index",
+    "losses",
     "metrics",
     "model_selection",
     "persistence",

@@ -1,9 +1,19 @@
 """Contrastive loss: tell the positive from all negatives by a softmax over scores."""
 
+import math
+from collections.abc import Mapping
+from typing import Any, Self
+
 import torch
+from sklearn.base import clone
 from torch import Tensor
 
-__all__ = ["infonce_loss"]
+from sklearn_mm._params import positive_real
+from sklearn_mm.losses._base import PairLoss
+from sklearn_mm.losses._pairs import PairScores
+from sklearn_mm.losses._temperature import learnt_temperature, temperature_of
+
+__all__ = ["InfoNCELoss", "infonce_loss"]
 
 
 def infonce_loss(positive: Tensor, negative: Tensor, temperature: float | Tensor) -> Tensor:
@@ -41,3 +51,73 @@ def infonce_loss(positive: Tensor, negative: Tensor, temperature: float | Tensor
         negative = negative / temperature
     logits = torch.cat([positive, negative], dim=1)  # (n_pairs, 1 + n_negatives)
     return torch.logsumexp(logits, dim=1) - positive[:, 0]
+
+
+class InfoNCELoss(PairLoss):
+    """Softmax over a batch: each pair against all its negatives, both ways.
+
+    Parameters
+    ----------
+    temperature : float, default=0.07
+        Scores are divided by it; above 0.
+    trainable : bool, default=False
+        Train the logarithm of the temperature with the towers, from the value given; the temperature never falls below
+        0.01.
+
+    See Also
+    --------
+    infonce_loss : The function, of one direction.
+
+    References
+    ----------
+    .. [1] van den Oord, Li, Vinyals, "Representation Learning with Contrastive Predictive Coding", 2018, equation 4,
+       https://arxiv.org/abs/1807.03748
+    .. [2] Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021, figure 3,
+       https://arxiv.org/abs/2103.00020: its trained temperature; the mean of both directions where ours is their sum.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_mm.losses import InfoNCELoss, PairScores
+    >>> pairs = PairScores(torch.tensor([[0.9, 0.1], [0.2, 0.8]]), torch.tensor([0, 1]), torch.eye(2).bool())
+    >>> InfoNCELoss(temperature=0.2)(pairs)
+    tensor([0.0479, 0.0783])
+    """
+
+    short_name = "infonce"
+    _parameter_constraints: dict[str, Any] = {"temperature": [positive_real], "trainable": ["boolean"]}
+
+    def __init__(self, temperature: float = 0.07, trainable: bool = False) -> None:
+        self.temperature = temperature
+        self.trainable = trainable
+
+    def __call__(self, pairs: PairScores, **learnt: Tensor) -> Tensor:
+        """Compute the loss of each positive pair, the sum of both directions.
+
+        Parameters
+        ----------
+        pairs : PairScores
+        **learnt : 0-d Tensor
+            ``log_temperature``; without it `temperature` counts.
+
+        Returns
+        -------
+        Tensor of shape (n_pairs,)
+        """
+        sides = (pairs.text_negatives(), pairs.image_negatives())
+        return torch.stack(
+            [infonce_loss(pairs.positive, negative, temperature_of(learnt, self.temperature)) for negative in sides]
+        ).sum(dim=0)
+
+    def initial(self) -> dict[str, float]:
+        """Return the logarithm of the temperature, where it is trained."""
+        return {"log_temperature": math.log(self.temperature)} if self.trainable else {}
+
+    def with_learnt(self, values: Mapping[str, float]) -> Self:
+        """Return the loss of the temperature learnt.
+
+        Parameters
+        ----------
+        values : mapping from str to float
+        """
+        return clone(self).set_params(temperature=learnt_temperature(values, self.temperature))

@@ -1,11 +1,15 @@
 """Instance loss: every image with its texts is a class of its own."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from sklearn.base import BaseEstimator
+from torch import Tensor, nn
 
-__all__ = ["instance_loss"]
+from sklearn_mm._params import Interval, InvalidParameterError, Real, non_negative_int, positive_real
+
+__all__ = ["InstanceClassifier", "InstanceLoss", "instance_loss"]
 
 _CLASS_BLOCK = 8192
 _LEAST_LENGTH = 1e-12  # as in torch.nn.functional.normalize
@@ -107,3 +111,118 @@ def instance_loss(
         scale = lengths.clamp_min(_LEAST_LENGTH).reciprocal()
     loss: Tensor = _BlockedCrossEntropy.apply(features, classifier, instance, scale, block)
     return loss
+
+
+class InstanceClassifier(nn.Module):
+    """The one linear classifier that images and texts are told apart by, each image with its texts a class.
+
+    Parameters
+    ----------
+    n_components, n_instances : int
+    temperature : float or None
+        Unit features and unit weights, their cosines divided by it; None takes inner products as they are.
+    dropout : float
+        Share of the features dropped in front of it in training.
+    """
+
+    def __init__(self, n_components: int, n_instances: int, *, temperature: float | None, dropout: float) -> None:
+        super().__init__()
+        self._temperature = temperature
+        self.dropout = nn.Dropout(dropout)
+        self.weight = nn.Parameter(torch.empty(n_instances, n_components))
+        nn.init.normal_(self.weight, std=n_components**-0.5)
+
+    def forward(self, features: Tensor, instance: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Compute the mean loss of features (n, d) of the instances (n,), each weighted (n,) or alike."""
+        features = self.dropout(features.float())
+        if self._temperature is not None:
+            features = nn.functional.normalize(features, dim=1) / self._temperature
+        loss = instance_loss(features, instance, self.weight, unit_classes=self._temperature is not None)
+        return (loss if weight is None else loss * weight).mean()
+
+
+class InstanceLoss(BaseEstimator):
+    """The instance loss of a ranker: beside the loss on pairs, or before it.
+
+    Each image (each group) with its texts is a class, and one linear classifier tells the classes apart by the image's
+    embedding and by the text's.
+
+    Parameters
+    ----------
+    weight : float or (float, float), default=1.0
+        Of the loss beside that on pairs, at least 0; two numbers: for images, for texts. With 0 it is there for the
+        stage before alone.
+    temperature : float or None, default=0.05
+        The classifier's features and weights are of unit length and their cosines divided by it. None takes them as
+        they are, as the source does.
+    dropout : float, default=0.0
+        Share of the embedding dropped in front of the classifier in training; in [0, 1).
+    pretrain_epochs : int, default=0
+        A stage before the ranking: so many passes by the instance loss alone, with a trainable image encoder's
+        backbone frozen.
+    pretrain_learning_rate : float, default=None
+        Of that stage; None for the ranker's.
+    relu : bool, default=False
+        This loss and that on pairs see embeddings after a ReLU, search sees them before it, as in [1]_.
+
+    See Also
+    --------
+    instance_loss : The function.
+
+    Notes
+    -----
+    The classifier takes ``4 * n_components`` bytes for each image, and four times that for its gradients and the
+    optimiser.
+
+    References
+    ----------
+    .. [1] Zheng, Zheng, Garrett, Yang, Xu, Shen, "Dual-Path Convolutional Image-Text Embeddings with Instance Loss",
+       ACM TOMM 16(2), 2020, https://arxiv.org/abs/1711.05535
+
+    Examples
+    --------
+    >>> from sklearn_mm.losses import InstanceLoss
+    >>> InstanceLoss(weight=(1.0, 0.5), pretrain_epochs=10).weights
+    (1.0, 0.5)
+    """
+
+    _parameter_constraints: dict[str, Any] = {
+        "weight": [Interval(Real, 0, None, closed="left"), "array-like"],
+        "temperature": [positive_real, None],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "pretrain_epochs": [non_negative_int],
+        "pretrain_learning_rate": [positive_real, None],
+        "relu": ["boolean"],
+    }
+
+    def __init__(
+        self,
+        weight: float | Sequence[float] = 1.0,
+        *,
+        temperature: float | None = 0.05,
+        dropout: float = 0.0,
+        pretrain_epochs: int = 0,
+        pretrain_learning_rate: float | None = None,
+        relu: bool = False,
+    ) -> None:
+        self.weight = weight
+        self.temperature = temperature
+        self.dropout = dropout
+        self.pretrain_epochs = pretrain_epochs
+        self.pretrain_learning_rate = pretrain_learning_rate
+        self.relu = relu
+
+    @property
+    def weights(self) -> tuple[float, float]:
+        """The weights for images and for texts."""
+        given: Any = self.weight
+        weights = (given, given) if isinstance(given, Real) else tuple(given)
+        if len(weights) != 2 or not all(isinstance(weight, Real) and float(weight) >= 0 for weight in weights):
+            raise InvalidParameterError(
+                f"weight must be a number of at least 0, or two of them for images and texts, got {given!r}"
+            )
+        return float(weights[0]), float(weights[1])
+
+    def _validate_params(self) -> None:  # the table has no word for what stands in a pair
+        super()._validate_params()
+        _ = self.weights

@@ -1,14 +1,26 @@
 """Losses on the labels of an image: each sees logits and targets, and forgets what is not known."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["asymmetric_label_loss", "binary_label_loss", "softmax_label_loss"]
+from sklearn_mm._params import Interval, Real
+from sklearn_mm.losses._base import LabelLoss
+
+__all__ = [
+    "AsymmetricLoss",
+    "BinaryLoss",
+    "SoftmaxLoss",
+    "asymmetric_label_loss",
+    "binary_label_loss",
+    "softmax_label_loss",
+]
 
 
 def softmax_label_loss(logits: Tensor, targets: Tensor, label_weight: Tensor | None = None) -> Tensor:
-    """Compute the cross-entropy of a softmax over labels against the normalised label vector.
+    """Compute the cross-entropy of a softmax against the normalised label vector.
 
     Parameters
     ----------
@@ -86,7 +98,7 @@ def asymmetric_label_loss(
     gamma_positive: float = 1.0,
     margin: float = 0.05,
 ) -> Tensor:
-    """Sum binary cross-entropies in which easy labels, above all easy negatives, count little.
+    """Sum binary cross-entropies that play down easy labels, above all negatives.
 
     Parameters
     ----------
@@ -132,3 +144,97 @@ def asymmetric_label_loss(
     else:
         negative = -functional.logsigmoid(-logits) * shifted.pow(gamma_negative)
     return torch.where(targets == 1, positive, negative).masked_fill(unknown, 0).sum(dim=1)
+
+
+class BinaryLoss(LabelLoss):
+    """Binary cross-entropy of each label.
+
+    See Also
+    --------
+    binary_label_loss : The function.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_mm.losses import BinaryLoss
+    >>> BinaryLoss()(torch.zeros(1, 2), torch.tensor([[1.0, torch.nan]]))
+    tensor([0.6931])
+    """
+
+    short_name = "bce"
+
+    def __call__(self, logits: Tensor, targets: Tensor, label_weight: Tensor | None = None) -> Tensor:
+        """Compute the loss of each image, as `binary_label_loss` does."""
+        return binary_label_loss(logits, targets, label_weight)
+
+
+class SoftmaxLoss(LabelLoss):
+    """Cross-entropy of a softmax against the normalised label vector.
+
+    See Also
+    --------
+    softmax_label_loss : The function.
+
+    References
+    ----------
+    .. [1] Gong, Jia, Leung, Toshev, Ioffe, "Deep Convolutional Ranking for Multilabel Image Annotation", ICLR 2014,
+       equation 1, https://arxiv.org/abs/1312.4894
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_mm.losses import SoftmaxLoss
+    >>> SoftmaxLoss()(torch.zeros(1, 4), torch.tensor([[1.0, 1.0, 0.0, 0.0]]))
+    tensor([1.3863])
+    """
+
+    short_name = "softmax"
+    shares = True
+
+    def __call__(self, logits: Tensor, targets: Tensor, label_weight: Tensor | None = None) -> Tensor:
+        """Compute the loss of each image, as `softmax_label_loss` does."""
+        return softmax_label_loss(logits, targets, label_weight)
+
+
+class AsymmetricLoss(LabelLoss):
+    """Binary cross-entropy in which easy labels, above all negatives, count little.
+
+    Parameters
+    ----------
+    gamma_negative, gamma_positive : float, default=4.0, 1.0
+        How strongly the easy ones are played down; 0 not at all.
+    margin : float, default=0.05
+        Negatives of a probability below it cost nothing; in [0, 1).
+
+    See Also
+    --------
+    asymmetric_label_loss : The function.
+
+    References
+    ----------
+    .. [1] Ben-Baruch, Ridnik, Zamir, Noy, Friedman, Protter, Zelnik-Manor, "Asymmetric Loss For Multi-Label
+       Classification", ICCV 2021, equations 4 to 7, https://arxiv.org/abs/2009.14119
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_mm.losses import AsymmetricLoss
+    >>> AsymmetricLoss(gamma_positive=0.0)(torch.tensor([[0.0, -4.0]]), torch.tensor([[1.0, 0.0]]))
+    tensor([0.6931])
+    """
+
+    short_name = "asymmetric"
+    _parameter_constraints: dict[str, Any] = {
+        "gamma_negative": [Interval(Real, 0, None, closed="left")],
+        "gamma_positive": [Interval(Real, 0, None, closed="left")],
+        "margin": [Interval(Real, 0, 1, closed="left")],
+    }
+
+    def __init__(self, gamma_negative: float = 4.0, gamma_positive: float = 1.0, margin: float = 0.05) -> None:
+        self.gamma_negative = gamma_negative
+        self.gamma_positive = gamma_positive
+        self.margin = margin
+
+    def __call__(self, logits: Tensor, targets: Tensor, label_weight: Tensor | None = None) -> Tensor:
+        """Compute the loss of each image, as `asymmetric_label_loss` does."""
+        return asymmetric_label_loss(logits, targets, label_weight, **self.get_params())

@@ -12,7 +12,7 @@ __all__ = ["PairScores"]
 class PairScores:
     """The scores of a batch of images and texts.
 
-    Attributes
+    Parameters
     ----------
     scores : Tensor of shape (n_images, n_texts), float
         Larger is closer.
@@ -22,6 +22,20 @@ class PairScores:
     not_negative : Tensor of shape (n_images, n_texts), bool
         Pairs that are no negatives of each other: the positive pairs, and every other pair of one image, one group
         or one wording.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklearn_mm.losses import PairScores
+    >>> scores = torch.tensor([[0.9, 0.7, 0.1], [0.2, 0.3, 0.8]])
+    >>> image_of_text = torch.tensor([0, 0, 1])  # the first image has two texts
+    >>> pairs = PairScores(scores, image_of_text, torch.tensor([[1, 1, 0], [0, 0, 1]]).bool())
+    >>> pairs.positive
+    tensor([0.9000, 0.7000, 0.8000])
+    >>> pairs.image_negatives()
+    tensor([[  -inf, 0.2000],
+            [  -inf, 0.3000],
+            [0.1000,   -inf]])
     """
 
     scores: Tensor

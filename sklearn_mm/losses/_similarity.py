@@ -13,7 +13,25 @@ _IMAGE_BLOCK, _BLOCK_NUMBERS = 16, 2**22  # a block holds so many images, and so
 
 
 def cosine_scores(image: Tensor, text: Tensor) -> Tensor:
-    """Return the inner products of unit vectors (n_images, d) and (n_texts, d): (n_images, n_texts)."""
+    """Return the inner product of each image with each text.
+
+    Parameters
+    ----------
+    image : Tensor of shape (n_images, d), float
+        Unit vectors.
+    text : Tensor of shape (n_texts, d), float
+        Unit vectors.
+
+    Returns
+    -------
+    Tensor of shape (n_images, n_texts)
+
+    Examples
+    --------
+    >>> import torch
+    >>> cosine_scores(torch.tensor([[0.6, 0.8]]), torch.tensor([[1.0, 0.0], [0.6, 0.8]]))
+    tensor([[0.6000, 1.0000]])
+    """
     return image @ text.T
 
 
@@ -52,7 +70,7 @@ def _violation(image: Tensor, text: Tensor) -> Tensor:
 
 
 def order_scores(image: Tensor, text: Tensor) -> Tensor:
-    """Return minus the violation of "the text is above the image", squared and summed.
+    """Return minus the squared violation of "the text is above the image".
 
     Parameters
     ----------

@@ -148,16 +148,16 @@ def test_instance_loss_is_a_cross_entropy_and_its_gradient_right(block, unit_cla
 MANY_CLASSES = """
 import resource, sys
 import torch
-from sklearn_mm.features._instance_training import SharedClassifier
+from sklearn_mm.losses import InstanceClassifier
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 n_rows, n_classes, width = 1024, 120_000, 64
-classifier = SharedClassifier(width, n_classes, temperature=eval(sys.argv[1]), dropout=0.0)
+classifier = InstanceClassifier(width, n_classes, temperature=eval(sys.argv[1]), dropout=0.0)
 image, text = (torch.randn(n_rows, width, requires_grad=True) for _ in range(2))
 instance = torch.randint(n_classes, (n_rows,))
-small = SharedClassifier(width, 10, temperature=0.1, dropout=0.0)  # what torch allocates once
+small = InstanceClassifier(width, 10, temperature=0.1, dropout=0.0)  # what torch allocates once
 small(image, instance % 10).backward()
 before = peak()
 (classifier(image, instance) + classifier(text, instance)).backward()
