@@ -12,6 +12,7 @@ from scipy import sparse
 
 from sklearn_mm.exceptions import ImageReadError
 from sklearn_mm.images._reading import describe, reason_for
+from sklearn_mm.registry import stored_as
 
 __all__ = ["Pictures", "ReadFailure", "is_table", "read_ahead"]
 
@@ -19,6 +20,7 @@ Answer = TypeVar("Answer")
 _ONE_PICTURE = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
 
 
+@stored_as("images.ReadFailure")
 class ReadFailure(NamedTuple):
     """A row whose picture could not be read.
 

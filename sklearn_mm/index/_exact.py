@@ -6,6 +6,7 @@ import numpy as np
 
 from sklearn_mm._checks import check_k
 from sklearn_mm.index._vectors import check_vectors
+from sklearn_mm.registry import stored_as
 
 __all__ = ["ExactIndex"]
 
@@ -16,6 +17,7 @@ _ROWS_AT_ONCE = 256  # float64 copies of that many vectors stay in the cache
 _UNIT_ROUNDOFF = float(np.finfo(np.float32).eps) / 2
 
 
+@stored_as("index.ExactIndex")
 class ExactIndex:
     """Find the items of largest inner product by comparing with every one of them.
 

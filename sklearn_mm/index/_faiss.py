@@ -7,10 +7,12 @@ import numpy as np
 
 from sklearn_mm._checks import check_k
 from sklearn_mm.index._vectors import check_vectors
+from sklearn_mm.registry import stored_as
 
 __all__ = ["FaissIndex"]
 
 
+@stored_as("index.FaissIndex")
 class FaissIndex:
     """Find items of large inner product through faiss, exactly or nearly so.
 

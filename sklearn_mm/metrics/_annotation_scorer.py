@@ -10,12 +10,14 @@ from scipy import sparse
 from sklearn.base import BaseEstimator
 
 from sklearn_mm.metrics._annotation import annotation_report, check_annotation_options
+from sklearn_mm.registry import stored_as
 
 __all__ = ["AnnotationScorer"]
 
 _MARKS: tuple[Any, ...] = (0, 1)
 
 
+@stored_as("metrics.AnnotationScorer")
 class AnnotationScorer(BaseEstimator):
     """Score how well an estimator annotates images with several labels each.
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from sklearn_mm.registry import stored_as
+
 __all__ = [
     "PositiveRanks",
     "RetrievalRanks",
@@ -17,6 +19,7 @@ __all__ = [
 ]
 
 
+@stored_as("metrics.PositiveRanks")
 @dataclass(frozen=True, eq=False)
 class PositiveRanks:
     """Where each positive of each query stands among all items of the gallery.
@@ -36,6 +39,7 @@ class PositiveRanks:
     n_tied: np.ndarray
 
 
+@stored_as("metrics.RetrievalRanks")
 @dataclass(frozen=True, eq=False)
 class RetrievalRanks:
     """Where each query's best positive stands among the negatives, ties kept apart.

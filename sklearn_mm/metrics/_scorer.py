@@ -9,10 +9,12 @@ from sklearn_mm._checks import check_captions
 from sklearn_mm.metrics._ranking import check_retrieval_input
 from sklearn_mm.metrics._ranks import check_weights
 from sklearn_mm.metrics._report import DIRECTIONS, check_report_options, report_directions
+from sklearn_mm.registry import stored_as
 
 __all__ = ["RetrievalScorer", "unwrap_ranker"]
 
 
+@stored_as("metrics.RetrievalScorer")
 class RetrievalScorer(BaseEstimator):
     """Score how well images find their captions and captions their images.
 

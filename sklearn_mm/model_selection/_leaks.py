@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 
 from sklearn_mm._checks import check_captions
 from sklearn_mm.model_selection._identity import image_keys
+from sklearn_mm.registry import stored_as
 
 __all__ = ["CaptionLeak", "ImageLeak", "LeakReport", "find_leaks"]
 
 _SHOWN = 10  # rows that the text of a report names
 
 
+@stored_as("model_selection.ImageLeak")
 class ImageLeak(NamedTuple):
     """A test image that is a training image too, and the rows of both sides."""
 
@@ -19,6 +21,7 @@ class ImageLeak(NamedTuple):
     train_rows: tuple[int, ...]
 
 
+@stored_as("model_selection.CaptionLeak")
 class CaptionLeak(NamedTuple):
     """A test caption that is a training caption too, and the rows of both sides."""
 
@@ -27,6 +30,7 @@ class CaptionLeak(NamedTuple):
     train_rows: tuple[int, ...]
 
 
+@stored_as("model_selection.LeakReport")
 @dataclass(frozen=True)
 class LeakReport:
     """What a test set shares with the training set; true if it shares anything.

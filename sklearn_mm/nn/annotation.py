@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sklearn_mm.nn.heads import hidden_layers
 from sklearn_mm.nn.towers import Standardizing
+from sklearn_mm.registry import stored_as
 
 __all__ = ["AnnotationNetwork", "CountNetwork", "FeatureBranch", "TagBags", "TagBranch", "count_layers"]
 
@@ -29,6 +30,7 @@ class TagBags(NamedTuple):
     starts: Tensor
 
 
+@stored_as("nn.FeatureBranch")
 class FeatureBranch(Standardizing):
     """Standardise features, and take them through hidden layers.
 
@@ -57,6 +59,7 @@ class FeatureBranch(Standardizing):
         return self.layers(self.standardized(features))
 
 
+@stored_as("nn.TagBranch")
 class TagBranch(nn.Module):
     """Take bags of tags through hidden layers, the first of which sees only the tags that are there.
 
@@ -86,6 +89,7 @@ class TagBranch(nn.Module):
         return self.layers(self.tags(bags.ids, bags.starts, per_sample_weights=values))
 
 
+@stored_as("nn.AnnotationNetwork")
 class AnnotationNetwork(nn.Module):
     """Features and tags, each through a branch of their own, side by side; then labels and their number.
 
@@ -149,6 +153,7 @@ class AnnotationNetwork(nn.Module):
         return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
 
+@stored_as("nn.CountNetwork")
 class CountNetwork(nn.Module):
     """Standardise features, and estimate a number from them.
 

@@ -13,6 +13,7 @@ from sklearn_mm.nn.pixels import cpu_piece_size, normalise, scale_and_shift
 from sklearn_mm.nn.stages import find_stages
 from sklearn_mm.nn.taps import TapReader, spatial_mean
 from sklearn_mm.nn.towers import FeatureTower
+from sklearn_mm.registry import stored_as
 
 __all__ = ["BackboneTower", "ImageCNN"]
 
@@ -20,6 +21,7 @@ _BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
 _GPU_PIECE = 128  # pictures that fit a GPU where no gradient is wanted
 
 
+@stored_as("nn.BackboneTower")
 class BackboneTower(nn.Module):
     """A network without its class layer, from 8-bit squares on; a subclass says what its maps become.
 
@@ -198,6 +200,7 @@ class BackboneTower(nn.Module):
         return normalise(squares, *scale_and_shift(self.mean, self.std, squares.shape[2]))
 
 
+@stored_as("nn.ImageCNN")
 class ImageCNN(BackboneTower):
     """Embed pictures by the last features of a network, and a perceptron on top of them.
 

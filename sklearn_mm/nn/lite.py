@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sklearn_mm.registry import stored_as
+
 __all__ = ["LITE_IMAGE_SIZES", "EfficientNetLite", "load_lite_state"]
 
 LITE_IMAGE_SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
@@ -29,6 +31,7 @@ _STEM, _HEAD = 32, 1280
 _BN_EPS = 1e-3  # TensorFlow's, with which the published weights were trained
 
 
+@stored_as("nn.SameConv2d")
 class SameConv2d(nn.Conv2d):
     """Convolution padded as TensorFlow's 'SAME': an odd pixel of padding goes to the right and the bottom."""
 
@@ -47,6 +50,7 @@ def _conv(n_in: int, n_out: int, kernel: int = 1, stride: int = 1, groups: int =
     return SameConv2d(n_in, n_out, kernel, stride, groups=groups, bias=False)
 
 
+@stored_as("nn.InvertedBottleneck")
 class InvertedBottleneck(nn.Module):
     """Expand by a 1x1 convolution, filter each channel, project back; add the input where shapes agree."""
 
@@ -75,6 +79,7 @@ class InvertedBottleneck(nn.Module):
         return inner + maps if self.has_shortcut else inner
 
 
+@stored_as("nn.EfficientNetLite")
 class EfficientNetLite(nn.Module):
     """EfficientNet-Lite 0, 1 or 2, an ImageNet classifier.
 

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from sklearn_mm.nn.image_cnn import BackboneTower
 from sklearn_mm.nn.stages import Stage, find_stages, is_channels_last
 from sklearn_mm.nn.taps import spatial_mean
+from sklearn_mm.registry import stored_as
 
 __all__ = ["FusionBlock", "MultiScaleCNN"]
 
 
+@stored_as("nn.FusionBlock")
 class FusionBlock(nn.Module):
     """Bring maps to the size and the channels of the next stage: 3x3 with stride, then 1x1, a batch norm after each.
 
@@ -48,6 +50,7 @@ class FusionBlock(nn.Module):
         return brought + tap
 
 
+@stored_as("nn.MultiScaleCNN")
 class MultiScaleCNN(BackboneTower):
     """Embed pictures by the maps of all stages of a network, each fused into the next coarser one.
 

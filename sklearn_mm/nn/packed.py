@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sklearn_mm.registry import stored_as
+
 __all__ = ["PackedTexts", "WordLinear", "drop_words", "segment_ids", "segment_max", "segment_mean"]
 
 _ROW_BLOCK = 64
@@ -66,6 +68,7 @@ def drop_words(words: Tensor, share: float) -> Tensor:
     return words * nn.functional.dropout(words.new_ones(len(words), 1), share)
 
 
+@stored_as("nn.WordLinear")
 class WordLinear(nn.Linear):
     """A linear layer over the words of a batch, whose number differs from batch to batch.
 

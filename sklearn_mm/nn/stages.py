@@ -8,12 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sklearn_mm.registry import stored_as
+
 __all__ = ["Stage", "find_stages", "is_channels_last"]
 
 _HALVES = 2.5  # a block makes maps smaller by less than this: 2 and what lost borders add
 _NEXT_STAGE = 1.5  # maps smaller by this factor start a stage: 2 but for borders
 
 
+@stored_as("nn.Stage")
 @dataclass
 class Stage:
     """Layers that answer maps of about the same size.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_mm.nn.packed import PackedTexts, WordLinear, segment_ids, segment_max
+from sklearn_mm.registry import stored_as
 
 __all__ = ["SHIFT_PERIOD", "TextCNN"]
 
@@ -82,6 +83,7 @@ def _batch_norm(width: int) -> nn.BatchNorm1d:
     return nn.BatchNorm1d(width, eps=_BATCH_NORM_EPS)
 
 
+@stored_as("nn.TextCNNBlock")
 class _Block(nn.Module):
     """1x1, causal 1x2, 1x1 convolutions, each with batch norm, around a shortcut."""
 
@@ -109,6 +111,7 @@ class _Block(nn.Module):
         return torch.relu(h + x)
 
 
+@stored_as("nn.TextCNN")
 class TextCNN(nn.Module):
     """Embed texts by a residual convolutional network with maximum over time.
 

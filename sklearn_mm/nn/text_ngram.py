@@ -8,10 +8,12 @@ from torch import Tensor, nn
 
 from sklearn_mm.nn.heads import mlp
 from sklearn_mm.nn.packed import PackedTexts
+from sklearn_mm.registry import stored_as
 
 __all__ = ["TextNGram"]
 
 
+@stored_as("nn.TextNGram")
 class TextNGram(nn.Module):
     """Embed texts by the weighted sum of their terms' vectors, then a multi-layer perceptron.
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from sklearn_mm.nn.packed import PackedTexts, drop_words, segment_ids, segment_max, segment_mean
+from sklearn_mm.registry import stored_as
 
 __all__ = ["POOLINGS", "TextGRU"]
 
@@ -53,6 +54,7 @@ def _with_end_tokens(ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     return ended, lengths + 1
 
 
+@stored_as("nn.TextGRU")
 class TextGRU(nn.Module):
     """Embed texts by a one-layer gated recurrent network.
 

@@ -8,10 +8,12 @@ from torch import Tensor, nn
 
 from sklearn_mm.nn.heads import mlp
 from sklearn_mm.nn.packed import PackedTexts, WordLinear, drop_words, segment_ids
+from sklearn_mm.registry import stored_as
 
 __all__ = ["TextSequence"]
 
 
+@stored_as("nn.TextSequence")
 class TextSequence(nn.Module):
     """Embed texts by phrases: windows of words, mapped to vectors and summed with weights of their positions.
 

@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_mm.nn.heads import mlp
+from sklearn_mm.registry import stored_as
 
 __all__ = ["FeatureTower", "Standardizing"]
 
 
+@stored_as("nn.Standardizing")
 class Standardizing(nn.Module):
     """A module that standardises features first.
 
@@ -42,6 +44,7 @@ class Standardizing(nn.Module):
         return (features.float() - self.mean) / self.scale
 
 
+@stored_as("nn.FeatureTower")
 class FeatureTower(Standardizing):
     """Standardise features, and map them to the joint space by one linear map or a perceptron.
 

@@ -4,9 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sklearn_mm.registry import stored_as
+
 __all__ = ["TokenRows"]
 
 
+@stored_as("texts.TokenRows")
 @dataclass(frozen=True)
 class TokenRows:
     """Ragged rows of token ids, flat like a compressed sparse row matrix.
