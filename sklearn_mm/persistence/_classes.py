@@ -9,70 +9,65 @@ import sklearn
 from sklearn.base import BaseEstimator
 from torch import nn
 
-import sklearn_mm
+from sklearn_mm.registry import find, name_of
 
 __all__ = ["estimator_class", "is_record", "module_class", "public_name", "record_class"]
 
-_TORCH_MODULES = {"torch.nn.Identity": nn.Identity}
+_OURS = "sklearn_mm."
+_IDENTITY = "torch.nn.Identity"
 
 
 def public_name(cls: type) -> str:
-    """Return the dotted name under which a class is public: its own, without the private parts."""
+    """Return the dotted name under which a class is saved: its stored one, or its own without the private parts."""
+    stored = name_of(cls)
+    if stored is not None:
+        return f"{_OURS}{stored}"
+    if cls is nn.Identity:
+        return _IDENTITY
     parts = cls.__module__.split(".")
     private = [number for number, part in enumerate(parts) if part.startswith("_")]
     return ".".join([*parts[: private[0] if private else None], cls.__qualname__])
 
 
 def estimator_class(name: str) -> Any:
-    """Find a public estimator of scikit-learn or of this library.
+    """Find a public estimator of scikit-learn, or one that is stored by this library.
 
     Raises
     ------
     ValueError
         There is none of that name.
     """
-    module, own_name = _split(name)
-    package, *subpackages = module.split(".")
-    public = {"sklearn": sklearn.__all__, "sklearn_mm": sklearn_mm.__all__}.get(package, [])
-    is_public = not any(part.startswith("_") or part == "tests" for part in [*subpackages, own_name])
-    if subpackages and subpackages[0] in public and is_public:
-        cls = _lookup(module, own_name)
-        if inspect.isclass(cls) and issubclass(cls, BaseEstimator) and cls.__module__.startswith(f"{package}."):
-            return cls
+    cls = _stored(name) if name.startswith(_OURS) else _scikit_learns(name)
+    if cls is not None and issubclass(cls, BaseEstimator):
+        return cls
     raise ValueError(f"{name!r} is no public estimator of scikit-learn or sklearn_mm")
 
 
 def module_class(name: str) -> type[nn.Module]:
-    """Find a torch module of this library, or `torch.nn.Identity`.
+    """Find a torch module that is stored by this library, or `torch.nn.Identity`.
 
     Raises
     ------
     ValueError
         There is none of that name.
     """
-    if name in _TORCH_MODULES:
-        return _TORCH_MODULES[name]
-    module, own_name = _split(name)
-    if module.startswith("sklearn_mm.nn."):
-        cls = _lookup(module, own_name)
-        if inspect.isclass(cls) and issubclass(cls, nn.Module) and cls.__module__ == module:
-            return cls
-    raise ValueError(f"{name!r} is no network of sklearn_mm.nn")
+    cls = nn.Identity if name == _IDENTITY else _stored(name)
+    if cls is not None and issubclass(cls, nn.Module):
+        return cls
+    raise ValueError(f"{name!r} is no network of sklearn_mm")
 
 
 def record_class(name: str) -> Any:
-    """Find a dataclass or named tuple of this library.
+    """Find a dataclass or named tuple that is stored by this library.
 
     Raises
     ------
     ValueError
         There is none of that name.
     """
-    module, own_name = _split(name)
-    if module.startswith("sklearn_mm."):
-        cls = _lookup(module, own_name)
-        if inspect.isclass(cls) and cls.__module__ == module and is_record(cls):
-            return cls
+    cls = _stored(name)
+    if cls is not None and is_record(cls):
+        return cls
     raise ValueError(f"{name!r} is no dataclass of sklearn_mm")
 
 
@@ -81,13 +76,24 @@ def is_record(cls: type) -> bool:
     return is_dataclass(cls) or (issubclass(cls, tuple) and hasattr(cls, "_fields"))
 
 
-def _split(name: str) -> tuple[str, str]:
-    module, _, own_name = name.rpartition(".")
-    return module, own_name
-
-
-def _lookup(module: str, name: str) -> object:
+def _stored(name: str) -> type[Any] | None:
+    if not name.startswith(_OURS):
+        return None
     try:
-        return getattr(importlib.import_module(module), name, None)
+        return find(name.removeprefix(_OURS))
+    except ValueError:
+        return None
+
+
+def _scikit_learns(name: str) -> type[Any] | None:
+    """Return what scikit-learn has under a public name, if anything."""
+    module, _, own_name = name.rpartition(".")
+    package, *subpackages = module.split(".")
+    is_public = not any(part.startswith("_") or part == "tests" for part in [*subpackages, own_name])
+    if package != "sklearn" or not subpackages or subpackages[0] not in sklearn.__all__ or not is_public:
+        return None
+    try:
+        found = getattr(importlib.import_module(module), own_name, None)
     except ImportError as error:
         raise ValueError(f"{module!r} cannot be imported: {error}") from error
+    return found if inspect.isclass(found) and found.__module__.startswith("sklearn.") else None

@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
+from sklearn_mm.registry import FORMAT_VERSION
+
 __all__ = ["Codec", "MalformedError", "Reader", "Writer", "join"]
 
 TAG = "$"
@@ -110,9 +112,18 @@ class Reader:
     ----------
     codecs : sequence of Codec
     tensors : mapping of str to Tensor
+    format_version : int
+        Of the folder.
+
+    Attributes
+    ----------
+    format_version : int
     """
 
-    def __init__(self, codecs: Sequence[Codec], tensors: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, codecs: Sequence[Codec], tensors: Mapping[str, Tensor], format_version: int = FORMAT_VERSION
+    ) -> None:
+        self.format_version = format_version
         self._tensors = tensors
         self._codec_of = {codec.tag: codec for codec in codecs}
         self._used: set[str] = set()

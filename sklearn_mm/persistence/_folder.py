@@ -21,11 +21,12 @@ from sklearn_mm.persistence._codec import MalformedError, Reader, Writer
 from sklearn_mm.persistence._objects import OBJECT_CODECS
 from sklearn_mm.persistence._pickle import torch_version
 from sklearn_mm.persistence._values import VALUE_CODECS
+from sklearn_mm.registry import FORMAT_VERSION
 
 __all__ = ["load", "save"]
 
 _FORMAT = "sklearn_mm.persistence"
-_FORMAT_VERSION = 1
+_READABLE = tuple(range(1, FORMAT_VERSION + 1))
 _CONFIG, _TENSORS = "config.json", "model.safetensors"
 _ROOT = "model"
 _CODECS = (*VALUE_CODECS, *ARRAY_CODECS, *OBJECT_CODECS)
@@ -61,12 +62,16 @@ def save(estimator: BaseEstimator, path: str | os.PathLike[str]) -> None:
     ``format_version``, the ``versions`` that saved it, and under ``model`` the estimator. JSON's own values stand for
     themselves; anything else is an object of one key:
 
-    - ``$estimator``: the public name of a class and the state that its pickle would hold; ``$module``: a network of
-      `sklearn_mm.nn`, its constructor's arguments and its tensors; ``$record``: a dataclass of this library;
+    - ``$estimator``: a class and the state that its pickle would hold; ``$module``: a network of `sklearn_mm.nn`, its
+      constructor's arguments and its tensors; ``$record``: a dataclass of this library and its fields;
     - ``$array``, ``$sparse``, ``$tensor``, ``$scalar``, ``$dtype``, ``$numpy_type``, ``$torch_dtype``, ``$device``,
       ``$random_state``, ``$generator``: what numpy, scipy and torch add;
     - ``$tuple``, ``$set``, ``$frozenset``, ``$dict`` (keys that are no str), ``$bunch``, ``$float`` (NaN and
       infinities), ``$complex``, ``$bytes``, ``$path``, ``$slice``, ``$range``, ``$type``.
+
+    **Names.** An estimator's class has its public name. Networks and dataclasses have names of this library's registry
+    ("sklearn_mm.nn.TextCNN"), which no later version changes, wherever the class itself moves. The ``format_version``
+    is 2 now; `load` opens folders of format 1 too, whose names were those of the files that the classes were in.
 
     **Not held** are functions (an `analyzer` of one's own), estimators of other packages, networks that are no part of
     this library, and compiled objects (the trees of a random forest). `joblib.dump` takes them all.
@@ -105,7 +110,7 @@ def save(estimator: BaseEstimator, path: str | os.PathLike[str]) -> None:
         ) from error
     config = {
         "format": _FORMAT,
-        "format_version": _FORMAT_VERSION,
+        "format_version": FORMAT_VERSION,
         "versions": {
             "sklearn_mm": __version__,
             "scikit-learn": sklearn.__version__,
@@ -149,10 +154,10 @@ def load(path: str | os.PathLike[str]) -> Any:
 
     Notes
     -----
-    Classes are looked up by name among the public estimators of scikit-learn and this library, the networks of
-    `sklearn_mm.nn` and this library's dataclasses; no other is ever imported. Parameters are data as well, but take
-    effect when the estimator is used: look at paths among them (a `cache`, a `memory`) before you fit a model that
-    comes from strangers.
+    Classes are looked up by name among the public estimators of scikit-learn and the estimators, networks and
+    dataclasses in this library's registry; no other is ever imported. Parameters are data as well, but take effect when
+    the estimator is used: look at paths among them (a `cache`, a `memory`) before you fit a model that comes from
+    strangers.
 
     Examples
     --------
@@ -167,7 +172,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     """
     folder = Path(path)
     config, tensors = _read(folder)
-    reader = Reader(_CODECS, tensors)
+    reader = Reader(_CODECS, tensors, config["format_version"])
     try:
         estimator = reader.decode(config[_ROOT], _ROOT)
     except MalformedError as error:
@@ -225,10 +230,10 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(f"{folder / _CONFIG} is no valid JSON: {error}") from error
     if not isinstance(config, dict) or config.get("format") != _FORMAT or _ROOT not in config:
         raise ValueError(f"{folder / _CONFIG} was not written by sklearn_mm.persistence.save")
-    if config.get("format_version") != _FORMAT_VERSION:
+    if config.get("format_version") not in _READABLE:
         raise ValueError(
             f"{folder / _CONFIG} is of format {config.get('format_version')!r}, this version of sklearn_mm reads "
-            f"{_FORMAT_VERSION}; open it with the sklearn_mm that saved it: {config.get('versions')}"
+            f"{' and '.join(map(str, _READABLE))}; open it with the sklearn_mm that saved it: {config.get('versions')}"
         )
     try:
         with safe_open(folder / _TENSORS, framework="pt") as file:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sklearn_mm.persistence._classes import estimator_class, is_record, module_class, public_name, record_class
 from sklearn_mm.persistence._codec import Codec, Reader, Writer, join
+from sklearn_mm.persistence._format_1 import name_since_format_1
 
 __all__ = ["OBJECT_CODECS"]
 
@@ -32,7 +33,7 @@ def _encode_estimator(estimator: BaseEstimator, writer: Writer, where: str) -> d
 
 
 def _decode_estimator(node: dict[str, Any], reader: Reader, where: str) -> BaseEstimator:
-    cls = estimator_class(node["class"])
+    cls = estimator_class(_class_name(node, reader))
     state = {key: reader.decode(value, join(where, key)) for key, value in node["state"].items()}
     estimator = cls.__new__(cls)
     if "requests" in node:
@@ -48,9 +49,7 @@ def _decode_estimator(node: dict[str, Any], reader: Reader, where: str) -> BaseE
 
 
 def _encode_module(module: nn.Module, writer: Writer, where: str) -> dict[str, Any]:
-    name = f"{type(module).__module__}.{type(module).__qualname__}"
-    if type(module) is nn.Identity:
-        name = "torch.nn.Identity"
+    name = public_name(type(module))
     _check_class(module, name, module_class, where)
     tensors = {}
     for key, tensor in module.state_dict().items():
@@ -68,7 +67,7 @@ def _encode_module(module: nn.Module, writer: Writer, where: str) -> dict[str, A
 
 
 def _decode_module(node: dict[str, Any], reader: Reader, where: str) -> nn.Module:
-    cls = module_class(node["class"])
+    cls = module_class(_class_name(node, reader))
     config = reader.decode(node["config"], join(where, "config"))
     state = {key: reader.tensor(name) for key, name in node["tensors"].items()}
     with torch.device("meta"):
@@ -93,7 +92,7 @@ def _fits(key: str, shapes: dict[str, tuple[int, ...]], state: dict[str, Tensor]
 
 
 def _encode_record(record: Any, writer: Writer, where: str) -> dict[str, Any]:
-    name = f"{type(record).__module__}.{type(record).__qualname__}"
+    name = public_name(type(record))
     _check_class(record, name, record_class, where)
     names = [field.name for field in fields(record) if field.init] if is_dataclass(record) else record._fields
     values = {field: writer.encode(getattr(record, field), join(where, field)) for field in names}
@@ -101,8 +100,19 @@ def _encode_record(record: Any, writer: Writer, where: str) -> dict[str, Any]:
 
 
 def _decode_record(node: dict[str, Any], reader: Reader, where: str) -> Any:
+    cls = record_class(_class_name(node, reader))
     values = {field: reader.decode(value, join(where, field)) for field, value in node["fields"].items()}
-    return record_class(node["class"])(**values)
+    if hasattr(cls, "_from_format"):
+        values = cls._from_format(values, reader.format_version)
+    return cls(**values)
+
+
+# Names ----------------------------------------------------------------------------------------------------------
+
+
+def _class_name(node: dict[str, Any], reader: Reader) -> str:
+    name: str = node["class"]
+    return name_since_format_1(name) if reader.format_version == 1 else name
 
 
 def _check_class(value: Any, name: str, find: Any, where: str) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sklearn_mm._version import __version__
 from sklearn_mm.exceptions import VersionMismatchWarning
+from sklearn_mm.registry import FORMAT_KEY, FORMAT_VERSION, to_current
 
 __all__ = ["PickleStateMixin", "torch_version", "warn_of_versions"]
 
@@ -18,7 +19,8 @@ _OURS, _TORCHS = "_sklearn_mm_version", "_torch_version"
 class PickleStateMixin:
     """Mixin that makes estimators with torch inside fit for `pickle` and `joblib`.
 
-    The pickled state carries the versions of this library and of torch, and opening it under others warns.
+    The pickled state carries the versions of this library and of torch, and opening it under others warns. It carries
+    the number of its format too: a class whose parameters or attributes have changed since says in `_from_format` how.
     Torch modules and tensors travel as CPU copies, so that a model trained on a GPU opens without one; what
     `_not_pickled` lists stays behind.
 
@@ -35,7 +37,7 @@ class PickleStateMixin:
     >>> halver = Halver()
     >>> halver.factor_, halver._optimizer = torch.tensor(0.5), object()
     >>> sorted(halver.__getstate__())
-    ['_sklearn_mm_version', '_torch_version', 'factor_']
+    ['_sklearn_mm_format', '_sklearn_mm_version', '_torch_version', 'factor_']
     """
 
     _not_pickled: tuple[str, ...] = ()
@@ -44,17 +46,26 @@ class PickleStateMixin:
         """Return the state to pickle."""
         state = cast("dict[str, Any] | None", super().__getstate__()) or {}
         kept = {name: _on_cpu(value) for name, value in state.items() if name not in self._not_pickled}
-        return {**kept, _OURS: __version__, _TORCHS: torch_version()}
+        return {**kept, FORMAT_KEY: FORMAT_VERSION, _OURS: __version__, _TORCHS: torch_version()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take a pickled state, and warn if other versions made it."""
+        """Take a pickled state, brought to today's format, and warn if other versions made it."""
         kept = dict(state)
         warn_of_versions(type(self).__name__, kept.pop(_OURS, None), kept.pop(_TORCHS, None))
+        kept = to_current(type(self), kept)
         parent = super()
         if hasattr(parent, "__setstate__"):
             parent.__setstate__(kept)
         else:
             self.__dict__.update(kept)
+
+    @classmethod
+    def _from_format(cls, state: dict[str, Any], number: int) -> dict[str, Any]:
+        """Return a state of format `number`, today's or an older one, as it is today.
+
+        Pickles, folders and copies all come through here. A class that changes the state calls its parent's too.
+        """
+        return state
 
 
 def torch_version() -> str:

@@ -538,7 +538,8 @@ def test_only_public_estimators_of_both_libraries_are_looked_up(saved, name):
         {"$module": {"class": "sklearn_mm.nn.heads.mlp", "config": {}, "tensors": {}}},
         {"$record": {"class": "sklearn_mm.persistence._folder.save", "fields": {}}},
         {"$record": {"class": "pathlib.Path", "fields": {}}},
-        {"$record": {"class": "sklearn_mm.texts._token_rows.TokenRows", "fields": {"wrong": 1}}},
+        {"$record": {"class": "sklearn_mm.texts._token_rows.TokenRows", "fields": {"ids": 1, "starts": 2}}},
+        {"$record": {"class": "sklearn_mm.texts.TokenRows", "fields": {"wrong": 1}}},
         {"$pickle": "gASVIAAAAA=="},
         {"$tuple": [1], "$set": [2]},
         {"$tuple": 3},
@@ -618,7 +619,7 @@ def test_a_model_that_is_no_estimator_is_refused(saved):
 
 def test_later_formats_are_refused_naming_who_wrote_them(saved):
     edit(saved, lambda config: config.update(format_version=99, versions={"sklearn_mm": "9.9"}))
-    with pytest.raises(ValueError, match=r"of format 99.*reads 1.*9\.9"):
+    with pytest.raises(ValueError, match=r"of format 99.*reads 1 and 2.*9\.9"):
         load(saved)
 
 

@@ -144,8 +144,39 @@ def test_a_parent_that_keeps_no_state_of_its_own_will_do():
         pass
 
     plain = Plain()
-    assert set(plain.__getstate__()) == {"_sklearn_mm_version", "_torch_version"}
+    assert set(plain.__getstate__()) == {"_sklearn_mm_format", "_sklearn_mm_version", "_torch_version"}
     plain.a = 1
     other = Plain()
     other.__setstate__(plain.__getstate__())
     assert vars(other) == {"a": 1}
+
+
+class Renamed(LinearMap):
+    """Whose attribute `matrix_` was called `map_` in format 1."""
+
+    @classmethod
+    def _from_format(cls, state, number):
+        if number < 2:
+            state["matrix_"] = state.pop("map_")
+        return state
+
+
+def test_states_of_older_formats_are_brought_to_todays():
+    estimator = Renamed()
+    estimator.matrix_ = np.eye(2)
+    state = estimator.__getstate__()
+    assert (
+        set(vars(pickle.loads(pickle.dumps(estimator)))) == set(vars(copy.deepcopy(estimator))) == set(vars(estimator))
+    )
+    state["map_"] = state.pop("matrix_")
+    del state["_sklearn_mm_format"]
+    older = Renamed()
+    older.__setstate__(state)
+    np.testing.assert_array_equal(older.matrix_, np.eye(2))
+    assert set(vars(older)) == set(vars(estimator))
+
+
+def test_states_of_later_formats_are_refused():
+    state = {**LinearMap().__getstate__(), "_sklearn_mm_format": 99}
+    with pytest.raises(ValueError, match="this LinearMap is of format 99.*up to 2.*the sklearn_mm that saved it"):
+        LinearMap().__setstate__(state)
