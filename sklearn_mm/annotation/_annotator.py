@@ -32,10 +32,12 @@ from sklearn_mm.annotation._training_rows import TrainingRows, check_weights_and
 from sklearn_mm.annotation._tuning import Decisions, HeldOut, calibrate, tune, with_calibration
 from sklearn_mm.features._tower import fit_encoder, is_trainable
 from sklearn_mm.nn.annotation import AnnotationNetwork
+from sklearn_mm.registry import stored_as
 
 __all__ = ["MultiLabelAnnotator"]
 
 
+@stored_as("annotation.MultiLabelAnnotator")
 class MultiLabelAnnotator(ClassifierMixin, AnnotationBase):
     """Label images, each with as many labels as it deserves.
 

@@ -22,6 +22,7 @@ from sklearn_mm.annotation._steps import CountStep, CountTarget
 from sklearn_mm.annotation._training_rows import TrainingRows, count_labels, merge_rows, prevalence_of
 from sklearn_mm.features._tower import Tower, feature_statistics
 from sklearn_mm.nn.annotation import CountNetwork
+from sklearn_mm.registry import stored_as
 from sklearn_mm.sampling import n_batches, row_batches
 from sklearn_mm.training import Stage, embed
 
@@ -30,6 +31,7 @@ __all__ = ["LabelCountPredictor"]
 _BLOCK = 4096
 
 
+@stored_as("annotation.LabelCountPredictor")
 class LabelCountPredictor(AnnotationBase):
     """Predict how many labels an image has.
 

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
+from sklearn_mm.registry import stored_as
+
 __all__ = ["Evidence", "F1Rule", "Truth", "best_threshold", "expected_counts", "fit_f1_rule", "label_thresholds"]
 
 _SURE = 3.0  # log odds of a number are held within this: they are overconfident, above all where data are few
@@ -60,6 +62,7 @@ class Truth:
         return float(2 * self.weight @ n_correct / max(self.weight @ (n_known + self.n_true), 1e-12))
 
 
+@stored_as("annotation.F1Rule")
 @dataclass(frozen=True)
 class F1Rule:
     """Take the k labels whose expected gain in overall F1 is largest.

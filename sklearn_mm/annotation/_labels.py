@@ -12,6 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from sklearn_mm._checks import did_you_mean
 from sklearn_mm.exceptions import LabelWarning
+from sklearn_mm.registry import stored_as
 
 __all__ = ["GivenLabels", "LabelForm", "read_labels", "shown", "warn_of_labels"]
 
@@ -19,6 +20,7 @@ _SHOWN = 5
 _BLOCK = 1 << 22  # entries of a dense Y that are looked at in one go
 
 
+@stored_as("annotation.LabelForm")
 @dataclass(frozen=True)
 class LabelForm:
     """What labels look like.

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from sklearn_mm.annotation._model import AnnotationModel, InputRows
 from sklearn_mm.annotation._steps import CountTarget
+from sklearn_mm.registry import stored_as
 
 __all__ = ["Calibration", "FusedImages", "LabelScores"]
 
@@ -18,6 +19,7 @@ _NEVER = -200.0  # of a label never seen: its probability is 0 in float32, and i
 _BLOCK = 1 << 22
 
 
+@stored_as("annotation.Calibration")
 @dataclass(frozen=True)
 class Calibration:
     """Log odds that fit what was held out.

@@ -15,6 +15,7 @@ from sklearn_mm._checks import did_you_mean
 from sklearn_mm.annotation._model import AnnotationModel, InputRows
 from sklearn_mm.annotation._training_rows import TrainingRows
 from sklearn_mm.losses import asymmetric_label_loss, binary_label_loss, softmax_label_loss
+from sklearn_mm.registry import stored_as
 
 __all__ = ["CountStep", "CountTarget", "LabelStep", "cached_features", "label_loss", "label_weights"]
 
@@ -70,6 +71,7 @@ def label_weights(class_weight: Any, classes: np.ndarray, prevalence: np.ndarray
     return torch.tensor([float(class_weight.get(label, 1.0)) for label in labels])
 
 
+@stored_as("annotation.CountTarget")
 @dataclass(frozen=True)
 class CountTarget:
     """How a number of labels is learnt.

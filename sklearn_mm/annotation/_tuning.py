@@ -20,6 +20,7 @@ from sklearn_mm.annotation._decisions import (
 from sklearn_mm.annotation._model import InputRows
 from sklearn_mm.annotation._scores import Calibration, FusedImages, LabelScores
 from sklearn_mm.annotation._training_rows import TrainingRows
+from sklearn_mm.registry import stored_as
 
 __all__ = ["Decisions", "HeldOut", "calibrate", "evidence_of", "gather", "rank_labels", "tune", "with_calibration"]
 
@@ -49,6 +50,7 @@ class HeldOut:
         return self.scores.fuse(self.inputs, self.images.rows)
 
 
+@stored_as("annotation.Decisions")
 @dataclass(frozen=True)
 class Decisions:
     """The rules by which an annotator may choose labels.

@@ -32,10 +32,12 @@ from sklearn_mm.features._moments import RunningMoments, discretise, standardise
 from sklearn_mm.features._network_on_demand import NetworkOnDemandMixin
 from sklearn_mm.images import PictureReader, Pictures, ReadFailure, RowCache, is_table
 from sklearn_mm.nn.backbones import pixel_convention
+from sklearn_mm.registry import stored_as
 
 __all__ = ["FullNetworkEmbedding"]
 
 
+@stored_as("features.FullNetworkEmbedding")
 class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator):
     """Embed pictures by all layers of a network, standardised and discretised.
 

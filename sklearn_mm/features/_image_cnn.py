@@ -16,6 +16,7 @@ from sklearn_mm.features._activations import summarise
 from sklearn_mm.features._image_base import ImageEncoderBase
 from sklearn_mm.images import PictureRows, Pictures, read_squares
 from sklearn_mm.nn.image_cnn import ImageCNN
+from sklearn_mm.registry import stored_as
 
 __all__ = ["ImageCNNEncoder"]
 
@@ -23,6 +24,7 @@ _SAMPLE = 256  # pictures that the statistics of features are taken from
 _LEAST_SCALE = 0.1  # of the median: features that hardly vary in the sample are not blown up
 
 
+@stored_as("features.ImageCNNEncoder")
 class ImageCNNEncoder(ImageEncoderBase):
     """Embed pictures by a pretrained network that learns on.
 

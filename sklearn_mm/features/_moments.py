@@ -4,9 +4,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from sklearn_mm.registry import stored_as
+
 __all__ = ["RunningMoments"]
 
 
+@stored_as("features.RunningMoments")
 @dataclass
 class RunningMoments:
     """Mean and sum of squared deviations of each column, merged exactly in float64.

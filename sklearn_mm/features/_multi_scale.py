@@ -8,10 +8,12 @@ from torch import nn
 from sklearn_mm._params import positive_int, positive_real
 from sklearn_mm.features._image_base import ImageEncoderBase
 from sklearn_mm.nn.multi_scale import MultiScaleCNN
+from sklearn_mm.registry import stored_as
 
 __all__ = ["MultiScaleCNNEncoder"]
 
 
+@stored_as("features.MultiScaleCNNEncoder")
 class MultiScaleCNNEncoder(ImageEncoderBase):
     """Embed pictures by the maps of all stages of a network, fused fine to coarse.
 

@@ -11,10 +11,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_mm._params import Integral, Interval, Real, positive_int, validate_params
 from sklearn_mm.persistence import PickleStateMixin
+from sklearn_mm.registry import stored_as
 
 __all__ = ["TagVectorizer"]
 
 
+@stored_as("features.TagVectorizer")
 class TagVectorizer(TransformerMixin, PickleStateMixin, BaseEstimator):
     """Turn the tags of images into an indicator of the tags there are.
 

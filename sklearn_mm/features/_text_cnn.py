@@ -9,10 +9,12 @@ from torch import Tensor
 from sklearn_mm._params import Interval, Real
 from sklearn_mm.features._text_base import TOKEN_PATTERN, TextEncoderBase
 from sklearn_mm.nn.text_cnn import SHIFT_PERIOD, TextCNN
+from sklearn_mm.registry import stored_as
 
 __all__ = ["TextCNNEncoder"]
 
 
+@stored_as("features.TextCNNEncoder")
 class TextCNNEncoder(TextEncoderBase):
     """Embed sentences by the residual text CNN of the dual-path network [1]_.
 

@@ -8,10 +8,12 @@ from torch import Tensor
 from sklearn_mm._params import StrOptions, positive_int
 from sklearn_mm.features._text_base import TOKEN_PATTERN, TextEncoderBase
 from sklearn_mm.nn.text_rnn import POOLINGS, TextGRU
+from sklearn_mm.registry import stored_as
 
 __all__ = ["TextGRUEncoder"]
 
 
+@stored_as("features.TextGRUEncoder")
 class TextGRUEncoder(TextEncoderBase):
     """Embed sentences by the last state of a gated recurrent network [1]_.
 

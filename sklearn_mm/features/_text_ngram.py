@@ -9,11 +9,13 @@ from torch import Tensor
 from sklearn_mm._params import Integral, InvalidParameterError, non_negative_int
 from sklearn_mm.features._text_base import TOKEN_PATTERN, TextEncoderBase
 from sklearn_mm.nn.text_ngram import TextNGram
+from sklearn_mm.registry import stored_as
 from sklearn_mm.texts import build_tokenizer
 
 __all__ = ["TextNGramEncoder"]
 
 
+@stored_as("features.TextNGramEncoder")
 class TextNGramEncoder(TextEncoderBase):
     """Embed sentences by a bag of words or n-grams through a perceptron [1]_.
 

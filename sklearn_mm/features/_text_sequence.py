@@ -8,10 +8,12 @@ from torch import Tensor
 from sklearn_mm._params import positive_int
 from sklearn_mm.features._text_base import TOKEN_PATTERN, TextEncoderBase
 from sklearn_mm.nn.text_sequence import TextSequence
+from sklearn_mm.registry import stored_as
 
 __all__ = ["TextSequenceEncoder"]
 
 
+@stored_as("features.TextSequenceEncoder")
 class TextSequenceEncoder(TextEncoderBase):
     """Embed sentences by windows of words, weighted by position [1]_ [2]_.
 

@@ -9,12 +9,14 @@ from torch import Tensor
 
 from sklearn_mm._params import InvalidParameterError
 from sklearn_mm.losses._pairs import PairScores
+from sklearn_mm.registry import stored_as
 
 __all__ = ["LabelLoss", "PairLoss", "by_short_name", "resolve_loss"]
 
 Loss = TypeVar("Loss", bound="PairLoss | LabelLoss")
 
 
+@stored_as("losses.PairLoss")
 class PairLoss(BaseEstimator):
     """What a ranker asks of a loss: from the scores of a batch to a loss per pair.
 
@@ -88,6 +90,7 @@ class PairLoss(BaseEstimator):
         return clone(self)
 
 
+@stored_as("losses.LabelLoss")
 class LabelLoss(BaseEstimator):
     """What an annotator asks of a loss: from scores of labels to a loss per image.
 

@@ -12,6 +12,7 @@ from sklearn_mm._params import positive_real
 from sklearn_mm.losses._base import PairLoss
 from sklearn_mm.losses._pairs import PairScores
 from sklearn_mm.losses._temperature import learnt_temperature, temperature_of
+from sklearn_mm.registry import stored_as
 
 __all__ = ["InfoNCELoss", "infonce_loss"]
 
@@ -53,6 +54,7 @@ def infonce_loss(positive: Tensor, negative: Tensor, temperature: float | Tensor
     return torch.logsumexp(logits, dim=1) - positive[:, 0]
 
 
+@stored_as("losses.InfoNCELoss")
 class InfoNCELoss(PairLoss):
     """Softmax over a batch: each pair against all its negatives, both ways.
 

@@ -8,6 +8,7 @@ from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
 from sklearn_mm._params import Interval, InvalidParameterError, Real, non_negative_int, positive_real
+from sklearn_mm.registry import stored_as
 
 __all__ = ["InstanceClassifier", "InstanceLoss", "instance_loss"]
 
@@ -141,6 +142,7 @@ class InstanceClassifier(nn.Module):
         return (loss if weight is None else loss * weight).mean()
 
 
+@stored_as("losses.InstanceLoss")
 class InstanceLoss(BaseEstimator):
     """The instance loss of a ranker: beside the loss on pairs, or before it.
 

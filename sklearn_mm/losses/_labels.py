@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from sklearn_mm._params import Interval, Real
 from sklearn_mm.losses._base import LabelLoss
+from sklearn_mm.registry import stored_as
 
 __all__ = [
     "AsymmetricLoss",
@@ -146,6 +147,7 @@ def asymmetric_label_loss(
     return torch.where(targets == 1, positive, negative).masked_fill(unknown, 0).sum(dim=1)
 
 
+@stored_as("losses.BinaryLoss")
 class BinaryLoss(LabelLoss):
     """Binary cross-entropy of each label.
 
@@ -168,6 +170,7 @@ class BinaryLoss(LabelLoss):
         return binary_label_loss(logits, targets, label_weight)
 
 
+@stored_as("losses.SoftmaxLoss")
 class SoftmaxLoss(LabelLoss):
     """Cross-entropy of a softmax against the normalised label vector.
 
@@ -196,6 +199,7 @@ class SoftmaxLoss(LabelLoss):
         return softmax_label_loss(logits, targets, label_weight)
 
 
+@stored_as("losses.AsymmetricLoss")
 class AsymmetricLoss(LabelLoss):
     """Binary cross-entropy in which easy labels, above all negatives, count little.
 

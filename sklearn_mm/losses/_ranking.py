@@ -11,6 +11,7 @@ from sklearn_mm._params import Interval, InvalidParameterError, StrOptions, non_
 from sklearn_mm.losses._base import PairLoss
 from sklearn_mm.losses._negatives import NEGATIVES
 from sklearn_mm.losses._pairs import PairScores
+from sklearn_mm.registry import stored_as
 
 __all__ = ["RankingLoss", "ranking_loss"]
 
@@ -52,6 +53,7 @@ def ranking_loss(positive: Tensor, negative: Tensor, margin: float) -> Tensor:
     return torch.relu(negative + (margin - positive)[:, None]).sum(dim=1)
 
 
+@stored_as("losses.RankingLoss")
 class RankingLoss(PairLoss):
     """Hinges with a margin on each pair and some of its negatives.
 

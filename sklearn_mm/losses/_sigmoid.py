@@ -12,10 +12,12 @@ from sklearn_mm._params import Real, positive_real
 from sklearn_mm.losses._base import PairLoss
 from sklearn_mm.losses._pairs import PairScores
 from sklearn_mm.losses._temperature import learnt_temperature, temperature_of
+from sklearn_mm.registry import stored_as
 
 __all__ = ["SigmoidLoss"]
 
 
+@stored_as("losses.SigmoidLoss")
 class SigmoidLoss(PairLoss):
     """Binary cross-entropies of all pairs of a batch, with no softmax over it.
 

@@ -10,12 +10,14 @@ import torch
 from sklearn_mm._checks import check_k
 from sklearn_mm.index import ExactIndex
 from sklearn_mm.losses import SIMILARITIES
+from sklearn_mm.registry import stored_as
 
 __all__ = ["Gallery"]
 
 _QUERY_BLOCK = 256
 
 
+@stored_as("retrieval.Gallery")
 @dataclass(frozen=True)
 class Gallery:
     """Items of one modality in the joint space.

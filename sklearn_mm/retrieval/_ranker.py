@@ -27,6 +27,7 @@ from sklearn_mm.features._rows import row_digests
 from sklearn_mm.features._tower import fit_encoder, is_trainable, make_head
 from sklearn_mm.losses import NEGATIVES, SIMILARITIES
 from sklearn_mm.persistence import PickleStateMixin
+from sklearn_mm.registry import stored_as
 from sklearn_mm.retrieval._epochs import JointBatches
 from sklearn_mm.retrieval._search import JointSpaceMixin
 from sklearn_mm.retrieval._stages import instance_weights, make_objective, make_stages, make_validator
@@ -45,6 +46,7 @@ _PASSED_ON = (
 )
 
 
+@stored_as("retrieval.JointEmbeddingRanker")
 class JointEmbeddingRanker(JointSpaceMixin, StagedTrainingMixin, PickleStateMixin, BaseEstimator):
     """Embed images and their texts in one space, and find each by the other.
 
