@@ -86,6 +86,7 @@ def read_karpathy(path: Path, splits: Sequence[str]) -> list[CaptionRow]:
 def _read_karpathy_row(picture: Any, number: int, path: Path, splits: Sequence[str]) -> CaptionRow:
     match picture:
         case {"filename": str(file), "sentences": [*sentences], "split": str(split)} if sentences:
+            # as written; the "tokens" beside it are lower-cased and without punctuation
             raw = [sentence.get("raw") if isinstance(sentence, dict) else None for sentence in sentences]
             captions = [caption for caption in raw if isinstance(caption, str)]
             if len(captions) == len(raw):
@@ -93,6 +94,7 @@ def _read_karpathy_row(picture: Any, number: int, path: Path, splits: Sequence[s
                     raise ValueError(
                         f"{path}: expected a split of {', '.join(splits)} in entry {number}, got {split!r}"
                     )
+                # COCO's entries name their folder, Flickr's do not
                 return CaptionRow(str(Path(picture.get("filepath", ""), file)), captions, split)
     raise ValueError(
         f"{path}: expected a 'filename', a 'split' and 'sentences' with their 'raw' text in entry {number}, "
@@ -111,6 +113,7 @@ def read_tokens(token_path: Path, split_of: dict[str, str]) -> list[CaptionRow]:
             raise ValueError(
                 f"{token_path}, line {number}: expected 'file.jpg#0', a tab and a caption, got {line!r:.80}"
             )
+        # from the right: names of files may hold a # of their own
         captions.setdefault(key.rsplit("#", 1)[0], []).append(caption.strip())
     if without := sorted(split_of.keys() - captions.keys()):
         raise ValueError(f"{token_path}: {without[0]} is in the {split_of[without[0]]} list, but has no captions")
@@ -126,12 +129,14 @@ def keep_existing(rows: list[CaptionRow], image_folder: Path) -> list[CaptionRow
         A picture of the split is missing.
     """
     folders = {str(Path(row.file).parent) for row in rows}
+    # one listing of each folder instead of a question for every file
     there = {
         str(Path(folder, entry.name))
         for folder in folders
         if (image_folder / folder).is_dir()
         for entry in os.scandir(image_folder / folder)
     }
+    # Flickr8k's own list describes a picture that does not exist; it is in no part of the split
     lost = [row.file for row in rows if row.file not in there and row.split != "rest"]
     if lost:
         raise FileNotFoundError(
@@ -149,6 +154,7 @@ def make_bunch(rows: list[CaptionRow], image_folder: Path, split: str | None, de
     ValueError
         The part is empty.
     """
+    # by file: the order does not depend on which of the layouts was read
     chosen = sorted((row for row in rows if split in (None, row.split)), key=lambda row: row.file)
     if not chosen:
         counts = dict(Counter(row.split for row in rows))

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 from sklearn.utils import Bunch
 
+from sklearn_mm._checks import label_matrix
 from sklearn_mm.datasets._caption_rows import (
     CaptionRow,
     check_folder,
@@ -97,6 +97,7 @@ def load_coco_captions(folder: str | os.PathLike[str], *, year: int = 2014, spli
     check_split(split, _KARPATHY_SPLITS)
     folder = check_folder(folder, "COCO")
     candidates = [folder / _KARPATHY_FILE, folder / "annotations" / _KARPATHY_FILE]
+    # papers compare by Karpathy's split, so it goes before the official parts
     karpathy = next((path for path in candidates if year == 2014 and path.exists()), None)
     if karpathy is not None:
         rows = read_karpathy(karpathy, _KARPATHY_SPLITS)
@@ -105,6 +106,7 @@ def load_coco_captions(folder: str | os.PathLike[str], *, year: int = 2014, spli
         rows = []
         for part in _parts(split):
             content, pictures = _read_annotations(folder, "captions", part, year)
+            # annotations come in any order; the pictures' own order is kept
             captions: dict[int, list[str]] = {number: [] for number in pictures}
             for annotation in content["annotations"]:
                 captions[annotation["image_id"]].append(annotation["caption"].strip())
@@ -181,16 +183,18 @@ def load_coco_multilabel(folder: str | os.PathLike[str], *, year: int = 2014, sp
     for part in _parts(split):
         content, pictures = _read_annotations(folder, "instances", part, year)
         names |= {category["id"]: category["name"] for category in content["categories"]}
+        # a set: a picture with five chairs has the label once
         labels: dict[int, set[str]] = {number: set() for number in pictures}
         for annotation in content["annotations"]:
             labels[annotation["image_id"]].add(names[annotation["category_id"]])
         rows += [CaptionRow(pictures[number], sorted(own), part) for number, own in labels.items()]
     image_folder = _find_pictures(folder, {row.file.rpartition("/")[0] for row in rows})
     data = make_bunch(keep_existing(rows, image_folder), image_folder, split, _DESCR.format(what=_LABELLED, more=""))
+    # numbers have gaps, 1 to 90 for 80 kinds: columns are counted, not taken from them
     label_names = [names[number] for number in sorted(names)]
     column_of = {name: column for column, name in enumerate(label_names)}
-    columns = [sorted(column_of[label] for label in own) for own in data.pop("captions")]
-    data.update(target=_indicator(columns, len(label_names)), label_names=np.array(label_names))
+    # make_bunch has no word for labels: they stood in the place of captions
+    data.update(target=label_matrix(data.pop("captions"), column_of), label_names=np.array(label_names))
     return data
 
 
@@ -233,12 +237,6 @@ def _read_annotations(folder: Path, kind: str, part: str, year: int) -> tuple[di
 
 def _find_pictures(folder: Path, parts: set[str]) -> Path:
     """Return the folder that holds the folders of the parts."""
+    # folders of the parts are taken to stand side by side: where one is, all are
     first = min(parts)
     return find(folder, [folder / first, folder / "images" / first], f"folder of pictures {first}").parent
-
-
-def _indicator(columns: list[list[int]], n_labels: int) -> sparse.csr_array:
-    starts = np.cumsum([0, *map(len, columns)])
-    marks = np.ones(starts[-1], dtype=np.int64)
-    flat = np.array([column for row in columns for column in row], dtype=np.int64)
-    return sparse.csr_array((marks, flat, starts), shape=(len(columns), n_labels))

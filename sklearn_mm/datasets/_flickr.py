@@ -27,10 +27,11 @@ _SPLIT_FILES = {
     "test": "Flickr_8k.testImages.txt",
 }
 _TEXT_FOLDERS = (".", "text", "Flickr8k_text")
+# "Flicker" is how the archive spells it
 _IMAGE_FOLDERS = (
     "Flicker8k_Dataset",
     "Flickr8k_Dataset/Flicker8k_Dataset",  # unpacked into a folder of the archive's name
-    "Flickr8k_Dataset",
+    "Flickr8k_Dataset",  # after the folder inside it, which has the pictures where both exist
     "images",
     "Images",
 )
@@ -86,6 +87,7 @@ def _check_json_row(row: Any, number: int, path: Path) -> CaptionRow:
 def _read_lists(paths: dict[str, Path], suffix: str = "") -> dict[str, str]:
     """Return the split of each picture that a list names."""
     return {
+        # Flickr30k Entities lists names without .jpg
         name if name.endswith(suffix) else name + suffix: split
         for split, path in paths.items()
         for name in path.read_text(encoding="utf-8").split()

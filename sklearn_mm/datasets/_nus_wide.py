@@ -16,7 +16,7 @@ _PARTS = ("train", "test")
 _CONCEPT_FILES = ("ConceptsList/Concepts81.txt", "Concepts81.txt")
 _IMAGE_FOLDERS = ("Flickr", "images", "Images")
 _BLANKS = b" \t\r"
-_READ_BYTES = 1 << 24
+_READ_BYTES = 1 << 24  # 16 MB at a time of files of tags that have 540 MB
 
 _DESCR = """NUS-WIDE
 --------
@@ -122,6 +122,7 @@ def load_nus_wide(
     splits, targets, tags = [], [], []
     for part in _PARTS if split is None else (split,):
         names = _read_names(_require(folder, f"ImageList/{part.capitalize()}Imagelist.txt"))
+        # the official lists part folders by backslashes
         files += [name.replace("\\", "/") for name in names]
         splits += [part] * len(names)
         targets.append(_read_labels(folder, concepts, part, len(names)))
@@ -170,12 +171,16 @@ def _check_length(marks: sparse.csr_array, n_images: int, name: str) -> None:
 
 def _read_marks(path: Path, n_columns: int) -> sparse.csr_array:
     """Read lines of 0 and 1 that blanks keep apart; empty lines are none."""
+    # an empty file is a matrix without rows, where vstack would refuse to join nothing
     blocks = [sparse.csr_array((0, n_columns), dtype=np.int64)]
     n_lines = 0
     for text in _whole_lines(path):
+        # without blanks a line is its row of signs, one byte each, and bytes are an array already: no int is parsed
         lines = text.translate(None, _BLANKS).split()
         signs = np.frombuffer(b"".join(lines), dtype=np.uint8)
+        # "0" and "1" differ in the last bit alone: with it set, both are "1", and nothing else is
         if any(len(line) != n_columns for line in lines) or (signs | 1 != ord("1")).any():
+            # in Python, as it is asked of malformed files alone
             bad = next(k for k, line in enumerate(lines) if len(line) != n_columns or line.strip(b"01"))
             raise ValueError(
                 f"{path}, line {n_lines + bad + 1}: expected {n_columns} of 0 and 1, "
@@ -191,12 +196,13 @@ def _whole_lines(path: Path) -> Iterator[bytes]:
     rest = b""
     with path.open("rb") as file:
         while piece := file.read(_READ_BYTES):
+            # what stands behind the last newline is the beginning of a line of the next piece
             head, newline, tail = (rest + piece).rpartition(b"\n")
             rest = tail
             if newline:
                 yield head + newline
     if rest.strip():
-        yield rest + b"\n"
+        yield rest + b"\n"  # the last line may lack its end
 
 
 def _find_images(folder: Path, files: list[str], missing_images: str) -> tuple[Path, np.ndarray]:
@@ -206,6 +212,7 @@ def _find_images(folder: Path, files: list[str], missing_images: str) -> tuple[P
         there = next((name for name in _IMAGE_FOLDERS if (folder / name).is_dir()), _IMAGE_FOLDERS[0])
         return folder / there, rows
     image_folder = find(folder, [folder / name for name in _IMAGE_FOLDERS], "folder of pictures")
+    # one listing of each folder instead of a question for each of 270,000 files
     found = {
         f"{below}/{entry.name}"
         for below in {file.rpartition("/")[0] for file in files}

@@ -15,10 +15,10 @@ from sklearn.utils import Bunch
 from sklearn.utils.validation import check_scalar
 from tqdm.auto import tqdm
 
-from sklearn_mm._checks import did_you_mean
+from sklearn_mm._checks import did_you_mean, label_matrix
 from sklearn_mm.datasets._data_home import data_home as find_data_home
 from sklearn_mm.datasets._data_home import import_optional
-from sklearn_mm.datasets._openmoji_labels import indicator, label_signs
+from sklearn_mm.datasets._openmoji_labels import label_signs
 
 __all__ = ["load_openmoji"]
 
@@ -71,6 +71,7 @@ def _names(entry: dict[str, list[str]]) -> list[str]:
     names: dict[str, str] = {}
     for shortcode in [entry["en"], *entry.get("alias", [])]:
         name = _name_from_shortcode(str(shortcode))
+        # the name itself counts whatever it is, aliases such as ":m:" do not
         if not names or re.search(r"\w\w", name):
             names.setdefault(name.casefold(), name)
     return list(names.values())
@@ -82,6 +83,7 @@ def _group_of(name: str) -> str:
     if not toneless:  # the sign *is* a skin tone
         return name
     bare = " ".join(_GENDER_WORDS.sub(" ", _DIRECTION.sub("", toneless)).split())
+    # "man", "woman" and their like have no other word
     return _SAME_SIGN.get(bare, bare) or "person"
 
 
@@ -103,12 +105,14 @@ def _merge_groups(signs: list[_Sign], drawings: list[bytes]) -> list[_Sign]:
     merged_into: dict[str, str] = {}
 
     def root(group: str) -> str:
+        # groups merge in chains: a shares a drawing with b, and b another one with c
         while group in merged_into:
             group = merged_into[group]
         return group
 
     group_of_drawing: dict[bytes, str] = {}
     for sign, drawing in zip(signs, drawings, strict=True):
+        # the first sign with a drawing keeps it; later ones join that group
         here, there = root(sign.group), root(group_of_drawing.setdefault(drawing, sign.group))
         if here != there:
             merged_into[here] = there
@@ -147,6 +151,7 @@ def _render(svg_path: Path, png_path: Path, size: int, resvg: ModuleType) -> Non
     png = resvg.svg_to_bytes(
         svg_path=str(svg_path), width=size, height=size, background="white", skip_system_fonts=True
     )
+    # of each process its own; and not named *.png, by which finished pictures are found
     unfinished = png_path.with_name(f".{png_path.name}.{os.getpid()}")
     unfinished.write_bytes(bytes(png))
     unfinished.replace(png_path)
@@ -253,10 +258,13 @@ def load_openmoji(
     labelled = tags
     if labels == "words":
         keys = [sign.stem for sign in signs]
+        # of all signs, chosen or not: what is frequent must not depend on the choice of categories
         labelled, tags = label_signs([sign.names for sign in signs], [sign.group for sign in signs], tags, keys)
+    # sorted, and of all signs: any choice of categories has the same columns
     label_names = np.array(sorted({label for row in labelled for label in row}))
     signs, tags = [signs[row] for row in chosen], [tags[row] for row in chosen]
-    target = indicator([labelled[row] for row in chosen], label_names)
+    column_of = {name: column for column, name in enumerate(label_names.tolist())}
+    target = label_matrix([labelled[row] for row in chosen], column_of)
 
     descr = _DESCR.format(
         n_images=len(signs),
@@ -270,6 +278,7 @@ def load_openmoji(
     missing = [sign.stem for sign in signs if sign.stem not in there]
     if missing:
         folder.mkdir(parents=True, exist_ok=True)
+        # the licence asks for the source wherever the pictures are
         (folder / "ATTRIBUTION.txt").write_text(f"{openmoji.ATTRIBUTION}\n{openmoji.LICENSE_URL}\n", encoding="utf-8")
     for stem in tqdm(missing, desc="rendering OpenMoji", unit="picture", disable=not verbose or not missing):
         _render(svg_folder / f"{stem}.svg", folder / f"{stem}.png", int(size), resvg)

@@ -5,15 +5,14 @@ from collections.abc import Sequence
 from hashlib import sha256
 
 import numpy as np
-from scipy import sparse
 
-__all__ = ["indicator", "label_signs"]
+__all__ = ["label_signs"]
 
 _MIN_SIGNS = 10  # that a word names, to be a label
 _KEPT = 2 / 3  # of the words that are no labels, as tags
 _FOREIGN = 1 / 5  # of the pictures get a word of another one
 
-_WORD = re.compile(r"[^\W\d_]{2,}")
+_WORD = re.compile(r"[^\W\d_]{2,}")  # two letters or more
 _STOP_WORDS = {"and", "for", "in", "of", "on", "the", "to", "with"}
 _TONE = re.compile(r"\b(?:medium-)?(?:light|medium|dark) skin tone\b")
 _GENDERS = {"woman": re.compile(r"\bwom[ae]n\b"), "man": re.compile(r"\bm[ae]n\b")}
@@ -45,6 +44,7 @@ def label_signs(
     """
     texts = [" | ".join(row).casefold() for row in names]
     words = [_words(text) for text in texts]
+    # by group: five skin tones of one sign do not make its words frequent
     signs: dict[str, set[str]] = {}
     for row, group in zip(words, groups, strict=True):
         for word in row:
@@ -77,16 +77,10 @@ def _tones_and_genders(text: str, categories: Sequence[str]) -> list[str]:
 
 
 def _draw_tags(words: list[str], vocabulary: list[str], key: str) -> list[str]:
+    # hash() of a str differs from process to process; a stream for each key, so that no picture moves another's lots
     rng = np.random.default_rng(list(sha256(key.encode()).digest()))
     tags = [word for word in words if rng.random() < _KEPT]
     if rng.random() < _FOREIGN:
         tags.append(str(rng.choice(vocabulary)))
+    # the foreign word may be one of the picture's own
     return list(dict.fromkeys(tags))
-
-
-def indicator(rows: Sequence[Sequence[str]], label_names: np.ndarray) -> sparse.csr_array:
-    """Return the indicator (n_images, n_labels) int64 of rows of labels; the names are sorted."""
-    columns = [np.sort(np.searchsorted(label_names, row)) for row in rows]
-    starts = np.cumsum([0, *map(len, rows)])
-    marks = np.ones(starts[-1], dtype=np.int64)  # scikit-learn counts columns in this type: int8 ends at 127
-    return sparse.csr_array((marks, np.concatenate(columns), starts), shape=(len(rows), len(label_names)))

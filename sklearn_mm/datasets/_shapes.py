@@ -9,6 +9,8 @@ from PIL import Image, ImageDraw
 from sklearn.utils import Bunch, check_random_state
 from sklearn.utils.validation import check_scalar
 
+from sklearn_mm._checks import label_matrix
+
 __all__ = ["make_captioned_shapes"]
 
 _COLOURS = {
@@ -70,11 +72,12 @@ def _regular(n_corners: int, turn: float = 0.0, radius: float = 1.0) -> np.ndarr
 def _outlines() -> dict[str, list[tuple[np.ndarray, bool]]]:
     """Polygons within the unit circle, y pointing down, each with whether it is cut out."""
     t = np.linspace(0, 2 * np.pi, 60, endpoint=False)
+    # the usual parametric heart; 2.5 and 16.5 centre it and scale it to about the unit circle
     heart = np.column_stack(
         [16 * np.sin(t) ** 3, -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)) - 2.5]
     )
     star = _regular(10)
-    star[1::2] *= 0.42
+    star[1::2] *= 0.42  # the corners between the tips
     arm, reach = 0.3, 0.95
     cross = [(-arm, -reach), (arm, -reach), (arm, -arm), (reach, -arm), (reach, arm), (arm, arm)]
     cross += [(-x, -y) for x, y in cross]
@@ -108,6 +111,7 @@ class _Thing:
 
     def phrase(self, rng: np.random.Generator, with_size: bool) -> str:
         count = len(self.centres)
+        # "crosses"
         noun = self.shape if count == 1 else self.shape + ("es" if self.shape.endswith("s") else "s")
         words = [self.colour, noun]
         if with_size:
@@ -128,6 +132,7 @@ class _Scene:
 
     def caption(self, rng: np.random.Generator, complete: bool) -> str:
         """Say what is there; when not `complete`, one detail may be left out."""
+        # captions of one picture differ in what they say, as those of people do
         left_out = "nothing" if complete else rng.choice(["background", "size", "place", "nothing"])
         phrases = [thing.phrase(rng, left_out != "size") for thing in self.things]
         if self.relation is not None:
@@ -175,6 +180,7 @@ def _make_thing(
 def _make_single(rng: np.random.Generator, background: str) -> _Scene:
     place = (int(rng.integers(3)), int(rng.integers(3)))
     size = str(rng.choice(list(_SIZES)))
+    # the largest radius and the jitter of the centre: shapes stay in the picture, but for a tip
     margin = 0.16 if size == "small" else 0.27
     row, column = (margin + step * (0.5 - margin) for step in place)
     return _Scene(background, (_make_thing(rng, background, [(column, row)], size),), place=place)
@@ -183,6 +189,7 @@ def _make_single(rng: np.random.Generator, background: str) -> _Scene:
 def _make_several(rng: np.random.Generator, background: str) -> _Scene:
     count, band = int(rng.integers(2, 5)), int(rng.integers(3))
     arrangement = str(rng.choice(list(_ARRANGEMENTS)))
+    # small ones, a quarter of the side apart: four fit, and hardly touch
     along = 0.5 + 0.25 * (np.arange(count) - (count - 1) / 2)
     across = (0.2, 0.5, 0.8)[band]
     centres = [(float(a), across) if arrangement == "row" else (across, float(a)) for a in along]
@@ -194,6 +201,7 @@ def _make_several(rng: np.random.Generator, background: str) -> _Scene:
 def _make_pair(rng: np.random.Generator, background: str) -> _Scene:
     relation = str(rng.choice(["left", "above"]))
     shift = rng.uniform(-0.05, 0.05, size=2)
+    # 0.46 apart: two large shapes hardly touch, so that "left of" and "above" are plainly true
     ends = [(0.27, 0.5 + float(shift[0])), (0.73, 0.5 + float(shift[1]))]
     first, second = ends if relation == "left" else [(y, x) for x, y in ends]
     thing = _make_thing(rng, background, [first])
@@ -202,6 +210,7 @@ def _make_pair(rng: np.random.Generator, background: str) -> _Scene:
 
 def _make_nested(rng: np.random.Generator, background: str) -> _Scene:
     outer = _make_thing(rng, background, [(0.5, 0.5)], "large", shapes=_HOLLOW_HOSTS)
+    # larger than a large one, so that enough of it is seen around the inner one
     outer = _Thing(outer.shape, outer.colour, outer.size, 1.6 * outer.radius, outer.centres)
     inner = _make_thing(rng, background, list(outer.centres), "small", avoid=outer)
     return _Scene(background, (inner, outer), "inside")
@@ -232,7 +241,7 @@ def _draw_mask(thing: _Thing, centre: tuple[float, float], image_size: int, tilt
     pen = ImageDraw.Draw(mask)
     turn = np.array([[math.cos(tilt), math.sin(tilt)], [-math.sin(tilt), math.cos(tilt)]])
     for points, is_hole in _OUTLINES[thing.shape]:
-        corners = (points @ turn * thing.radius + centre) * side
+        corners = (points @ turn * thing.radius + centre) * side  # (n_corners, 2), in pixels of the mask
         pen.polygon([(float(x), float(y)) for x, y in corners], fill=0 if is_hole else 255)
     return np.asarray(mask.reduce(_OVERSAMPLING), dtype=np.float64) / 255
 
@@ -240,6 +249,7 @@ def _draw_mask(thing: _Thing, centre: tuple[float, float], image_size: int, tilt
 def _describe(scene: _Scene, n_captions: int, rng: np.random.Generator) -> list[str]:
     """Write captions that differ from each other; the first leaves nothing out."""
     captions = [scene.caption(rng, complete=True)]
+    # ends: every scene can be worded in ten ways at least, and no more may be asked for
     while len(captions) < n_captions:
         caption = scene.caption(rng, complete=False)
         if caption not in captions:
@@ -319,6 +329,7 @@ def make_captioned_shapes(
     check_scalar(n_samples, "n_samples", Integral, min_val=1)
     check_scalar(image_size, "image_size", Integral, min_val=16)
     check_scalar(captions_per_image, "captions_per_image", Integral, min_val=1, max_val=10)
+    # the Generator, for its spawn(); four numbers seed it with more than the 31 bits of one
     rng = np.random.default_rng(check_random_state(random_state).randint(2**31 - 1, size=4))
 
     images = np.empty((n_samples, image_size, image_size, 3), dtype=np.uint8)
@@ -331,15 +342,17 @@ def make_captioned_shapes(
         tags.append(
             list(dict.fromkeys([thing.shape for thing in scene.things] + [thing.colour for thing in scene.things]))
         )
+        # sorted: a star left of a ring and a ring left of a star are of one group
         contents.append(sorted((thing.shape, thing.colour, len(thing.centres)) for thing in scene.things))
 
     label_names = np.array([*_OUTLINES, *_COLOURS])
+    column_of = {name: column for column, name in enumerate(label_names.tolist())}
     numbers: dict[str, int] = {}
     return Bunch(
         images=images,
         captions=captions,
         tags=tags,
-        target=np.array([np.isin(label_names, row) for row in tags], dtype=np.int64),
+        target=label_matrix(tags, column_of).toarray(),
         label_names=label_names,
         groups=np.array([numbers.setdefault(repr(content), len(numbers)) for content in contents]),
         DESCR=_DESCR.format(n_colours=len(_COLOURS), n_backgrounds=len(_BACKGROUNDS)),

@@ -84,6 +84,7 @@ class ExactIndex:
             X is empty, of another width than what is there, or holds NaN or infinity.
         """
         part = check_vectors(X, "X", self.n_components)
+        # already a copy where the dtype or the layout had to change
         self._parts.append(part.copy() if copy and np.may_share_memory(part, X) else part)
         self._longest = max(self._longest, float(_lengths(part).max()))
         return self
@@ -155,6 +156,7 @@ class _Best:
         row = np.concatenate([np.repeat(np.arange(len(rows)), k), row])
         index = np.concatenate([self.indices[rows].ravel(), index])
         score = np.concatenate([self.scores[rows].ravel(), score])
+        # the last key counts most: by query, then falling score, then place
         order = np.lexsort((index, -score, row))
         start = np.searchsorted(row[order], np.arange(len(rows)))
         taken = order[start[:, None] + np.arange(k)]  # (n_rows, k)
@@ -167,13 +169,16 @@ def _candidates(
     """Return the (query, item) pairs that may belong to the best, and few more."""
     scores = queries @ items.T  # (n_query, n_items)
     k = best.scores.shape[1]
+    # items that float32 puts below the worst by less than its rounding may belong above it
     candidate = scores >= (best.worst - error)[:, None]
     if np.count_nonzero(candidate) > _DENSE * candidate.size and k < len(items):
         # The first block, or items that get ever better: only the k best of the block itself can count.
         kth = np.partition(scores, len(items) - k, axis=1)[:, -k]
+        # twice: the k-th score may be off by it as well
         candidate &= scores >= (kth - 2 * error)[:, None]
         if np.count_nonzero(candidate) > _DENSE * candidate.size:
             return _candidates_among_equals(queries, items, best)
+    # eight times as fast as np.nonzero of two dimensions, where few are candidates
     query, item = np.divmod(np.flatnonzero(candidate), len(items))
     return query, item
 
@@ -192,6 +197,7 @@ def _exact_scores(queries: np.ndarray, items: np.ndarray, query: np.ndarray, ite
     scores = np.empty(len(query), dtype=np.float32)
     for start in range(0, len(query), _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)
+        # pair by pair: a matrix product may add one pair's terms in another order in another place of the block
         scores[part] = np.einsum(
             "ij,ij->i", queries[query[part]].astype(np.float64), items[item[part]].astype(np.float64)
         )

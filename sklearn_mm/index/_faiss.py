@@ -94,6 +94,7 @@ class FaissIndex:
     def _build(self, faiss: ModuleType, vectors: np.ndarray) -> Any:
         try:
             index = faiss.index_factory(vectors.shape[1], self.factory, faiss.METRIC_INNER_PRODUCT)
+            # k-means of inverted lists, codebooks of quantisers; flat and graph indexes need none
             if not index.is_trained:
                 index.train(vectors)
         except RuntimeError as error:
@@ -134,6 +135,7 @@ class FaissIndex:
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
         if self._index is not None:
+            # faiss' objects are C++ behind a pointer, which no pickle can follow
             state["_index"] = _import_faiss().serialize_index(self._index).tobytes()
         return state
 

@@ -64,6 +64,7 @@ def group_captions(X: Any, y: Any) -> tuple[Any, list[list[str]]]:
     nested: list[list[str]] = [[] for _ in first_rows]
     for text, row in zip(captions.texts, captions.image_index, strict=True):
         nested[image_of_row[row]].append(text)
+    # scikit-learn's own indexing: a list stays a list, a frame a frame.
     return _safe_indexing(X, first_rows), nested
 
 

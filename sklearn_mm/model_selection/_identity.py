@@ -35,9 +35,10 @@ def _key(row: Any, read_files: bool) -> Hashable:
         name = os.fspath(row)
         path = Path(os.fsdecode(name))
         return _digest("file", path.read_bytes()) if read_files and path.is_file() else ("name", name)
+    # The kind of a file's content too: a picture as bytes is the picture in the file.
     if isinstance(row, bytes):
         return _digest("file", row)
-    if isinstance(row, tuple):
+    if isinstance(row, tuple):  # a row of a frame
         return tuple(_key(cell, read_files) for cell in row)
     if isinstance(row, Image.Image):
         row = row.convert("RGBA") if row.mode == "P" else row  # pixels of mode P mean nothing without the palette
@@ -46,8 +47,10 @@ def _key(row: Any, read_files: bool) -> Hashable:
     array = np.asarray(row)
     if array.ndim == 0:
         return ("id", array.item())
+    # Shape and dtype with the bytes: a row of zeros is the same bytes in many shapes.
     return _digest(f"pixels {array.shape} {array.dtype.str}", np.ascontiguousarray(array).tobytes())
 
 
 def _digest(kind: str, content: bytes) -> tuple[str, bytes]:
+    # A digest and not the content, so that files and pixels of a whole data set are not held.
     return kind, hashlib.blake2b(content, digest_size=16).digest()

@@ -137,4 +137,4 @@ def _rows_by_key(rows_and_keys: Iterable[tuple[int, Hashable]]) -> dict[Hashable
     rows: dict[Hashable, list[int]] = {}
     for row, key in rows_and_keys:
         rows.setdefault(key, []).append(row)
-    return {key: tuple(dict.fromkeys(found)) for key, found in rows.items()}
+    return {key: tuple(dict.fromkeys(found)) for key, found in rows.items()}  # an image may have a caption twice

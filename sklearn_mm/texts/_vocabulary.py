@@ -17,6 +17,7 @@ def build_tokenizer(
     lowercase: bool, token_pattern: str, analyzer: str | Tokenizer, ngram_range: tuple[int, int] = (1, 1)
 ) -> Tokenizer:
     """Return the function from a text to its tokens, as `CountVectorizer` would build it."""
+    # only its analyzer: its matrix of counts would forget the order of the words
     vectorizer = CountVectorizer(
         lowercase=lowercase, token_pattern=token_pattern, analyzer=analyzer, ngram_range=ngram_range
     )
@@ -73,10 +74,13 @@ class Vocabulary:
         for text in texts:
             tokens = tokenize(text)
             count.update(tokens)
+            # min_df counts texts, and a word said twice in one is in one text
             document_count.update(set(tokens))
             n_texts += 1
+        # 1 and 1.0 differ, as in scikit-learn: one text, or all of them; numpy's ints are no int
         least = min_df if isinstance(min_df, int | np.integer) else min_df * n_texts
         kept = [word for word in count if document_count[word] >= least]
+        # ties by the alphabet: ids do not depend on the order of the texts
         kept.sort(key=lambda word: (-count[word], word))
         if not kept:
             raise ValueError(

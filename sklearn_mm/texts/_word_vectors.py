@@ -36,6 +36,7 @@ def read_word_vectors(source: Any, words: Iterable[str]) -> tuple[np.ndarray, np
     wanted = {word: row for row, word in enumerate(words)}
     hits: Iterable[tuple[int, np.ndarray]]
     if isinstance(source, Mapping):
+        # over the wanted words: the mapping may hold millions, or look each up on a disk
         hits = ((wanted[word], np.asarray(source[word])) for word in wanted if word in source)
     elif isinstance(source, tuple | list) and len(source) == 2:
         hits = _from_pair(source[0], source[1], wanted)
@@ -49,6 +50,7 @@ def read_word_vectors(source: Any, words: Iterable[str]) -> tuple[np.ndarray, np
     vectors: np.ndarray | None = None
     found = np.zeros(len(wanted), dtype=bool)
     for row, vector in hits:
+        # the first hit says how long vectors are, and only those of the vocabulary are ever in memory
         if vectors is None:
             vectors = np.zeros((len(wanted), vector.size), dtype=np.float32)
         if vector.shape != vectors.shape[1:]:
@@ -63,6 +65,7 @@ def read_word_vectors(source: Any, words: Iterable[str]) -> tuple[np.ndarray, np
 
 
 def _from_pair(array: Any, names: Any, wanted: dict[str, int]) -> Iterable[tuple[int, np.ndarray]]:
+    # mapped, not read: only the rows of wanted words are; no pickles, which may run code
     table = np.load(array, mmap_mode="r", allow_pickle=False) if isinstance(array, str | Path) else np.asarray(array)
     listed = Path(names).read_text(encoding="utf-8").split("\n") if isinstance(names, str | Path) else list(names)
     if isinstance(names, str | Path) and listed and listed[-1] == "":
@@ -74,6 +77,7 @@ def _from_pair(array: Any, names: Any, wanted: dict[str, int]) -> Iterable[tuple
 
 def _from_text_file(path: Path, wanted: dict[str, int]) -> Iterable[tuple[int, np.ndarray]]:
     """Parse the lines of wanted words. A word may have spaces of its own: a vector is the last numbers of a line."""
+    # most lines are dismissed by their first word, before their hundreds of numbers are split
     beginnings = {word.partition(" ")[0] for word in wanted}
     dim = None
     with path.open(encoding="utf-8", errors="replace", newline="\n") as lines:
@@ -83,9 +87,11 @@ def _from_text_file(path: Path, wanted: dict[str, int]) -> Iterable[tuple[int, n
                 dim = int(rest)
                 continue
             if dim is None:
+                # GloVe has no header: the numbers at the end of the first line are counted
                 dim = _n_numbers(rest)
             if beginning not in beginnings:
                 continue
+            # from the right: what is left of the numbers is the word, spaces and all
             word, *numbers = line.rstrip().rsplit(" ", dim)
             if word in wanted:
                 yield wanted[word], _parsed(numbers, dim, path, number)
