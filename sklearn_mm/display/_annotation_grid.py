@@ -209,6 +209,7 @@ class AnnotationGridDisplay:
         widths = [_PICTURE_INCHES, _TEXT_INCHES] * n_columns
         self.axes_ = figure.subplots(n_rows, 2 * n_columns, squeeze=False, width_ratios=widths).reshape(-1, 2)
         self.figure_ = figure
+        # The last row may have places left.
         for picture_ax, text_ax in self.axes_[n_images:]:
             picture_ax.axis("off")
             text_ax.axis("off")
@@ -270,6 +271,7 @@ class AnnotationGridDisplay:
             style = _STYLES[kind]
             lines.append((_shorten(f"{style.mark} {label}".strip()), style))
         if len(lines) > _LINES:
+            # The line that counts the others takes the place of one.
             lines = [*lines[: _LINES - 1], (f"and {len(lines) - _LINES + 1} more", plain)]
         for place, (text, style) in enumerate(lines):
             ax.text(
@@ -288,11 +290,13 @@ class AnnotationGridDisplay:
 
 def _shorten(text: str) -> str:
     """Cut a line that is too wide to stand beside a picture."""
+    # Here, as matplotlib is optional.
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextToPath
 
     font = FontProperties(size=_FONT_POINTS)
 
+    # Measured, as letters are not equally wide; from the outlines, before anything is drawn.
     def width(text: str) -> float:
         points: float = TextToPath().get_text_width_height_descent(text, font, ismath=False)[0]
         return points
@@ -309,6 +313,7 @@ def _list_labels(Y: Any, label_names: Any, n_images: int, name: str) -> list[lis
     """Return the labels of each picture as they are written."""
     if sparse.issparse(Y):
         Y = sparse.csr_array(Y)
+        # == 1, as a sparse matrix may store 0, and NaN for what is not known.
         rows = [Y.indices[start:stop][Y.data[start:stop] == 1] for start, stop in pairwise(Y.indptr)]
     elif _is_indicator(Y):
         rows = [np.flatnonzero(row == 1) for row in np.asarray(Y, dtype=np.float64)]
@@ -330,4 +335,5 @@ def _is_indicator(Y: Any) -> bool:
     ):
         return False
     array = np.asarray(Y)
+    # NaN is unequal to itself, and is no mark but an unknown one.
     return array.ndim == 2 and array.dtype.kind in "biuf" and bool((np.isin(array, (0, 1)) | (array != array)).all())

@@ -6,11 +6,17 @@ import numpy as np
 
 from sklearn_mm._checks import check_captions
 from sklearn_mm.display._matplotlib import BLUE, ORANGE, import_pyplot
-from sklearn_mm.metrics import RetrievalRanks, hit_at_k, recall_at_k
-from sklearn_mm.metrics._ranking import check_retrieval_input, rank_directions
-from sklearn_mm.metrics._ranks import check_cutoff
-from sklearn_mm.metrics._report import DIRECTIONS, check_report_options
-from sklearn_mm.metrics._scorer import unwrap_ranker
+from sklearn_mm.metrics import (
+    DIRECTIONS,
+    RetrievalRanks,
+    check_cutoff,
+    check_report_options,
+    check_retrieval_input,
+    hit_at_k,
+    rank_directions,
+    recall_at_k,
+    unwrap_ranker,
+)
 
 __all__ = ["RecallCurveDisplay"]
 
@@ -157,12 +163,14 @@ class RecallCurveDisplay:
         check_report_options(max_k, definition)
         image, text, owner, _ = check_retrieval_input(image_embedding, text_embedding, text_to_image, None)
         ranks = rank_directions(image, text, owner, None, similarity, DIRECTIONS, definition == "recall")
+        # Beyond both galleries the curves are 1 and tell nothing.
         cutoffs = range(1, min(check_cutoff(max_k), max(len(image), len(text))) + 1)
         share = hit_at_k if definition == "hit" else recall_at_k
         curves = {direction: np.array([share(ranks[direction], k) for k in cutoffs]) for direction in DIRECTIONS}
         n_texts_of = np.bincount(owner)
         chance = {
             "i2t": _chance(n_texts_of, len(text), cutoffs, definition),
+            # One query stands for all: each text has one image. Images differ in how many texts they have.
             "t2i": _chance(np.ones(1, dtype=np.int64), len(image), cutoffs, definition),
         }
         return cls(curves=curves, chance=chance, definition=definition).plot(ax)
@@ -196,6 +204,7 @@ class RecallCurveDisplay:
             ax.plot(k, self.chance[direction], color=colour, linewidth=1.2, linestyle=":", label=f"chance, {name}")
         largest = max(len(curve), 2)
         ax.set(xlabel="k", ylabel=f"{self.definition}@k", ylim=(0, 1), xlim=(1, largest))
+        # matplotlib's own ticks begin at 0; k begins at 1, and is a whole number.
         ax.set_xticks([1, *(tick for tick in ax.get_xticks() if 1 < tick <= largest and tick == int(tick))])
         ax.grid(color="#e6e6e6", linewidth=0.8)
         ax.spines[["top", "right"]].set_visible(False)
@@ -209,5 +218,6 @@ def _chance(n_positives: np.ndarray, n_gallery: int, cutoffs: range, definition:
     """Return what random order reaches for queries with that many positives each."""
     if definition == "recall":
         return np.minimum(np.array(cutoffs) / n_gallery, 1)
+    # All positives and negatives tied: hits are then those of a random order, exactly.
     everything_ties = RetrievalRanks(np.zeros_like(n_positives), n_gallery - n_positives, n_positives)
     return np.array([hit_at_k(everything_ties, k) for k in cutoffs])

@@ -10,8 +10,7 @@ from sklearn_mm._checks import check_k, check_texts
 from sklearn_mm.display._matplotlib import GREEN, GREY, import_pyplot
 from sklearn_mm.display._pictures import read_pictures
 from sklearn_mm.images import Pictures
-from sklearn_mm.metrics._scorer import unwrap_ranker
-from sklearn_mm.metrics._similarity import check_embedding, resolve_similarity
+from sklearn_mm.metrics import check_embedding, resolve_similarity, unwrap_ranker
 
 __all__ = ["RetrievalGridDisplay"]
 
@@ -198,6 +197,7 @@ class RetrievalGridDisplay:
         """
         plt = import_pyplot(type(self))
         n_query, k = self.indices.shape
+        # Each is read once, however many sentences find it.
         pictures = read_pictures(self.images, np.unique(self.indices[self.indices >= 0]))
         if figure is None:
             size = (_TEXT_INCHES + k * _PICTURE_INCHES, n_query * (_PICTURE_INCHES + 0.15) + 0.2)
@@ -258,6 +258,7 @@ def _search(image_embedding: Any, text_embedding: Any, k: int, similarity: str) 
     image = check_embedding(image_embedding, "transform(images)")
     text = check_embedding(text_embedding, "transform_text(texts)")
     scores = resolve_similarity(similarity, image, text).block(slice(None), slice(None)).T  # (n_query, n_images)
+    # stable: of equal scores the first, as in a gallery.
     indices = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(scores, indices, axis=1), indices
 
@@ -284,6 +285,7 @@ def _check_correct(correct: Any, n_query: int) -> list[set[int]]:
 
 
 def _check_row(row: Any) -> int:
+    # True is an int: a mask in the place of rows would mark rows 0 and 1.
     if isinstance(row, bool | np.bool_) or not isinstance(row, int | np.integer):
         raise TypeError(f"correct must hold rows of images (ints) for each text, got {row!r}")
     return int(row)

@@ -155,6 +155,7 @@ class TrainingHistoryDisplay:
 
     def _quantities(self) -> list[str]:
         """Return what is recorded of training or validation, losses first."""
+        # A dict and not a set, for the order in which they were recorded; a record need not have all of them.
         names = dict.fromkeys(
             key.partition("_")[2]
             for record in self.history
@@ -165,6 +166,7 @@ class TrainingHistoryDisplay:
             raise ValueError(
                 "history holds no numbers named 'train_...' or 'val_...'; was the estimator trained for an epoch?"
             )
+        # False sorts before True, and names keep their order otherwise.
         return sorted(names, key=lambda name: "loss" not in name)
 
     def _draw_panel(self, ax: Any, quantity: str) -> None:
@@ -180,9 +182,11 @@ class TrainingHistoryDisplay:
                 color=colour,
                 linewidth=2,
                 marker="o",
+                # So many points would run into one another.
                 markersize=3.5 if len(epochs) < 40 else 0,
                 label=_NAMES[side],
             )
+            # Not for a loss, of which the largest value is not the best.
             if side == "val" and "loss" not in quantity and np.isfinite(values).any():
                 self._mark_best(ax, epochs, values)
         ax.set(xlabel="epoch", ylabel=quantity.replace("_", " "))

@@ -2,6 +2,9 @@
 
 from sklearn_mm.metrics._annotation import annotation_report, format_annotation_report
 from sklearn_mm.metrics._annotation_scorer import AnnotationScorer
+from sklearn_mm.metrics._label_sums import choose_top as choose_top
+from sklearn_mm.metrics._ranking import check_retrieval_input as check_retrieval_input
+from sklearn_mm.metrics._ranking import rank_directions as rank_directions
 from sklearn_mm.metrics._ranking import retrieval_ranks
 from sklearn_mm.metrics._ranks import (
     RetrievalRanks,
@@ -10,8 +13,14 @@ from sklearn_mm.metrics._ranks import (
     median_rank,
     recall_at_k,
 )
+from sklearn_mm.metrics._ranks import check_cutoff as check_cutoff
+from sklearn_mm.metrics._report import DIRECTIONS as DIRECTIONS
+from sklearn_mm.metrics._report import check_report_options as check_report_options
 from sklearn_mm.metrics._report import retrieval_report
 from sklearn_mm.metrics._scorer import RetrievalScorer
+from sklearn_mm.metrics._scorer import unwrap_ranker as unwrap_ranker
+from sklearn_mm.metrics._similarity import check_embedding as check_embedding
+from sklearn_mm.metrics._similarity import resolve_similarity as resolve_similarity
 
 __all__ = [
     "AnnotationScorer",

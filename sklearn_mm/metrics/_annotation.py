@@ -126,6 +126,7 @@ def annotation_report(
 
 def _label_means(sums: LabelSums, zero_division: float, absent_labels: str) -> dict[str, float]:
     """Return the precisions, recalls and their harmonic means."""
+    # 0 / 0 alone can occur, as nothing is right where nothing is predicted or true; it is replaced below.
     with np.errstate(invalid="ignore"):
         precision = sums.n_correct / sums.n_predicted
         recall = sums.n_correct / sums.n_true
@@ -139,7 +140,7 @@ def _label_means(sums: LabelSums, zero_division: float, absent_labels: str) -> d
     }
     means["C-F1"] = _harmonic_mean(means["C-P"], means["C-R"])
     n_correct = sums.n_correct.sum()
-    means["O-P"] = float(n_correct / max(sums.n_predicted.sum(), np.finfo(float).tiny))
+    means["O-P"] = float(n_correct / max(sums.n_predicted.sum(), np.finfo(float).tiny))  # 0, not 0 / 0
     means["O-R"] = float(n_correct / max(sums.n_true.sum(), np.finfo(float).tiny))
     means["O-F1"] = _harmonic_mean(means["O-P"], means["O-R"])
     means["H-F1"] = _harmonic_mean(means["C-F1"], means["O-F1"])
@@ -172,6 +173,7 @@ def format_annotation_report(reports: Mapping[str, Any]) -> str:
               C-P    C-R   C-F1    O-P    O-R   O-F1   H-F1    mAP       N+  count MAE
     2 each  100.0  100.0  100.0   75.0  100.0   85.7   92.3  100.0      2/2       0.50
     """
+    # A single report is told by one of its keys.
     named = {"": reports} if "O-F1" in reports else reports
     width = max(map(len, named), default=0)
     lines = [" " * width + "".join(f"{key:>7}" for key in _TABLE) + f"{'N+':>9}{'count MAE':>11}"]
@@ -215,6 +217,7 @@ def _as_matrix(matrix: Any, name: str) -> Any:
 def _check_entries(matrix: Any, is_bad: Any, name: str, expected: str) -> None:
     """Raise for the first entry that is bad; blocks of rows are looked at, or what a sparse matrix stores."""
     if sparse.issparse(matrix):
+        # What is not stored is 0, which is never bad.
         bad = np.flatnonzero(is_bad(matrix.data))
         if bad.size:
             row = int(np.searchsorted(matrix.indptr, bad[0], side="right")) - 1
@@ -236,6 +239,7 @@ def _check_truth(Y_true: Any) -> LabelMatrix:
 
 def _is_no_mark(entries: np.ndarray) -> np.ndarray:
     bad = (entries != 0) & (entries != 1)
+    # Integers hold no NaN: a pass less.
     return bad & ~np.isnan(entries) if entries.dtype.kind == "f" else bad
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.base import BaseEstimator
 
+from sklearn_mm._checks import label_matrix
 from sklearn_mm.metrics._annotation import annotation_report, check_annotation_options
 from sklearn_mm.registry import stored_as
 
@@ -110,6 +111,7 @@ class AnnotationScorer(BaseEstimator):
             truth = _in_order(Y, getattr(classifier, "classes_", ()))
         else:
             truth, n_unknown = _mark(Y, classifier.classes_)
+            # Scored below all others, so that it counts as missed.
             scores = _widen(scores, n_unknown, -np.inf)
             if sparse.issparse(n_labels) or np.ndim(n_labels) == 2:
                 n_labels = _widen(n_labels, n_unknown, 0)
@@ -134,6 +136,8 @@ def _enter(estimator: Any, X: Any) -> tuple[Any, Any]:
             estimator = estimator.best_estimator_
         elif hasattr(estimator, "steps"):
             if len(estimator.steps) > 1:
+                # Once through the steps before the classifier, which is then asked twice: for scores and for what it
+                # predicts.
                 X = estimator[:-1].transform(X)
             estimator = estimator.steps[-1][1]
         else:
@@ -204,16 +208,12 @@ def _mark(Y: Sequence[Iterable[Any]], classes: Any) -> tuple[sparse.csr_array, i
     """Return the indicator of lists of labels, with columns behind for what is no class, and their number."""
     column_of = {label: column for column, label in enumerate(np.asarray(classes).tolist())}
     n_classes = len(column_of)
-    columns: list[int] = []
-    starts = [0]
     for number, row in enumerate(Y):
         if isinstance(row, str) or not isinstance(row, Iterable):
             raise ValueError(f"Y must hold a list of labels for each image, got {row!r:.60} in row {number}")
-        own = {column_of.setdefault(label, len(column_of)) for label in row}
-        columns.extend(sorted(own))
-        starts.append(len(columns))
-    marks = np.ones(len(columns), dtype=np.int8)
-    return sparse.csr_array((marks, columns, starts), shape=(len(Y), len(column_of))), len(column_of) - n_classes
+        for label in row:
+            column_of.setdefault(label, len(column_of))  # behind the classes, in the order of first sight
+    return label_matrix(Y, column_of, np.int8), len(column_of) - n_classes
 
 
 def _widen(matrix: Any, n_columns: int, value: float) -> Any:

@@ -45,6 +45,7 @@ class Thresholds:
     def around(cls, row: np.ndarray, score: np.ndarray, tolerance: np.ndarray, similarity: Similarity) -> "Thresholds":
         """Set thresholds around the exact scores (n_thresholds,) of positives."""
         low, high = score - tolerance, score + tolerance
+        # Outwards by one float32 more, as astype rounds to nearest and may have gone inwards.
         sure_low = np.nextafter((low - similarity.block_error(low)).astype(np.float32), np.float32(-np.inf))
         sure_high = np.nextafter((high + similarity.block_error(high)).astype(np.float32), np.float32(np.inf))
         zeros = np.zeros(len(row), dtype=np.int64)
@@ -100,21 +101,26 @@ class _Block:
         start = np.maximum(self.ignored[0][self.images] - self.texts.start, 0)
         stop = np.minimum(self.ignored[1][self.images] - self.texts.start, scores.shape[1])
         for row in np.flatnonzero(start < stop):
+            # Below every threshold: neither better nor tied.
             scores[row, start[row] : stop[row]] = -np.inf
         return scores
 
 
 def _count_for_images(block: _Block, queries: Thresholds) -> None:
     first, last = np.searchsorted(queries.row, [block.images.start, block.images.stop])
+    # With the best positive alone each image has one threshold, and the block is compared without a copy.
     one_each = np.array_equal(queries.row[first:last], np.arange(block.images.start, block.images.stop))
+    # With every positive an image has several: rows of the block are repeated, as many at a time as it has itself.
     for start in range(first, last, _N_IMAGES):
         part = slice(start, min(start + _N_IMAGES, last))
         row = queries.row[part] - block.images.start
         scores = block.scores if one_each else block.scores[row]  # (n_thresholds, n_texts)
         better = scores > queries.sure_high[part, None]
-        uncertain = (scores >= queries.sure_low[part, None]) ^ better
+        uncertain = (scores >= queries.sure_low[part, None]) ^ better  # at least low, and not surely above high
         at = np.flatnonzero(uncertain)
         if at.size > _DENSE * uncertain.size:
+            # Near-equal embeddings make most pairs uncertain: one float64 product of the block is cheaper than so many
+            # pairs one by one.
             exact = block.exact_scores[row]
             better = exact > queries.high[part, None]
             queries.n_tied[part] += _count_rows((exact >= queries.low[part, None]) ^ better)
@@ -149,6 +155,7 @@ def _add(queries: Thresholds, query: np.ndarray, exact: np.ndarray) -> None:
 
 
 def _count_rows(mask: np.ndarray) -> np.ndarray:
+    # Eight marks to a byte, then the bits of each byte: rows are contiguous, unlike the columns below.
     return np.bitwise_count(np.packbits(mask, axis=1)).sum(axis=1, dtype=np.int64)
 
 

@@ -38,6 +38,7 @@ class LabelMatrix:
         """Return some columns, each contiguous: (n_part, n_images)."""
         if not sparse.issparse(self._rows):
             return np.ascontiguousarray(self._rows[:, part].T)
+        # Once: to find a column in a csr matrix is to look through all rows.
         if self._columns is None:
             self._columns = self._rows.tocsc()
         return np.ascontiguousarray(self._columns[:, part].toarray().T)
@@ -90,13 +91,15 @@ def choose_top(scores: np.ndarray, k: np.ndarray, allowed: np.ndarray | None = N
     most = int(k.max(initial=0))
     if most == 0:
         return np.zeros(scores.shape, dtype=bool)
+    # Partition first: of thousands of labels only the k highest are put in order.
     best = np.sort(np.partition(scores, n_labels - most, axis=1)[:, n_labels - most :], axis=1)  # best last
     last_chosen = best[np.arange(n_rows), most - np.maximum(k, 1)][:, None]
     chosen = scores > last_chosen  # none where k is 0
-    tied = scores == last_chosen
+    tied = scores == last_chosen  # (n_rows, n_labels)
     if allowed is not None:
         tied &= allowed
     places = k - np.count_nonzero(chosen, axis=1)
+    # More equal scores than places: cumsum numbers them from the left, and the first ones stay.
     crowded = np.flatnonzero(np.count_nonzero(tied, axis=1) > places)
     tied[crowded] &= tied[crowded].cumsum(axis=1) <= places[crowded, None]
     return chosen | tied
@@ -123,7 +126,7 @@ def sum_labels(truth: LabelMatrix, scores: LabelMatrix, predicted: Any, weight: 
         true = truth.rows(part)
         known = ~np.isnan(true) if true.dtype.kind == "f" else None
         if known is not None and known.all():
-            known = None
+            known = None  # so that the ways without a mask are taken
         true = true == 1
         n_true = np.count_nonzero(true, axis=1)
         if isinstance(predicted, LabelMatrix):
@@ -133,6 +136,8 @@ def sum_labels(truth: LabelMatrix, scores: LabelMatrix, predicted: Any, weight: 
         elif known is None:
             chosen = choose_top(scores.rows(part), n_true)
         else:
+            # Not among labels of unknown truth: n_true counts the known ones, and a place given to another would be
+            # lost.
             chosen = choose_top(np.where(known, scores.rows(part), -np.inf), n_true, known)
         part_weight = np.ones(len(true)) if weight is None else weight[part]
 
@@ -173,6 +178,7 @@ def average_precisions(truth: LabelMatrix, scores: LabelMatrix, weight: np.ndarr
 
 
 def _average_precision(true: np.ndarray, score: np.ndarray, weight: np.ndarray | None) -> float:
+    # An image of weight 0 may have nothing of any weight at or above it: 0 / 0.
     rows = np.flatnonzero(true if weight is None else true & (weight > 0))
     if not rows.size:
         return np.nan
@@ -191,7 +197,8 @@ def _average_precision(true: np.ndarray, score: np.ndarray, weight: np.ndarray |
 
 def _weight_above(ascending: np.ndarray, weight: np.ndarray | None, at: np.ndarray) -> np.ndarray:
     """Return the weight of the scores that are at least as high as each of some of them."""
+    # left: images of equal scores enter together.
     first = np.searchsorted(ascending, at, side="left")
     if weight is None:
         return len(ascending) - first
-    return np.cumsum(weight[::-1])[::-1][first]
+    return np.cumsum(weight[::-1])[::-1][first]  # from each score to the highest

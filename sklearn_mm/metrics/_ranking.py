@@ -146,9 +146,10 @@ def rank_directions(
     owner = position[owner[text_order]]  # never decreasing
     scores = resolve_similarity(similarity, _reorder(image, image_order), _reorder(text, text_order))
     positive = scores.exact(owner, np.arange(len(text)))  # the score of each text with its own image
-    start = np.searchsorted(owner, np.arange(len(image)))
+    start = np.searchsorted(owner, np.arange(len(image)))  # (n_images,)
+    # Every image has a text, as was checked: of an empty run reduceat gives the element behind it.
     best = np.maximum.reduceat(positive, start)
-    best_text = np.flatnonzero(positive == best[owner])
+    best_text = np.flatnonzero(positive == best[owner])  # all that are as good; the next line keeps the first
     best_text = best_text[np.searchsorted(owner[best_text], np.arange(len(image)))]
 
     asked = np.arange(len(text)) if every_positive else best_text
@@ -158,6 +159,7 @@ def rank_directions(
 
     ranks = {}
     if "i2t" in directions:
+        # Positives within the tolerance are tied as negatives are: hit_probability draws from both.
         tied = positive >= (best - scores.tie_tolerance[best_text])[owner]
         of_best = best_text[position] if every_positive else position
         ranks["i2t"] = RetrievalRanks(
@@ -169,7 +171,7 @@ def rank_directions(
     if "t2i" in directions:
         back = np.argsort(text_order)
         n_better, n_tied = t2i.n_better[back], t2i.n_tied[back]
-        only_positive = PositiveRanks(np.arange(len(text)), n_better, n_tied + 1)
+        only_positive = PositiveRanks(np.arange(len(text)), n_better, n_tied + 1)  # itself
         ranks["t2i"] = RetrievalRanks(n_better, n_tied, np.ones_like(n_tied), only_positive)
     return ranks
 
@@ -179,8 +181,9 @@ def _order_by_group(
 ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
     """Sort images and texts by group; say which texts (start, stop) an image ignores."""
     label = np.arange(n_images) if groups is None else np.unique(groups, return_inverse=True)[1]
+    # stable: images that are in order stay there, and are not copied.
     image_order = np.argsort(label, kind="stable")
-    text_order = np.lexsort((owner, label[owner]))
+    text_order = np.lexsort((owner, label[owner]))  # by the last key first
     text_label = label[owner[text_order]]
     image_label = label[image_order]
     return (
@@ -199,6 +202,8 @@ def _place_positives(queries: Thresholds, score: np.ndarray, image_order: np.nda
     """Add, to the negatives counted at each positive, the query's other positives."""
     n_better, n_tied = queries.n_better.copy(), queries.n_tied.copy()
     bounds = np.searchsorted(queries.row, np.arange(len(image_order) + 1))
+    # The count left out a query's own texts, as they are no negatives; in the place of one positive the others do
+    # count.
     for start, stop in pairwise(bounds):
         own = np.sort(score[start:stop])
         above = np.searchsorted(own, queries.high[start:stop], side="right")

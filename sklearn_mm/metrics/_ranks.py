@@ -89,6 +89,8 @@ class RetrievalRanks:
         one minus the hypergeometric probability of drawing no positive.
         """
         room = np.maximum(check_cutoff(k) - self.n_better, 0)
+        # C(t, room) / C(t + p, room) as a product of p factors: the binomials themselves overflow for large t, and p is
+        # a handful.
         missed = np.ones(len(self))
         for i in range(1, int(self.n_tied_positives.max(initial=0)) + 1):
             factor = np.maximum(self.n_tied - room + i, 0) / (self.n_tied + i)
@@ -176,6 +178,7 @@ def recall_at_k(ranks: RetrievalRanks, k: int, *, sample_weight: Any = None) -> 
             "or ask hit_at_k whether any positive is among the first k"
         )
     pairs = ranks.positives
+    # In a random order of the tied each of them is as likely to be among the places left.
     found = np.clip((k - pairs.n_better) / pairs.n_tied, 0, 1)
     share = np.bincount(pairs.query, weights=found) / np.bincount(pairs.query)
     return float(np.average(share, weights=check_weights(sample_weight, len(share), "ranks")))
@@ -251,7 +254,7 @@ def mean_rank(ranks: Any, *, sample_weight: Any = None) -> float:
 
 def check_cutoff(k: Any) -> int:
     """Return k as an int of at least 1."""
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:  # True is an int
         raise ValueError(f"k must be a positive int, got {k!r}")
     return int(k)
 

@@ -115,6 +115,7 @@ def retrieval_report(
     reports = []
     for first in range(0, len(image), _check_fold_size(fold_size, len(image))):
         fold = slice(first, first + fold_size)
+        # Texts may stand in any order, so that those of a block of images are no block.
         texts = np.flatnonzero((owner >= first) & (owner < first + fold_size))
         reports.append(
             report(
@@ -165,7 +166,7 @@ def report_directions(
     report: dict[str, float] = {}
     for direction in directions:
         report |= _shares(ranks[direction], direction, cutoffs, definition, weights[direction])
-    rsum = 100 * sum(report.values())
+    rsum = 100 * sum(report.values())  # before ranks are added, which are no shares
     for name, number in (("median_rank", median_rank), ("mean_rank", mean_rank)):
         for direction in directions:
             report[f"{direction}_{name}"] = number(ranks[direction], sample_weight=weights[direction])

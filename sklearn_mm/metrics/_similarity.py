@@ -144,7 +144,10 @@ def _unit_rows(array: np.ndarray) -> np.ndarray:
     unit = np.empty_like(array)
     for start in range(0, len(array), _ROWS_AT_ONCE):
         rows = array[start : start + _ROWS_AT_ONCE].astype(np.float64)
+        # Row by row in one order of summing: equal rows have equal lengths wherever they stand, which BLAS does not
+        # promise.
         norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+        # A zero vector stays one, and scores 0 with everything.
         norms[norms == 0] = 1
         unit[start : start + _ROWS_AT_ONCE] = rows / norms[:, None]
     return unit

@@ -16,7 +16,7 @@ class LinearRanker(TransformerMixin, BaseEstimator):
         self.alpha = alpha
         self.similarity = similarity
 
-    def fit(self, X, y, groups=None, sample_weight=None):
+    def fit(self, X, y, sample_weight=None, groups=None):
         captions = check_captions(y, X)
         X = np.asarray(X, dtype=float)
         self.groups_seen_ = groups
