@@ -4,8 +4,9 @@ Everything below this layer trusts its input.
 """
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from numbers import Number
 from typing import Any
 
@@ -23,6 +24,7 @@ __all__ = [
     "check_k",
     "check_texts",
     "did_you_mean",
+    "label_matrix",
 ]
 
 _WAY_OUT = "drop these rows, or impute what is missing in a step before (sklearn.impute)"
@@ -52,10 +54,12 @@ class Captions:
     @property
     def starts(self) -> np.ndarray:
         """Where each image's captions start in `texts`, shape (n_images + 1,), int64."""
+        # image_index never decreases: where a number would be put is where its captions start
         return np.searchsorted(self.image_index, np.arange(self.n_images + 1))
 
 
 def _n_rows(X: Any) -> int:
+    # len() of a sparse matrix is an error
     shape = getattr(X, "shape", None)
     return int(shape[0]) if shape is not None and len(shape) else len(X)
 
@@ -86,6 +90,7 @@ def check_captions(y: Any, X: Any = None) -> Captions:
         raise ValueError("requires y to be passed, but the target y is None; y holds the captions, one entry per image")
     if isinstance(y, str | bytes):
         raise TypeError("expected one caption entry per image, got a single string; wrap it in a list")
+    # scikit-learn's own checks pass numbers as y, to every estimator
     numbers = _as_numbers(y)
     if numbers is not None:
         y = [str(number) for number in numbers.tolist()]
@@ -108,6 +113,7 @@ def check_captions(y: Any, X: Any = None) -> Captions:
                 )
             if not caption.strip():
                 raise ValueError(f"row {row} has an empty caption; drop it or drop the image")
+            # numpy's str_ is a str, but no plain one: it would be pickled as numpy's
             texts.append(str(caption))
             image_index.append(row)
     return Captions(texts, np.asarray(image_index, dtype=np.int64), len(y), numbers)
@@ -116,6 +122,7 @@ def check_captions(y: Any, X: Any = None) -> Captions:
 def _as_numbers(y: Any) -> np.ndarray | None:
     """Return y as a 1-D array of numbers, or None where it holds anything else."""
     if isinstance(y, list | tuple) or (isinstance(y, np.ndarray) and y.dtype.kind == "O" and y.ndim == 1):
+        # never np.asarray(y) first: lists of equally many captions would become a two-dimensional array of str
         if not len(y) or not all(isinstance(entry, Number) for entry in y):
             return None
         y = np.asarray(list(y))
@@ -177,6 +184,7 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> Any:
     ValueError
         X is no matrix of numbers, has another width, or holds NaN or infinity; the message names the rows.
     """
+    # what is not finite is left to the check below, which names the rows
     X = validate_data(estimator, X, reset=reset, accept_sparse="csr", dtype="numeric", ensure_all_finite=False)
     with np.errstate(over="ignore"):  # what is too large for float32 is reported with its row
         X = as_features(X)
@@ -189,6 +197,7 @@ def as_features(X: Any) -> Any:
     if sparse.issparse(X):
         return sparse.csr_array(X, dtype=np.float32)
     X = np.asarray(X)
+    # int8 are ternary features: as float32 they would be four times as large
     return X if X.dtype == np.int8 else X.astype(np.float32, copy=False)
 
 
@@ -206,6 +215,7 @@ def check_finite_rows(X: Any, name: str = "X", way_out: str = _WAY_OUT) -> None:
             return
     bad = np.nonzero(~np.isfinite(values))[0]
     if sparse.issparse(X):
+        # of a sparse matrix, from places among the stored values to rows
         bad = np.searchsorted(X.indptr, bad, side="right") - 1
     bad = np.unique(bad)
     if not len(bad):
@@ -218,6 +228,7 @@ def check_finite_rows(X: Any, name: str = "X", way_out: str = _WAY_OUT) -> None:
 
 def check_k(k: int, n_gallery: int) -> int:
     """Check that `k` items can be had from a gallery of `n_gallery`."""
+    # True is an int to Python
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise ValueError(f"k must be a positive int, got {k!r}")
     if k > n_gallery:
@@ -233,3 +244,26 @@ def did_you_mean(name: str, options: Iterable[str]) -> str:
         return "did you mean " + " or ".join(repr(option) for option in near) + "?"
     shown = ", ".join(repr(option) for option in known[:12])
     return f"known are {shown}" + (", ..." if len(known) > 12 else "")
+
+
+def label_matrix(
+    rows: Collection[Iterable[Hashable]], column_of: Mapping[Any, int], dtype: Any = np.int64
+) -> sparse.csr_array:
+    """Return lists of labels as an indicator: the columns of a row in order, a label given twice once.
+
+    Parameters
+    ----------
+    rows : collection of iterables of labels, length n_rows
+    column_of : mapping from label to int
+        The column of each label there is.
+    dtype : dtype
+        scikit-learn counts the labels of rows in it: int8 would end at 127.
+
+    Returns
+    -------
+    csr_array of shape (n_rows, n_labels)
+    """
+    columns = [sorted({column_of[label] for label in own}) for own in rows]
+    starts = np.concatenate([[0], np.cumsum([len(own) for own in columns], dtype=np.int64)])
+    indices = np.fromiter(chain.from_iterable(columns), dtype=np.int64, count=int(starts[-1]))
+    return sparse.csr_array((np.ones(len(indices), dtype), indices, starts), shape=(len(columns), len(column_of)))

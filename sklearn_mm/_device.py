@@ -1,14 +1,27 @@
 """Where and in which precision torch computes, and how its random numbers are kept apart."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import joblib
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
+from torch import Tensor, nn
 
-__all__ = ["autocast", "forked_rng", "generator_from", "resolve_device", "resolve_dtype", "torch_threads"]
+__all__ = [
+    "autocast",
+    "forked_rng",
+    "generator_from",
+    "n_threads",
+    "resolve_device",
+    "resolve_dtype",
+    "settle",
+    "to_device",
+    "torch_threads",
+    "tuple_like",
+]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -29,9 +42,12 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
         resolved = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"device={device!r} is not a torch device; use 'auto', 'cpu' or 'cuda'") from error
-    if resolved.type == "cuda" and not torch.cuda.is_available():
+    if resolved.type != "cuda":
+        return resolved
+    if not torch.cuda.is_available():
         raise ValueError(f"device={device!r}, but torch finds no CUDA device here; use device='auto' or 'cpu'")
-    return resolved
+    # with its number, as its tensors name it: "cuda" is no "cuda:0", and so nothing would ever be where it belongs
+    return torch.device("cuda", torch.cuda.current_device() if str(resolved) == "cuda" else resolved.index)
 
 
 def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -43,6 +59,7 @@ def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision != "auto":
         return _DTYPES[precision]
     if device.type == "cuda":
+        # older GPUs only emulate it
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         native = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
@@ -56,10 +73,39 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
     return torch.autocast(device.type, dtype=dtype)
 
 
+def tuple_like(batch: Any, parts: list[Any]) -> Any:
+    """Return a tuple, named tuple or list of the kind of `batch`, with other parts."""
+    return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Return a batch with its tensors on the device: a tensor, or a tuple, list or mapping of batches.
+
+    What is no tensor stays as it is.
+    """
+    if isinstance(batch, Tensor):
+        return batch if batch.device == device else batch.to(device, non_blocking=True)
+    if isinstance(batch, list | tuple):
+        return tuple_like(batch, [to_device(part, device) for part in batch])
+    if isinstance(batch, Mapping):
+        return {name: to_device(part, device) for name, part in batch.items()}
+    return batch
+
+
+def settle(module: nn.Module, device: torch.device) -> None:
+    """Make a module ready for use: on the device, in evaluation mode. One that is so already is not touched."""
+    if any(tensor.device != device for tensor in [*module.parameters(), *module.buffers()]):
+        module.to(device)
+    if any(part.training for part in module.modules()):
+        module.eval()
+
+
 @contextmanager
 def forked_rng(random_state: int | np.random.RandomState | None, device: torch.device) -> Iterator[None]:
     """Seed torch from `random_state` inside the block, and restore its global state after it."""
+    # a RandomState moves on by it: the next block of one fit has another seed
     seed = int(check_random_state(random_state).randint(2**31 - 1))
+    # by default every GPU of the machine would be saved and restored
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
@@ -67,7 +113,13 @@ def forked_rng(random_state: int | np.random.RandomState | None, device: torch.d
 
 def generator_from(random_state: np.random.RandomState) -> np.random.Generator:
     """Draw a fast numpy generator from a scikit-learn random state."""
+    # four numbers seed it with more than the 31 bits of one
     return np.random.default_rng(random_state.randint(2**31 - 1, size=4))
+
+
+def n_threads(n_jobs: int | None) -> int:
+    """Return how many threads the parameter `n_jobs` stands for; None is as many as torch computes with."""
+    return torch.get_num_threads() if n_jobs is None else int(joblib.effective_n_jobs(n_jobs))
 
 
 @contextmanager

@@ -41,6 +41,7 @@ DEVICE_CONSTRAINTS: dict[str, list[Any]] = {
 TOKENIZER_CONSTRAINTS: dict[str, list[Any]] = {
     "lowercase": ["boolean"],
     "token_pattern": [str],
+    # a share of the texts, or a number of them
     "min_df": [Interval(Real, 0, 1, closed="both"), positive_int],
     "max_features": [positive_int, None],
     "analyzer": [StrOptions({"word"}), callable],

@@ -22,10 +22,11 @@ def test_a_missing_gpu_says_what_to_use_instead():
         resolve_device("cuda")
 
 
-def test_precision_by_name_and_by_hardware():
+@pytest.mark.parametrize("native", [False, True])
+def test_precision_by_name_and_by_hardware(monkeypatch, native):
     cpu = torch.device("cpu")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
     assert resolve_dtype("float16", cpu) == torch.float16
-    native = torch.cpu._is_avx512_bf16_supported()
     assert resolve_dtype("auto", cpu) == (torch.bfloat16 if native else torch.float32)
     assert resolve_dtype("auto", torch.device("mps")) == torch.float32
 

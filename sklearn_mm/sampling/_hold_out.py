@@ -23,10 +23,12 @@ def held_out_rows(group: np.ndarray, fraction: float, rng: np.random.Generator) 
     ndarray of shape (n_rows,), bool, or None
         Which rows are held out; None of fewer than ten rows, or where all are of one group.
     """
+    # scikit-learn's GroupShuffleSplit holds out a share of the groups, however many rows they have; here the rows count
     group_ids, number = np.unique(group, return_inverse=True)
     if len(group) < MIN_FOR_VALIDATION or len(group_ids) < 2:
         return None
     order = rng.permutation(len(group_ids))
     sizes = np.bincount(number)[order]
     n_held_out = int(np.searchsorted(np.cumsum(sizes), max(2, round(fraction * len(group))))) + 1
+    # at least one group is left to train on
     return np.isin(number, order[: min(n_held_out, len(order) - 1)])

@@ -2,13 +2,14 @@
 
 import os
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from joblib.hashing import NumpyHasher
+from sklearn.utils import check_random_state
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -16,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from sklearn_mm._version import __version__
 from sklearn_mm.training._stopping import BestWeights
 
-__all__ = ["Checkpoint", "TrainingState", "run_identity"]
+__all__ = ["Checkpoint", "TrainingState", "identify_run", "open_checkpoint", "run_identity"]
 
 
 class _Hasher(NumpyHasher):
@@ -24,7 +25,8 @@ class _Hasher(NumpyHasher):
 
     def save(self, obj: Any) -> None:
         if isinstance(obj, Tensor):
-            values = obj.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+            values = obj.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()  # numpy has no bfloat16
+            # requires_grad with them: a frozen layer and one that learns are different runs from the same weights.
             obj = (str(obj.dtype), tuple(obj.shape), obj.requires_grad, values)
         super().save(obj)
 
@@ -36,6 +38,37 @@ def run_identity(*parts: Any) -> str:
     more, as another one may train otherwise.
     """
     return str(_Hasher(hash_name="md5").hash((__version__, parts)))
+
+
+# On another device or with other threads it is the same run, if not to the last bit, and may be gone on with.
+_NO_MATTER = frozenset({"checkpoint", "verbose", "device", "n_jobs"})
+"""Parameters that a run does not depend on."""
+
+
+def identify_run(
+    folder: str | os.PathLike[str] | None, random_state: Any, name: str, parameters: Mapping[str, Any], *data: Any
+) -> tuple[str | None, np.random.RandomState]:
+    """Return what tells a run from others, if it is kept at all, and the random state it starts from.
+
+    Parameters
+    ----------
+    folder : path or None
+        Where checkpoints are kept; None for nowhere.
+    random_state : int, RandomState or None
+        Where runs are kept, None means one drawn from all that a run depends on, so that it can be found again.
+    name : str
+        Of the estimator.
+    parameters : mapping
+        Its own.
+    *data
+        What it is fitted on, and the weights that it goes on from, or None.
+    """
+    if folder is None:
+        return None, check_random_state(random_state)
+    decisive = {key: value for key, value in parameters.items() if key not in _NO_MATTER}
+    identity = run_identity(name, decisive, *data)
+    # 32 bits, the largest seed that RandomState takes.
+    return identity, check_random_state(int(identity[:8], 16) if random_state is None else random_state)
 
 
 class Checkpoint:
@@ -69,9 +102,12 @@ class Checkpoint:
         if not self.path.exists():
             return None
         try:
+            # weights_only, as a pickle may run any code. To the CPU, as the device that wrote it may not be there, and
+            # torch wants random states on the CPU; load_state_dict brings weights to where the model is.
             saved = torch.load(self.path, map_location="cpu", weights_only=True)
         except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
             raise ValueError(f"{self.path} is no checkpoint, or damaged; remove it to train anew") from error
+        # The name of a file can be changed by anybody; the identity inside was written with the state.
         if not isinstance(saved, dict) or saved.get("identity") != self.path.stem:
             raise ValueError(f"{self.path} holds no checkpoint of this run; remove it to train anew")
         state: dict[str, Any] = saved["state"]
@@ -80,10 +116,12 @@ class Checkpoint:
     def save(self, state: dict[str, Any]) -> None:
         """Replace the state: nested dicts and lists of tensors, numbers and strings."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
+        beside = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")  # its own for each process
         try:
             with beside.open("wb") as file:
                 torch.save({"identity": self.path.stem, "state": state}, file)
+                # To the disk before the file takes its place: otherwise a machine that fails may keep the new name
+                # without the content.
                 file.flush()
                 os.fsync(file.fileno())
             beside.replace(self.path)
@@ -91,12 +129,17 @@ class Checkpoint:
             beside.unlink(missing_ok=True)
 
 
+def open_checkpoint(folder: str | os.PathLike[str] | None, identity: str | None, part: str = "") -> Checkpoint | None:
+    """Return the checkpoint of a run, or of a part of it; None for a run that is not kept."""
+    return None if folder is None or identity is None else Checkpoint(folder, identity + part)
+
+
 class TrainingState:
     """All that changes while a run trains.
 
     Parameters
     ----------
-    modules : sequence of Module
+    model : Module
     optimizer, schedule, scaler
         Over their parameters.
     best : BestWeights
@@ -108,7 +151,7 @@ class TrainingState:
 
     def __init__(
         self,
-        modules: Sequence[nn.Module],
+        model: nn.Module,
         optimizer: Optimizer,
         schedule: LRScheduler,
         scaler: torch.amp.GradScaler,
@@ -116,7 +159,7 @@ class TrainingState:
         rng: np.random.Generator,
         device: torch.device,
     ) -> None:
-        self._modules = modules
+        self._model = model
         self._stateful: dict[str, Any] = {"optimizer": optimizer, "schedule": schedule, "scaler": scaler, "best": best}
         self._rng = rng
         self._device = device
@@ -124,7 +167,7 @@ class TrainingState:
     def state_dict(self) -> dict[str, Any]:
         """Gather the state; its tensors are the live ones, to be saved before training goes on."""
         return {
-            "modules": [module.state_dict() for module in self._modules],
+            "model": self._model.state_dict(),
             "rng": self._rng.bit_generator.state,
             "torch_rng": torch.get_rng_state(),
             "device_rng": _device_rng(self._device),
@@ -133,8 +176,7 @@ class TrainingState:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Bring everything to a state that was gathered."""
-        for module, values in zip(self._modules, state["modules"], strict=True):
-            module.load_state_dict(values)
+        self._model.load_state_dict(state["model"])
         for name, part in self._stateful.items():
             part.load_state_dict(state[name])
         self._rng.bit_generator.state = state["rng"]

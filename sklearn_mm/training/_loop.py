@@ -2,47 +2,45 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from sklearn_mm.training._settings import TrainingSettings
+
 __all__ = ["EpochRecord", "train_epochs"]
 
-Batch = TypeVar("Batch")
 EpochRecord = dict[str, Any]
 
 
 def train_epochs(
-    step: Callable[[Batch], Tensor],
-    batches: Callable[[], Iterable[Batch]],
+    model: nn.Module,
+    batches: Callable[[], Iterable[Any]],
     optimizer: Optimizer,
     schedule: LRScheduler,
+    scaler: torch.amp.GradScaler,
+    settings: TrainingSettings,
     *,
     n_epochs: int,
-    clip_norm: float,
-    scaler: torch.amp.GradScaler,
-    clip_tensors: bool = False,
 ) -> Iterator[EpochRecord]:
     """Train, and yield a record after each epoch.
 
     Parameters
     ----------
-    step : callable
+    model : Module
         From a batch to its mean loss, a 0-d tensor.
     batches : callable
-        Returns the batches of one epoch; called anew for each.
+        Returns the batches of one epoch, on the model's device; called anew for each.
     optimizer, schedule : Optimizer, LRScheduler
         The schedule is advanced with the optimiser.
-    n_epochs : int
-    clip_norm : float
-        The largest norm of the gradient over all parameters together; infinity leaves it as it is.
     scaler : torch.amp.GradScaler
         For float16; disabled otherwise. A batch whose scaled gradient overflows is passed over, by the schedule too.
-    clip_tensors : bool
-        Hold each parameter's own gradient to `clip_norm`, instead of all together.
+    settings : TrainingSettings
+        How far the gradient may go.
+    n_epochs : int
 
     Yields
     ------
@@ -56,22 +54,27 @@ def train_epochs(
         The loss is not finite.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    clipped_together = [[parameter] for parameter in parameters] if clip_tensors else [parameters]
+    # One norm each in the code of order embeddings and of the full network, one of all in that of VSE++.
+    clipped_together = [[parameter] for parameter in parameters] if settings.clip_tensors else [parameters]
     for epoch in range(1, n_epochs + 1):
         start = time.perf_counter()
         losses: list[Tensor] = []
         for batch in batches():
-            loss = step(batch)
+            loss = model(batch)
             optimizer.zero_grad(set_to_none=True)
-            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch's backward has no types
+            scaler.scale(loss).backward()
+            # Before clipping, as clip_norm is said of true gradients.
             scaler.unscale_(optimizer)
-            norms = [nn.utils.clip_grad_norm_(together, clip_norm) for together in clipped_together]
+            norms = [nn.utils.clip_grad_norm_(together, settings.clip_norm) for together in clipped_together]
             # What overflowed as float16 is no step. torch's fused SGD would leave its momentum without a value then.
+            # In other precisions the norms are not looked at, which would wait for the device: there a gradient that is
+            # not finite is one of a training that diverges, and the loss tells.
             if not scaler.is_enabled() or all(bool(norm.isfinite()) for norm in norms):
                 scaler.step(optimizer)
                 schedule.step()
+            # Also after an overflow, which is how the scale comes down.
             scaler.update()
-            losses.append(loss.detach())
+            losses.append(loss.detach())  # float() would wait for the device
         train_loss = float(torch.stack(losses).mean())  # the one place an epoch waits for the device
         if train_loss != train_loss or abs(train_loss) == float("inf"):
             raise FloatingPointError(

@@ -1,7 +1,7 @@
 """Optimisers and learning-rate schedules by name."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from operator import attrgetter
 from types import MappingProxyType
@@ -22,7 +22,7 @@ OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = MappingProxyType(
     {
         "adamw": partial(torch.optim.AdamW, fused=True),
         "adam": partial(torch.optim.Adam, fused=True),
-        "sgd": partial(torch.optim.SGD, momentum=0.9, nesterov=True, fused=True),
+        "sgd": partial(torch.optim.SGD, momentum=0.9, nesterov=True, fused=True),  # as Zheng et al. train
     }
 )
 
@@ -33,7 +33,7 @@ def _constant(progress: float) -> float:
 
 def _cosine(progress: float) -> float:
     if progress < WARM_UP:
-        return max(progress / WARM_UP, 0.04)
+        return max(progress / WARM_UP, 0.04)  # not 0, or the first step would be none
     return 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))
 
 
@@ -42,7 +42,7 @@ def _linear(progress: float) -> float:
 
 
 def _step(progress: float) -> float:
-    return 1.0 if progress < 0.5 else 0.1
+    return 1.0 if progress < 0.5 else 0.1  # VSE++: after 15 of 30 epochs
 
 
 SCHEDULES: Mapping[str, Callable[[float], float]] = MappingProxyType(
@@ -50,18 +50,17 @@ SCHEDULES: Mapping[str, Callable[[float], float]] = MappingProxyType(
 )
 
 
-def make_optimizer(name: str, modules: Iterable[nn.Module], *, learning_rate: float, weight_decay: float) -> Optimizer:
-    """Make an optimiser over the parameters that want a gradient.
+def make_optimizer(name: str, model: nn.Module, *, learning_rate: float, weight_decay: float) -> Optimizer:
+    """Make an optimiser over the parameters of a model that want a gradient.
 
     Vectors (biases, norms, single weights) are not decayed. Any module inside may have an attribute
     ``learning_rate_factors``, a dict from names of its own parameters and submodules ("" for itself) to what their
     learning rate is multiplied by; a factor inside another multiplies. The groups of factor 1 come first.
     """
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
-    for module in modules:
-        for parameter, factor in _with_factors(module):
-            if parameter.requires_grad:
-                groups.setdefault((factor, parameter.ndim > 1), []).append(parameter)
+    for parameter, factor in _with_factors(model):
+        if parameter.requires_grad:
+            groups.setdefault((factor, parameter.ndim > 1), []).append(parameter)
     return OPTIMIZERS[name](
         [
             {
@@ -69,6 +68,7 @@ def make_optimizer(name: str, modules: Iterable[nn.Module], *, learning_rate: fl
                 "lr": learning_rate * factor,
                 "weight_decay": weight_decay if is_decayed else 0.0,
             }
+            # Factor 1 first, as the history shows the rate of the first group.
             for factor, is_decayed in sorted(groups, key=lambda key: (key[0] != 1, key[0], not key[1]))
         ],
         lr=learning_rate,
@@ -78,6 +78,8 @@ def make_optimizer(name: str, modules: Iterable[nn.Module], *, learning_rate: fl
 
 def _with_factors(module: nn.Module) -> list[tuple[nn.Parameter, float]]:
     """List the parameters of a module with the factors on their learning rate."""
+    # In the order of the model, and once however many modules share it: optimisers and their checkpoints know a
+    # parameter by its number.
     factors = dict.fromkeys(module.parameters(), 1.0)
     for owner in module.modules():
         for name, factor in getattr(owner, "learning_rate_factors", {}).items():
@@ -89,5 +91,8 @@ def _with_factors(module: nn.Module) -> list[tuple[nn.Parameter, float]]:
 
 def make_schedule(name: str, optimizer: Optimizer, n_steps: int) -> LambdaLR:
     """Make the schedule that spreads over `n_steps` batches."""
+    # torch's class for a closed form of the step. Its own schedules go from each rate to the next, so that a warm-up
+    # before a cosine takes three objects in a SequentialLR, whose state is that of all of them.
     factor = SCHEDULES[name]
+    # At most 1: training that is continued pass by pass takes more steps than were counted.
     return LambdaLR(optimizer, lambda step: factor(min(step / max(n_steps, 1), 1.0)))

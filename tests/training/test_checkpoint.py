@@ -10,6 +10,7 @@ from torch import nn
 from sklearn_mm.training import (
     BestWeights,
     Checkpoint,
+    TrainingSettings,
     TrainingState,
     make_optimizer,
     make_schedule,
@@ -20,18 +21,28 @@ from sklearn_mm.training import (
 CPU = torch.device("cpu")
 
 
+class Sum(nn.Sequential):
+    """A small network with dropout, that learns to add."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 1))
+
+    def forward(self, x):
+        return (super().forward(x) - x.sum(dim=1, keepdim=True)).square().mean()
+
+
 class Run:
     """Six epochs of a small network with dropout, batches by chance, momentum and a schedule."""
 
     def __init__(self, checkpoint=None):
         torch.manual_seed(0)
         self.rng = np.random.default_rng(0)
-        self.module = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 1))
-        self.optimizer = make_optimizer("adamw", [self.module], learning_rate=0.01, weight_decay=0.1)
+        self.module = Sum()
+        self.optimizer = make_optimizer("adamw", self.module, learning_rate=0.01, weight_decay=0.1)
         self.schedule = make_schedule("cosine", self.optimizer, 24)
         self.scaler = torch.amp.GradScaler("cpu", enabled=False)
-        self.best = BestWeights([self.module])
-        self.state = TrainingState([self.module], self.optimizer, self.schedule, self.scaler, self.best, self.rng, CPU)
+        self.best = BestWeights(self.module)
+        self.state = TrainingState(self.module, self.optimizer, self.schedule, self.scaler, self.best, self.rng, CPU)
         self.checkpoint = checkpoint
         self.n_done = 0
 
@@ -45,13 +56,13 @@ class Run:
         x = torch.linspace(-1, 1, 64).reshape(16, 4)
         self.module.train()
         for record in train_epochs(
-            lambda rows: (self.module(x[rows]) - x[rows].sum(dim=1, keepdim=True)).square().mean(),
-            lambda: torch.from_numpy(self.rng.permutation(16)).split(4),
+            self.module,
+            lambda: x[torch.from_numpy(self.rng.permutation(16))].split(4),
             self.optimizer,
             self.schedule,
+            self.scaler,
+            TrainingSettings(CPU, clip_norm=1.0),
             n_epochs=n_epochs,
-            clip_norm=1.0,
-            scaler=self.scaler,
         ):
             self.n_done += 1
             self.best.update(-record["train_loss"])

@@ -1,27 +1,41 @@
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from sklearn_mm.training import OPTIMIZERS, SCHEDULES, BestWeights, embed, make_optimizer, make_schedule, train_epochs
+from sklearn_mm.training import (
+    OPTIMIZERS,
+    SCHEDULES,
+    BestWeights,
+    TrainingSettings,
+    make_optimizer,
+    make_schedule,
+    train_epochs,
+)
 
 SCALER = torch.amp.GradScaler("cpu", enabled=False)
+CPU = torch.device("cpu")
 
 
-def _train(optimizer_name="adamw", n_epochs=3, target=2.0):
-    module = nn.Linear(1, 1)
-    optimizer = make_optimizer(optimizer_name, [module], learning_rate=0.1, weight_decay=0.0)
+class _Line(nn.Module):
+    """A line whose loss is its distance from another one."""
+
+    def __init__(self, slope=2.0, factor=1.0):
+        super().__init__()
+        self.line = nn.Linear(1, 1)
+        self.slope, self.factor = slope, factor
+
+    def forward(self, x):
+        return ((self.line(x) - self.slope * x) ** 2).mean() * self.factor
+
+
+def _train(optimizer_name="adamw", n_epochs=3):
+    model = _Line()
+    optimizer = make_optimizer(optimizer_name, model, learning_rate=0.1, weight_decay=0.0)
     schedule = make_schedule("cosine", optimizer, n_epochs * 4)
     x = torch.linspace(-1, 1, 8)[:, None]
-    return module, train_epochs(
-        lambda batch: ((module(batch) - target * batch) ** 2).mean(),
-        lambda: x.split(2),
-        optimizer,
-        schedule,
-        n_epochs=n_epochs,
-        clip_norm=10.0,
-        scaler=SCALER,
-    )
+    settings = TrainingSettings(CPU, clip_norm=10.0)
+    records = train_epochs(model, lambda: x.split(2), optimizer, schedule, SCALER, settings, n_epochs=n_epochs)
+    return model.line, records
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
@@ -49,23 +63,22 @@ def test_epochs_are_trained_one_by_one_as_they_are_asked_for():
     ids=["all parameters together", "each alone"],
 )
 def test_the_gradient_is_clipped_over(clip_tensors, expected):
-    modules = [nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)]
-    for module in modules:
-        nn.init.zeros_(module.weight)
-    optimizer = make_optimizer("sgd", modules, learning_rate=1.0, weight_decay=0.0)
-    x = torch.ones(1, 1)
-    records = train_epochs(
-        lambda _: 30 * modules[0](x).sum() + 40 * modules[1](x).sum(),
-        lambda: [None],
-        optimizer,
-        make_schedule("constant", optimizer, 1),
-        n_epochs=1,
-        clip_norm=5.0,
-        clip_tensors=clip_tensors,
-        scaler=SCALER,
-    )
-    next(records)
-    steps = [-module.weight.item() / 1.9 for module in modules]  # Nesterov's first step is 1 + 0.9 times the gradient
+    class Slopes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = (nn.Parameter(torch.zeros(1)) for _ in range(2))
+
+        def forward(self, batch):
+            return 30 * self.first.sum() + 40 * self.second.sum()
+
+    model = Slopes()
+    optimizer = make_optimizer("sgd", model, learning_rate=1.0, weight_decay=0.0)
+    schedule = make_schedule("constant", optimizer, 1)
+    settings = TrainingSettings(CPU, clip_norm=5.0, clip_tensors=clip_tensors)
+    next(train_epochs(model, lambda: [None], optimizer, schedule, SCALER, settings, n_epochs=1))
+    steps = [
+        -slope.item() / 1.9 for slope in (model.first, model.second)
+    ]  # Nesterov's first step is 1 + 0.9 times the gradient
     assert steps == [pytest.approx(step, rel=1e-4) for step in expected]
 
 
@@ -78,7 +91,7 @@ def test_schedules_stay_between_nothing_and_the_full_rate(name):
 
 
 def test_vectors_are_not_decayed():
-    optimizer = make_optimizer("adamw", [nn.Linear(2, 2)], learning_rate=0.1, weight_decay=0.5)
+    optimizer = make_optimizer("adamw", nn.Linear(2, 2), learning_rate=0.1, weight_decay=0.5)
     assert [(group["params"][0].ndim, group["weight_decay"]) for group in optimizer.param_groups] == [
         (2, 0.5),
         (1, 0.0),
@@ -86,17 +99,11 @@ def test_vectors_are_not_decayed():
 
 
 def test_a_loss_that_is_not_finite_is_an_error():
-    module = nn.Linear(1, 1)
-    optimizer = make_optimizer("sgd", [module], learning_rate=0.1, weight_decay=0.0)
-    records = train_epochs(
-        lambda _: module(torch.ones(1, 1)).sum() * torch.inf,
-        lambda: [None],
-        optimizer,
-        make_schedule("constant", optimizer, 1),
-        n_epochs=1,
-        clip_norm=1.0,
-        scaler=SCALER,
-    )
+    model = _Line(factor=torch.inf)
+    optimizer = make_optimizer("sgd", model, learning_rate=0.1, weight_decay=0.0)
+    schedule = make_schedule("constant", optimizer, 1)
+    x = torch.ones(1, 1)
+    records = train_epochs(model, lambda: [x], optimizer, schedule, SCALER, TrainingSettings(CPU), n_epochs=1)
     with pytest.raises(FloatingPointError, match="epoch 1: training diverged"):
         next(records)
 
@@ -104,21 +111,15 @@ def test_a_loss_that_is_not_finite_is_an_error():
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 def test_a_batch_that_overflows_is_passed_over(name):
     torch.manual_seed(0)
-    module = nn.Linear(1, 1)
+    model = _Line(factor=10)
+    module = model.line
     before = module.weight.clone()
-    optimizer = make_optimizer(name, [module], learning_rate=0.1, weight_decay=0.0)
+    optimizer = make_optimizer(name, model, learning_rate=0.1, weight_decay=0.0)
     schedule = make_schedule("linear", optimizer, 80)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, backoff_factor=2.0**-64)
     x = torch.linspace(-1, 1, 8)[:, None]
-    records = train_epochs(
-        lambda _: ((module(x) - 2 * x) ** 2).mean() * 10,
-        lambda: [None] * 4,
-        optimizer,
-        schedule,
-        n_epochs=20,
-        clip_norm=10.0,
-        scaler=scaler,
-    )
+    settings = TrainingSettings(CPU, clip_norm=10.0)
+    records = train_epochs(model, lambda: [x] * 4, optimizer, schedule, scaler, settings, n_epochs=20)
     losses = [next(records)["train_loss"]]
     assert not torch.equal(module.weight, before)
     assert schedule.last_epoch == 3  # the first of the four was passed over
@@ -129,7 +130,7 @@ def test_a_batch_that_overflows_is_passed_over(name):
 
 def test_best_weights_come_back():
     module = nn.Linear(1, 1, bias=False)
-    best = BestWeights([module])
+    best = BestWeights(module)
     for score, weight in [(1.0, 10.0), (3.0, 30.0), (2.0, 20.0), (3.0, 40.0)]:
         nn.init.constant_(module.weight, weight)
         best.update(score)
@@ -137,20 +138,3 @@ def test_best_weights_come_back():
     best.restore()
     assert module.weight.item() == 30.0
     assert best.best_score == 3.0
-
-
-def test_embedding_in_batches_is_embedding_at_once():
-    torch.manual_seed(0)
-    module = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5))
-    rows = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
-    out = embed(
-        [module],
-        torch.from_numpy,
-        rows,
-        batch_size=3,
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-        finish=lambda out: 2 * out,
-    )
-    expected = module.eval()(torch.from_numpy(rows)).detach()
-    np.testing.assert_allclose(out, 2 * expected.numpy(), rtol=1e-5, atol=1e-6)
