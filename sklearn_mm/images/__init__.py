@@ -1,7 +1,7 @@
 """Pictures of every kind, read as a network is to see them; a cache of what it made of them."""
 
 from sklearn_mm.images._augment import Augmentation
-from sklearn_mm.images._batches import PictureRows, read_squares
+from sklearn_mm.images._batches import PictureRows, read_crops
 from sklearn_mm.images._cache import RowCache
 from sklearn_mm.images._reading import PictureReader, describe
 from sklearn_mm.images._rows import Pictures, ReadFailure, is_table, read_ahead
@@ -16,5 +16,5 @@ __all__ = [
     "describe",
     "is_table",
     "read_ahead",
-    "read_squares",
+    "read_crops",
 ]

@@ -22,7 +22,7 @@ class Augmentation:
     Parameters
     ----------
     crop_scale : pair of float or None
-        Least and largest share of the picture's area that a random rectangle has. None takes the centre square.
+        Least and largest share of the picture's area that a random rectangle has. None takes the centre crop.
     crop_ratio : pair of float
         Least and largest ratio of its width to its height.
     mirror : bool
@@ -49,10 +49,11 @@ class Augmentation:
 
     def draw(self, n_pictures: int, rng: np.random.Generator) -> np.ndarray:
         """Draw what `read` needs for each picture: (n_pictures, 8), float64."""
+        # all eight, needed or not: with one change switched off, the others stay as they were
         return rng.random((n_pictures, _N_DRAWS))
 
     def read(self, reader: PictureReader, source: Any, drawn: np.ndarray) -> np.ndarray:
-        """Return the square of a picture for training: (image_size, image_size, 3), uint8.
+        """Return the crop of a picture for training: (image_size, image_size, 3), uint8.
 
         Raises
         ------
@@ -60,19 +61,20 @@ class Augmentation:
             As in `PictureReader.read`.
         """
         if self.crop_scale is None:
-            square = torch.from_numpy(reader.read(source)[0]).permute(2, 0, 1)
+            crop = torch.from_numpy(reader.read(source)[0]).permute(2, 0, 1)
         else:
             pixels = torch.from_numpy(reader.decode(source)).permute(2, 0, 1)  # (3, h, w)
-            square = self._cropped(reader, pixels, drawn)
+            # cut out of the whole picture and resized once, not out of what `read` has resized already
+            crop = self._cropped(reader, pixels, drawn)
         if self.mirror and drawn[4] < 0.5:
-            square = F.horizontal_flip(square)
+            crop = F.horizontal_flip(crop)
         if self.color_jitter > 0:
             brightness, contrast, saturation = 1 + self.color_jitter * (2 * drawn[5:8] - 1)
-            square = F.adjust_brightness(square, brightness)
-            square = F.adjust_contrast(square, contrast)
-            square = F.adjust_saturation(square, saturation)
+            crop = F.adjust_brightness(crop, brightness)
+            crop = F.adjust_contrast(crop, contrast)
+            crop = F.adjust_saturation(crop, saturation)
         # copied by numpy: torch would start threads of its own for it, in every thread that reads
-        return np.ascontiguousarray(square.permute(1, 2, 0).numpy())
+        return np.ascontiguousarray(crop.permute(1, 2, 0).numpy())
 
     def _cropped(self, reader: PictureReader, pixels: torch.Tensor, drawn: np.ndarray) -> torch.Tensor:
         top, left, height, width = self.rectangle(pixels.shape[1], pixels.shape[2], drawn)

@@ -21,6 +21,7 @@ from sklearn_mm.images._reading import PictureReader, reason_for
 __all__ = ["RowCache"]
 
 _FILE_NAME = "activations-1.sqlite"  # the number is the format's
+# vectors keep their rowid: SQLite advises against WITHOUT ROWID for rows of many kilobytes
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, value BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS claims (key BLOB PRIMARY KEY, owner TEXT NOT NULL, expires REAL NOT NULL) WITHOUT ROWID;
@@ -66,7 +67,9 @@ class RowCache:
     def __init__(self, folder: str | os.PathLike[str], configuration: str) -> None:
         self.folder = Path(folder).expanduser()
         self.configuration = configuration
+        # of fixed length, so that no configuration and digest can read as another pair
         self._prefix = sha256(configuration.encode()).digest()
+        # a number of a process comes again, and one process may open a cache twice: hence the random part
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
         self._new_files: list[tuple[str, str, bytes]] = []
 
@@ -78,6 +81,7 @@ class RowCache:
         try:
             self._connection.execute("PRAGMA page_size = 16384")  # vectors are tens of kilobytes
             self._connection.execute("PRAGMA journal_mode = WAL")
+            # a loss of power may cost the last vectors, which are computed again, but never the file
             self._connection.execute("PRAGMA synchronous = NORMAL")
             self._connection.executescript(_SCHEMA)
         except sqlite3.DatabaseError as error:
@@ -90,12 +94,14 @@ class RowCache:
     ) -> None:
         try:
             with self._writing():
+                # others that wait for these vectors need not wait for the lease to end
                 self._connection.execute("DELETE FROM claims WHERE owner = ?", (self._owner,))
         finally:
             self._connection.close()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
+        # the lock at once: what reads first and writes later fails, without a wait, if another process wrote meanwhile
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -123,12 +129,15 @@ class RowCache:
             stat = os.stat(path)  # noqa: PTH116  as above
         except (OSError, ValueError) as error:
             raise ImageReadError(reason_for(error)) from error
+        # unlike that of modification, the time of change cannot be set back; a file put in the place of another
+        # has another inode
         stamp = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
         known = self._connection.execute(
             "SELECT digest FROM files WHERE path = ? AND stamp = ?", (path, stamp)
         ).fetchone()
         if known is not None:
             return bytes(known[0])
+        # before reading: a change while the file is read counts as recent too
         now = time.time()
         digest = reader.digest(source)
         if now - max(stat.st_mtime, stat.st_ctime) > _SETTLED_S:
@@ -163,6 +172,7 @@ class RowCache:
     def get(self, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]:
         """Return the vectors of those keys that have one: float32, read-only."""
         rows = self._select("SELECT key, value FROM vectors WHERE key IN ({})", keys)
+        # the byte order is the file's, not the machine's; frombuffer makes no copy, hence read-only
         return {bytes(key): np.frombuffer(value, dtype="<f4") for key, value in rows}
 
     def put(self, vectors: Mapping[bytes, np.ndarray]) -> None:
@@ -178,6 +188,7 @@ class RowCache:
     def claim(self, keys: Sequence[bytes]) -> list[bytes]:
         """Claim keys that have no vector, and return those that nobody else is computing."""
         with self._writing():
+            # looked up under the lock: in between, nobody can store a vector or claim it
             open_keys = self.missing(keys)
             rows = self._select("SELECT key, owner, expires FROM claims WHERE key IN ({})", open_keys)
             taken = {bytes(key) for key, owner, expires in rows if self._is_alive(owner, expires)}
@@ -194,6 +205,7 @@ class RowCache:
             self._delete_claims(keys)
 
     def _delete_claims(self, keys: Sequence[bytes]) -> None:
+        # only its own: another process may have taken them over
         self._connection.executemany(
             "DELETE FROM claims WHERE key = ? AND owner = ?", ((key, self._owner) for key in keys)
         )
@@ -208,12 +220,13 @@ class RowCache:
         if owner == self._owner or expires < time.time():
             return False
         host, pid, _ = owner.rsplit(":", 2)
+        # whether a process runs can be asked on its own machine only; and on Windows, signal 0 is Ctrl+C
         if host != socket.gethostname() or os.name != "posix":
             return True
         try:
-            os.kill(int(pid), 0)
+            os.kill(int(pid), 0)  # sends nothing, only asks
         except ProcessLookupError:
             return False
-        except PermissionError:
+        except PermissionError:  # another user's, and so there
             return True
         return True

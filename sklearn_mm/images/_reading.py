@@ -1,4 +1,4 @@
-"""Pictures of every kind become 8-bit RGB, upright, and then the squares that a network looks at."""
+"""Pictures of every kind become 8-bit RGB, upright, and then the crops that a network looks at."""
 
 import hashlib
 import io
@@ -27,6 +27,7 @@ _LONGEST = 8  # times the shorter side: what sticks out further is cut before re
 _LOADING = tuple(Lock() for _ in range(64))
 # Pillow tells of broken files by all of these
 _PILLOW_ERRORS = (
+    # the warning of a decompression bomb is an error only where warnings are errors
     OSError, UnidentifiedImageError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError,
     OverflowError, MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
@@ -41,7 +42,7 @@ class PictureReader:
     image_size : int
         Side of the square, in pixels.
     resize_size : int
-        Length of the shorter side to which a picture is resized before squares are cut out of it.
+        Length of the shorter side to which a picture is resized before crops are cut out of it.
     interpolation : {"bilinear", "bicubic"}, default="bilinear"
         How it is resized; always antialiased.
     crops : {"center", "ten"}, default="center"
@@ -84,7 +85,7 @@ class PictureReader:
             _checked_array(source)
 
     def read(self, source: Any) -> np.ndarray:
-        """Return the squares of a picture: (n_crops, image_size, image_size, 3), uint8.
+        """Return the crops of a picture: (n_crops, image_size, image_size, 3), uint8.
 
         Raises
         ------
@@ -94,14 +95,15 @@ class PictureReader:
         pixels = torch.from_numpy(self.decode(source)).permute(2, 0, 1)  # (3, h, w)
         side = self.image_size
         if self.crops == "center":
+            # what has exactly the size is taken as it is, without the margin that resizing would cut off
             if pixels.shape[1:] != (side, side):
                 pixels = F.center_crop(self._resize(pixels, self.resize_size), [side, side])
-            squares = [pixels]
+            crops = [pixels]
         else:
             resize_size = max(self.resize_size, round(side * _TEN_CROPS_MARGIN))
-            squares = F.ten_crop(self._resize(pixels, resize_size), [side, side])
+            crops = F.ten_crop(self._resize(pixels, resize_size), [side, side])
         # copied by numpy: torch would start threads of its own for it, in every thread that reads
-        return np.stack([square.permute(1, 2, 0).numpy() for square in squares])
+        return np.stack([crop.permute(1, 2, 0).numpy() for crop in crops])
 
     def digest(self, source: Any) -> bytes:
         """Return what tells a picture's content from any other's, 32 bytes.
@@ -118,11 +120,13 @@ class PictureReader:
         if isinstance(source, bytes | bytearray | memoryview):
             return hashlib.sha256(source).digest()
         pixels = self.decode(source)
+        # with the shape: the same bytes may be another picture in another shape
         return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()
 
     def _resize(self, pixels: torch.Tensor, resize_size: int) -> torch.Tensor:
         height, width = pixels.shape[1:]
         longest = _LONGEST * min(height, width)
+        # resized as a whole, a strip one pixel wide would fill the memory, only for its middle to be cut out
         if max(height, width) > longest:
             pixels = F.center_crop(pixels, [min(height, longest), min(width, longest)])
         mode = InterpolationMode(self.interpolation)
@@ -147,6 +151,7 @@ class PictureReader:
     def _decode_file(self, content: bytes) -> np.ndarray:
         image = _open(io.BytesIO(content))
         if image.format == "JPEG" and min(image.size) >= _REDUCIBLE * self.resize_size:
+            # None keeps the mode; twice the size leaves the antialiased resizing something to average over
             image.draft(None, (2 * self.resize_size, 2 * self.resize_size))
         return _rgb_pixels(image)
 
@@ -197,6 +202,7 @@ def _rgb_pixels(image: Image.Image) -> np.ndarray:
     try:
         with _LOADING[id(image) % len(_LOADING)]:
             image.load()
+        # a copy: pixels of a PIL image are read-only, and torch wants to be able to write
         return np.array(_to_rgb(ImageOps.exif_transpose(image)))
     except _PILLOW_ERRORS as error:
         raise ImageReadError(reason_for(error)) from error
@@ -204,8 +210,10 @@ def _rgb_pixels(image: Image.Image) -> np.ndarray:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F" or image.mode.startswith("I"):
+        # Pillow's own conversion cuts at 255: a picture of 16 bits would be white
         return Image.fromarray(_deep_grey_to_8_bits(np.asarray(image))).convert("RGB")
     if image.has_transparency_data:
+        # convert("RGB") alone would show whatever colour stands under transparent pixels
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, _WHITE), image).convert("RGB")
     return image.convert("RGB")
@@ -218,7 +226,7 @@ def _deep_grey_to_8_bits(grey: np.ndarray) -> np.ndarray:
         return np.rint(grey * 255).astype(np.uint8)
     if grey.min() < 0 or grey.max() > 65535:
         raise ImageReadError(f"expected grey values of 16 bits, got values from {grey.min()} to {grey.max()}")
-    return np.rint(grey / 257).astype(np.uint8)
+    return np.rint(grey / 257).astype(np.uint8)  # 257 = 65535 / 255
 
 
 def _check_float_range(pixels: np.ndarray) -> None:
@@ -233,6 +241,7 @@ def _check_float_range(pixels: np.ndarray) -> None:
 def _as_array(source: Any) -> np.ndarray:
     if isinstance(source, torch.Tensor):
         tensor = source.detach().cpu()
+        # numpy has no bfloat16
         return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
     try:
         array = np.asarray(source)
@@ -252,6 +261,7 @@ def _array_layout(pixels: np.ndarray, is_tensor: bool) -> int:
         raise ImageReadError(f"expected pixels of shape (h, w), (h, w, c) or (c, h, w), got {pixels.shape}")
     if pixels.ndim == 2:
         return -1
+    # a picture 3 pixels wide or high fits both: torch puts channels first, everybody else last
     axes = [axis for axis in ((0, 2) if is_tensor else (2, 0)) if pixels.shape[axis] in _CHANNELS]
     if not axes:
         raise ImageReadError(f"expected pixels with 1, 3 or 4 channels, first or last, got shape {pixels.shape}")

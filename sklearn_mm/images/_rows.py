@@ -69,6 +69,7 @@ class Pictures(Sequence[Any]):
             raise TypeError(f"expected a sequence of pictures, got one ({describe(X)}); wrap it in a list")
         if hasattr(X, "iloc"):
             X = X.iloc[:, 0] if X.ndim == 2 else X
+            # by position: an index after a split or a shuffle has other numbers
             self._get: Callable[[int], Any] = X.iloc.__getitem__
         elif isinstance(X, np.ndarray) and X.ndim == 2:  # of objects: is_table() has seen to that
             self._get = X[:, 0].__getitem__
@@ -95,12 +96,15 @@ def is_table(X: Any) -> bool:
         return X.shape[1] != 1 or _is_numeric(X.dtypes.iloc[0])
     if hasattr(X, "shape") and hasattr(X, "dtype"):
         if _is_numeric(X.dtype):
+            # one row of numbers too, so that the table's own check can say what is wrong with it
             return len(X.shape) < 3
         return len(X.shape) != 1 and not (len(X.shape) == 2 and X.shape[1] == 1 and _is_picture(X[0, 0]))
     if isinstance(X, list | tuple):
+        # one picture is enough: what is wrong with the others is said row by row
         return not any(_is_picture(entry) for entry in X)
     if isinstance(X, _ONE_PICTURE):
         return False
+    # one row alone: of a lazy container each may cost the reading of a picture
     return not (hasattr(X, "__len__") and hasattr(X, "__getitem__")) or not _is_picture(X[0])
 
 
@@ -111,6 +115,7 @@ def _is_numeric(dtype: Any) -> bool:
 def _is_picture(entry: Any) -> bool:
     """Whether an entry of a sequence is a picture, good or bad, and no number or row of numbers."""
     if isinstance(entry, list | tuple):
+        # nested lists may be pixels; a flat one is a row of a table
         return len(entry) > 0 and isinstance(entry[0], list | tuple)
     return entry is None or isinstance(entry, _ONE_PICTURE) or len(getattr(entry, "shape", ())) > 1
 
@@ -163,4 +168,5 @@ def read_ahead(
             done, future = waiting.popleft()
             yield done, future.result()
     finally:
+        # also where the caller stops in the middle: nothing is read that nobody wants
         pool.shutdown(wait=True, cancel_futures=True)

@@ -40,6 +40,9 @@ class PairLoss(BaseEstimator):
     A loss holds no state of training: the numbers trained with the towers, of which `initial` says the start, come
     into every call as tensors, and `with_learnt` makes the loss that has them as its parameters.
 
+    Entries that are no negatives are minus infinity: what scales them by a number that is learnt has to mask them
+    first, or its gradient, 0 times infinity, is NaN.
+
     Examples
     --------
     >>> import torch
@@ -147,6 +150,7 @@ class LabelLoss(BaseEstimator):
 
 def by_short_name(*losses: type[Loss]) -> Mapping[str, type[Loss]]:
     """Return the table from short names to the classes that have one."""
+    # read-only: a loss of one's own is passed as an object, not entered into a table
     return MappingProxyType({loss.short_name: loss for loss in losses if loss.short_name is not None})
 
 

@@ -8,7 +8,7 @@ import torch
 from sklearn.base import clone
 from torch import Tensor
 
-from sklearn_mm._params import positive_real
+from sklearn_mm._params import StrOptions, positive_real
 from sklearn_mm.losses._base import PairLoss
 from sklearn_mm.losses._pairs import PairScores
 from sklearn_mm.losses._temperature import learnt_temperature, temperature_of
@@ -50,13 +50,14 @@ def infonce_loss(positive: Tensor, negative: Tensor, temperature: float | Tensor
         negative = (negative.masked_fill(none, 0.0) / temperature).masked_fill(none, -torch.inf)
     else:
         negative = negative / temperature
+    # the positive is one of the classes: a pair without negatives has one class, and the loss 0
     logits = torch.cat([positive, negative], dim=1)  # (n_pairs, 1 + n_negatives)
     return torch.logsumexp(logits, dim=1) - positive[:, 0]
 
 
 @stored_as("losses.InfoNCELoss")
 class InfoNCELoss(PairLoss):
-    """Softmax over a batch: each pair against all its negatives, both ways.
+    """Softmax over a batch: each pair against all its negatives.
 
     Parameters
     ----------
@@ -65,6 +66,8 @@ class InfoNCELoss(PairLoss):
     trainable : bool, default=False
         Train the logarithm of the temperature with the towers, from the value given; the temperature never falls below
         0.01.
+    side : {"both", "text", "image"}, default="both"
+        Whether the text of a pair is told from wrong ones, or the image, or each in turn, and the losses added.
 
     See Also
     --------
@@ -87,14 +90,19 @@ class InfoNCELoss(PairLoss):
     """
 
     short_name = "infonce"
-    _parameter_constraints: dict[str, Any] = {"temperature": [positive_real], "trainable": ["boolean"]}
+    _parameter_constraints: dict[str, Any] = {
+        "temperature": [positive_real],
+        "trainable": ["boolean"],
+        "side": [StrOptions({"both", "text", "image"})],
+    }
 
-    def __init__(self, temperature: float = 0.07, trainable: bool = False) -> None:
+    def __init__(self, temperature: float = 0.07, trainable: bool = False, side: str = "both") -> None:
         self.temperature = temperature
         self.trainable = trainable
+        self.side = side
 
     def __call__(self, pairs: PairScores, **learnt: Tensor) -> Tensor:
-        """Compute the loss of each positive pair, the sum of both directions.
+        """Compute the loss of each positive pair, the sum of the sides.
 
         Parameters
         ----------
@@ -106,13 +114,18 @@ class InfoNCELoss(PairLoss):
         -------
         Tensor of shape (n_pairs,)
         """
-        sides = (pairs.text_negatives(), pairs.image_negatives())
-        return torch.stack(
-            [infonce_loss(pairs.positive, negative, temperature_of(learnt, self.temperature)) for negative in sides]
-        ).sum(dim=0)
+        sides = {"text": pairs.text_negatives, "image": pairs.image_negatives}
+        temperature = temperature_of(learnt, self.temperature)
+        losses = [
+            infonce_loss(pairs.positive, negatives(), temperature)
+            for side, negatives in sides.items()
+            if self.side in ("both", side)
+        ]
+        return torch.stack(losses).sum(dim=0)
 
     def initial(self) -> dict[str, float]:
         """Return the logarithm of the temperature, where it is trained."""
+        # by the logarithm, as in CLIP: a step never makes it negative, and changes it by a share
         return {"log_temperature": math.log(self.temperature)} if self.trainable else {}
 
     def with_learnt(self, values: Mapping[str, float]) -> Self:

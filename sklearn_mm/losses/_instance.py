@@ -12,6 +12,7 @@ from sklearn_mm.registry import stored_as
 
 __all__ = ["InstanceClassifier", "InstanceLoss", "instance_loss"]
 
+# the logits of a thousand rows with so many classes are 32 MB
 _CLASS_BLOCK = 8192
 _LEAST_LENGTH = 1e-12  # as in torch.nn.functional.normalize
 
@@ -29,6 +30,7 @@ class _BlockedCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         log_normalizer = features.new_full((len(features),), -torch.inf)
         for part in _blocks(classifier, block):
+            # the logarithm of the sum grows block by block; no exponential of a large logit is ever taken
             log_normalizer = torch.logaddexp(log_normalizer, _logits(features, classifier, scale, part).logsumexp(1))
         ctx.save_for_backward(features, classifier, instance, scale, log_normalizer)
         ctx.block = block
@@ -42,12 +44,14 @@ class _BlockedCrossEntropy(torch.autograd.Function):
         classifier_grad = torch.empty_like(classifier)
         for part in _blocks(classifier, ctx.block):
             weighted = torch.exp(_logits(features, classifier, scale, part) - log_normalizer[:, None]) * slope
+            # into its place: no second array of the size of the classifier
             torch.mm(weighted.T, features, out=classifier_grad[part])
             feature_grad += (weighted if scale is None else weighted * scale[part]) @ classifier[part]
         classifier_grad.index_add_(0, instance, -slope * features)
         if scale is not None:  # from the gradient of unit vectors to that of what they were made of
             for part in _blocks(classifier, ctx.block):
                 unit, grad = _weights(classifier, scale, part), classifier_grad[part]
+                # what lies along the vector would change its length only, which is divided away
                 grad -= (grad * unit).sum(dim=1, keepdim=True) * unit
                 grad *= scale[part, None]
         return feature_grad, classifier_grad, None, None, None
@@ -65,6 +69,7 @@ def _weights(classifier: Tensor, scale: Tensor | None, classes: slice | Tensor) 
 def _logits(features: Tensor, classifier: Tensor, scale: Tensor | None, part: slice) -> Tensor:
     """Return the logits of a block of classes: (n, n_classes)."""
     logits = features @ classifier[part].T
+    # the logits are scaled, not a copy of the weights
     return logits if scale is None else logits.mul_(scale[part])
 
 
@@ -108,6 +113,7 @@ def instance_loss(
     """
     scale = None
     if unit_classes:
+        # detached, as backward goes through the lengths by itself, block by block
         lengths = torch.linalg.vector_norm(classifier.detach(), dim=1)
         scale = lengths.clamp_min(_LEAST_LENGTH).reciprocal()
     loss: Tensor = _BlockedCrossEntropy.apply(features, classifier, instance, scale, block)
@@ -131,10 +137,12 @@ class InstanceClassifier(nn.Module):
         self._temperature = temperature
         self.dropout = nn.Dropout(dropout)
         self.weight = nn.Parameter(torch.empty(n_instances, n_components))
+        # rows of about unit length
         nn.init.normal_(self.weight, std=n_components**-0.5)
 
     def forward(self, features: Tensor, instance: Tensor, weight: Tensor | None = None) -> Tensor:
         """Compute the mean loss of features (n, d) of the instances (n,), each weighted (n,) or alike."""
+        # from autocast they come in half precision, too coarse for cosines that are divided by a small temperature
         features = self.dropout(features.float())
         if self._temperature is not None:
             features = nn.functional.normalize(features, dim=1) / self._temperature

@@ -84,6 +84,7 @@ def binary_label_loss(logits: Tensor, targets: Tensor, label_weight: Tensor | No
     tensor([0.6931])
     """
     unknown = targets.isnan()
+    # NaN out of the targets first: masked in the loss alone, it would come back in the gradient as 0 times NaN
     loss = functional.binary_cross_entropy_with_logits(
         logits, targets.masked_fill(unknown, 0), pos_weight=label_weight, reduction="none"
     )
@@ -136,10 +137,12 @@ def asymmetric_label_loss(
     """
     unknown = targets.isnan()
     false_probability = torch.sigmoid(-logits)
+    # the logarithm of a sigmoid that has become 0 would be infinite
     positive = -functional.logsigmoid(logits) * false_probability.pow(gamma_positive)
     if label_weight is not None:
         positive = positive * label_weight
     shifted = torch.relu(1 - false_probability - margin)
+    # 1 - q is at least the margin; without one it may round to 0, where only logsigmoid stays finite
     if margin > 0:
         negative = -torch.log1p(-shifted) * shifted.pow(gamma_negative)
     else:

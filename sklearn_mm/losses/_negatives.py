@@ -32,6 +32,7 @@ def semi_hard_negative(positive: Tensor, negative: Tensor) -> Tensor:
 
 def random_negative(positive: Tensor, negative: Tensor) -> Tensor:
     """Take one negative by chance, from torch's current random state."""
+    # where all are none, the first is taken: minus infinity, which costs nothing
     chance = torch.rand_like(negative).masked_fill(negative.isneginf(), -1.0)
     return negative.gather(1, chance.argmax(dim=1, keepdim=True))
 
@@ -41,6 +42,7 @@ def hardest_anchor_negative(positive: Tensor, negative: Tensor) -> Tensor:
 
     The maximum of hinges runs over the pairs instead of over the negatives; the other entries become minus infinity.
     """
+    # which entry is taken is no matter of gradients; those flow through what is kept
     violation = negative.detach() - positive.detach()[:, None]  # (n_pairs, n_negatives)
     most = violation.argmax(dim=0, keepdim=True)
     return negative.masked_fill(torch.ones_like(violation, dtype=torch.bool).scatter(0, most, False), -torch.inf)

@@ -59,5 +59,6 @@ class PairScores:
 
         What is no negative is minus infinity.
         """
+        # texts beyond the pairs have no image of their own that could be told from others
         n_pairs = len(self.image_of_text)
         return self.scores[:, :n_pairs].masked_fill(self.not_negative[:, :n_pairs], -torch.inf).T

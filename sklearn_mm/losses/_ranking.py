@@ -50,6 +50,7 @@ def ranking_loss(positive: Tensor, negative: Tensor, margin: float) -> Tensor:
     >>> ranking_loss(torch.tensor([0.5]), torch.tensor([[0.4, 0.1]]), margin=0.2)
     tensor([0.1000])
     """
+    # minus infinity is a hinge of 0, and has a gradient of 0: no mask is needed
     return torch.relu(negative + (margin - positive)[:, None]).sum(dim=1)
 
 

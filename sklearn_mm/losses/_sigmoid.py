@@ -60,6 +60,7 @@ class SigmoidLoss(PairLoss):
         "trainable": ["boolean"],
     }
 
+    # the start of [1]: ten times the score, less ten
     def __init__(self, temperature: float = 0.1, bias: float = -10.0, trainable: bool = True) -> None:
         self.temperature = temperature
         self.bias = bias
@@ -82,6 +83,7 @@ class SigmoidLoss(PairLoss):
         n_pairs = len(pairs.image_of_text)
         logits = pairs.scores[:, :n_pairs] / temperature + bias  # (n_images, n_pairs)
         positive = logsigmoid(pairs.positive / temperature + bias)
+        # positive pairs are in the mask as well: they count once, above
         negative = logsigmoid(-logits).masked_fill(pairs.not_negative[:, :n_pairs], 0.0)
         return -(positive + negative.sum(dim=0))
 

@@ -51,6 +51,7 @@ class _OrderScores(torch.autograd.Function):
         image, text = ctx.saved_tensors
         image_grad, text_grad = torch.zeros_like(image), torch.zeros_like(text)
         for rows, columns in _blocks(image, text):
+            # computed again: kept from the forward pass it would be all differences of all pairs
             slope = 2 * _violation(image[rows], text[columns]) * grads[0][rows, columns, None]  # (rows, columns, d)
             image_grad[rows] += slope.sum(dim=1)
             text_grad[columns] -= slope.sum(dim=0)
@@ -59,6 +60,7 @@ class _OrderScores(torch.autograd.Function):
 
 def _blocks(image: Tensor, text: Tensor) -> Iterator[tuple[slice, slice]]:
     """Cut the pairs of images and texts into blocks."""
+    # 16 MB of float32 in a block, however long the vectors are
     n_texts = max(1, _BLOCK_NUMBERS // (_IMAGE_BLOCK * image.shape[1]))
     for row in range(0, len(image), _IMAGE_BLOCK):
         for column in range(0, len(text), n_texts):
@@ -66,7 +68,7 @@ def _blocks(image: Tensor, text: Tensor) -> Iterator[tuple[slice, slice]]:
 
 
 def _violation(image: Tensor, text: Tensor) -> Tensor:
-    return torch.relu(text[None, :, :] - image[:, None, :])
+    return torch.relu(text[None, :, :] - image[:, None, :])  # (n_images, n_texts, d)
 
 
 def order_scores(image: Tensor, text: Tensor) -> Tensor:

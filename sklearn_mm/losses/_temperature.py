@@ -19,4 +19,5 @@ def temperature_of(learnt: Mapping[str, Tensor], given: float) -> float | Tensor
 
 def learnt_temperature(values: Mapping[str, float], given: float) -> float:
     """Return the temperature to which training has come, as the last batch saw it, or else the one given."""
+    # through the same function, for the same lower end
     return float(temperature_of({name: torch.tensor(value) for name, value in values.items()}, given))

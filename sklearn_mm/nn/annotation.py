@@ -76,8 +76,9 @@ class TagBranch(nn.Module):
         super().__init__()
         first, *others = hidden_layer_sizes
         self.dropout = dropout
+        # the first linear layer on the indicator of tags, without the indicator; its bias is that of the batch norm
         self.tags = nn.EmbeddingBag(n_tags, first, mode="sum")
-        nn.init.normal_(self.tags.weight, std=n_tags**-0.5)
+        nn.init.normal_(self.tags.weight, std=n_tags**-0.5)  # as a linear layer of n_tags inputs
         self.layers = nn.Sequential(
             nn.BatchNorm1d(first), nn.ReLU(), nn.Dropout(dropout), *hidden_layers(first, others, dropout=dropout)
         )
@@ -85,6 +86,7 @@ class TagBranch(nn.Module):
 
     def forward(self, bags: TagBags) -> Tensor:
         """Map bags of n images to (n, n_out)."""
+        # a tag of value 0 is out of the sum: whole tags are dropped
         values = nn.functional.dropout(bags.values, self.dropout, self.training)
         return self.layers(self.tags(bags.ids, bags.starts, per_sample_weights=values))
 
@@ -188,5 +190,6 @@ def count_layers(n_in: int, hidden_layer_sizes: Sequence[int], n_out: int, *, dr
     """Build the count head: linear layers, ReLU and dropout behind each but the last."""
     layers: list[nn.Module] = []
     for n_before, size in zip([n_in, *hidden_layer_sizes], hidden_layer_sizes, strict=False):
+        # a public re-implementation has no ReLU in between: then all layers together are but one linear map
         layers += [nn.Linear(n_before, size), nn.ReLU(), nn.Dropout(dropout)]
     return nn.Sequential(*layers, nn.Linear([n_in, *hidden_layer_sizes][-1], n_out))

@@ -17,6 +17,7 @@ def hidden_layers(n_in: int, sizes: Sequence[int], *, dropout: float = 0.0) -> l
     """Build linear, batch norm, ReLU and dropout for each size."""
     layers: list[nn.Module] = []
     for n_before, size in zip([n_in, *sizes], sizes, strict=False):
+        # no bias: the batch norm takes the mean away and has one
         layers += [nn.Linear(n_before, size, bias=False), nn.BatchNorm1d(size), nn.ReLU(), nn.Dropout(dropout)]
     return layers
 

@@ -9,21 +9,22 @@ from torch import Tensor, nn
 
 from sklearn_mm._checks import did_you_mean
 from sklearn_mm.nn.backbones import build_backbone, pixel_convention
-from sklearn_mm.nn.pixels import cpu_piece_size, normalise, scale_and_shift
-from sklearn_mm.nn.stages import find_stages
+from sklearn_mm.nn.pixels import cpu_chunk_size, normalise, scale_and_shift
+from sklearn_mm.nn.scales import find_scales
 from sklearn_mm.nn.taps import TapReader, spatial_mean
 from sklearn_mm.nn.towers import FeatureTower
 from sklearn_mm.registry import stored_as
 
 __all__ = ["BackboneTower", "ImageCNN"]
 
+# the base of all of them, those that sum over processes too
 _BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
-_GPU_PIECE = 128  # pictures that fit a GPU where no gradient is wanted
+_GPU_CHUNK = 128  # pictures that fit a GPU where no gradient is wanted
 
 
 @stored_as("nn.BackboneTower")
 class BackboneTower(nn.Module):
-    """A network without its class layer, from 8-bit squares on; a subclass says what its maps become.
+    """A network without its class layer, from 8-bit crops on; a subclass says what its maps become.
 
     Parameters
     ----------
@@ -33,7 +34,7 @@ class BackboneTower(nn.Module):
     image_size : int or None
         Side of the square, in pixels; None for the one it was trained on.
     trainable : {"none", "all"}, int or str
-        Which of its layers learn: none, all, those of the last n stages (see `find_stages`), or those of the modules
+        Which of its layers learn: none, all, those of the last n scales (see `find_scales`), or those of the modules
         whose names a regular expression matches in full.
     fix_batch_norm : bool
         Layers that learn keep the statistics of their batch norms too.
@@ -73,6 +74,7 @@ class BackboneTower(nn.Module):
         average_mirrored: bool,
     ) -> None:
         super().__init__()
+        # without the weights: where a saved network is built again, they come from its tensors
         self.config: dict[str, Any] = {
             "backbone": backbone,
             "image_size": image_size,
@@ -87,10 +89,12 @@ class BackboneTower(nn.Module):
         self.register_buffer("mean", torch.tensor(pixels.mean))
         self.register_buffer("std", torch.tensor(pixels.std))
         built = build_backbone(backbone, weights)
+        # the layout of crops as they are read, and the fast one of convolutions on CPUs
         self.backbone = built.module.to(memory_format=torch.channels_last)
         _drop_auxiliary(self.backbone)
         self.n_features = self._drop_class_layer(built.class_layers)
         self._prune()
+        # last: scales and names are those of what is left of the network
         self._learning = self._resolve(trainable)
         self._fix_batch_norm, self._average_mirrored = fix_batch_norm, average_mirrored
         self.freeze_backbone(False)
@@ -100,18 +104,21 @@ class BackboneTower(nn.Module):
 
     def _drop_class_layer(self, class_layers: Sequence[str] | None) -> int:
         """Put nothing in the place of the class layer; return the width of what it was given."""
+        # a saved network is built on the meta device first: pixels go where its weights are
         some = next(self.backbone.parameters(), None)
         side = self.image_size
         black = torch.zeros(1, 3, side, side, device=None if some is None else some.device)
         try:
             with torch.no_grad(), TapReader(self.backbone, "last", class_layers=class_layers) as reader:
                 reader(black.to(memory_format=torch.channels_last))
+        # a RuntimeError as well, but one that says nothing about the size of pictures
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, AssertionError, TypeError) as error:
             raise ValueError(f"the network cannot look at pictures of {side}x{side} pixels: {error}") from error
         (tap,) = reader.taps or []
         for name in class_layers or ([tap.module] if tap.module else []):
+            # an Identity keeps the forward pass as it is: what the class layer was given becomes the answer
             self.backbone.set_submodule(name, nn.Identity())
         return tap.width
 
@@ -131,12 +138,13 @@ class BackboneTower(nn.Module):
                 known = did_you_mean(trainable, ["none", "all", *filter(None, names)])
                 raise ValueError(f"trainable={trainable!r} matches no module of the network with weights; {known}")
         else:
-            stages = find_stages(self.backbone, self.image_size)
-            if trainable > len(stages):
-                raise ValueError(f"trainable={trainable}, but the network has {len(stages)} stages; use 'all'")
-            if trainable == len(stages):
+            scales = find_scales(self.backbone, self.image_size)
+            if trainable > len(scales):
+                raise ValueError(f"trainable={trainable}, but the network has {len(scales)} scales; use 'all'")
+            # parameters of the network itself are in no scale, but are among all of it
+            if trainable == len(scales):
                 return frozenset(names)
-            roots = {name for stage in stages[-trainable:] for name in stage.modules}
+            roots = {name for scale in scales[-trainable:] for name in scale.modules}
         return frozenset(
             name for name in names if any(name == root or name.startswith(f"{root}.") or not root for root in roots)
         )
@@ -153,6 +161,7 @@ class BackboneTower(nn.Module):
         self._is_frozen = frozen
         for name, module in self.backbone.named_modules():
             for parameter in module.parameters(recurse=False):
+                # of the module alone: each of its children is named, and decides for itself
                 parameter.requires_grad_(not frozen and name in self._learning)
         self.train(self.training)
 
@@ -162,22 +171,24 @@ class BackboneTower(nn.Module):
         for name, module in self.backbone.named_modules():
             learns = not self._is_frozen and name in self._learning
             is_fixed = self._fix_batch_norm and isinstance(module, _BATCH_NORMS)
+            # set by hand, as module.train() would reach into children that learn otherwise
             module.training = mode and learns and not is_fixed
         return self
 
-    # From squares to the answer -----------------------------------------------------------------------------------
+    # From crops to the answer -----------------------------------------------------------------------------------
 
     @property
-    def piece_size(self) -> int:
+    def chunk_size(self) -> int:
         """Pictures that pass the network at once where no gradient is wanted."""
-        return cpu_piece_size() if self.mean.device.type == "cpu" else _GPU_PIECE
+        return cpu_chunk_size() if self.mean.device.type == "cpu" else _GPU_CHUNK
 
-    def forward(self, squares: Tensor) -> Tensor:
-        """Map squares (n, s, s, 3), uint8, to (n, n_components) float32."""
+    def forward(self, crops: Tensor) -> Tensor:
+        """Map crops (n, s, s, 3), uint8, to (n, n_components) float32."""
         if self.training:
-            return self._embed(self.normalised(squares))
-        pieces = torch.split(squares, self.piece_size)
-        return torch.cat([self._answer(self.normalised(piece)) for piece in pieces])
+            # in one go: batch norms that learn need the statistics of the whole batch
+            return self._embed(self.normalised(crops))
+        chunks = torch.split(crops, self.chunk_size)
+        return torch.cat([self._answer(self.normalised(chunk)) for chunk in chunks])
 
     def _answer(self, pixels: Tensor) -> Tensor:
         embedded = self._embed(pixels)
@@ -188,16 +199,17 @@ class BackboneTower(nn.Module):
         raise NotImplementedError
 
     def _seen_by_backbone(self, look: Callable[[Tensor], list[Tensor]], pixels: Tensor) -> list[Tensor]:
-        """Return what `look` makes of pixels (n, 3, s, s); without gradient and in pieces while no layer learns."""
+        """Return what `look` makes of pixels (n, 3, s, s); without gradient and in chunks while no layer learns."""
+        # a gradient needs the maps of all layers in any case: chunks would save nothing
         if not self.is_backbone_frozen:
             return look(pixels)
         with torch.no_grad():
-            pieces = [look(piece) for piece in torch.split(pixels, self.piece_size)]
-        return pieces[0] if len(pieces) == 1 else [torch.cat(parts) for parts in zip(*pieces, strict=True)]
+            chunks = [look(chunk) for chunk in torch.split(pixels, self.chunk_size)]
+        return chunks[0] if len(chunks) == 1 else [torch.cat(parts) for parts in zip(*chunks, strict=True)]
 
-    def normalised(self, squares: Tensor) -> Tensor:
-        """Return pixels (n, 3, s, s), float32, channels last, of squares (n, s, s, 3), uint8."""
-        return normalise(squares, *scale_and_shift(self.mean, self.std, squares.shape[2]))
+    def normalised(self, crops: Tensor) -> Tensor:
+        """Return pixels (n, 3, s, s), float32, channels last, of crops (n, s, s, 3), uint8."""
+        return normalise(crops, *scale_and_shift(self.mean, self.std, crops.shape[2]))
 
 
 @stored_as("nn.ImageCNN")
@@ -249,7 +261,7 @@ class ImageCNN(BackboneTower):
 
     def features(self, pixels: Tensor) -> Tensor:
         """Map normalised pixels (n, 3, s, s) to what the class layer was given: (n, n_features), float32."""
-        (features,) = self._seen_by_backbone(lambda piece: [_pooled(self.backbone(piece))], pixels)
+        (features,) = self._seen_by_backbone(lambda chunk: [_pooled(self.backbone(chunk))], pixels)
         return features
 
     def _embed(self, pixels: Tensor) -> Tensor:

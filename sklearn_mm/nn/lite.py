@@ -10,6 +10,7 @@ from sklearn_mm.registry import stored_as
 
 __all__ = ["LITE_IMAGE_SIZES", "EfficientNetLite", "load_lite_state"]
 
+# of the published weights; other sizes work as well
 LITE_IMAGE_SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
 
 _WIDTHS_AND_DEPTHS = {
@@ -40,6 +41,7 @@ class SameConv2d(nn.Conv2d):
         kernel, stride = self.kernel_size[0], self.stride[0]
         tall, wide = (max((math.ceil(side / stride) - 1) * stride + kernel - side, 0) for side in input.shape[-2:])
         if tall % 2 == 0 and wide % 2 == 0:
+            # the convolution pads evenly without a copy of the map
             padding = (tall // 2, wide // 2)
             return F.conv2d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
         padded = F.pad(input, (wide // 2, wide - wide // 2, tall // 2, tall - tall // 2))
@@ -57,6 +59,8 @@ class InvertedBottleneck(nn.Module):
     def __init__(self, n_in: int, n_out: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
         n_mid = n_in * expansion
+        # The order of the modules is part of the format: published files name their entries otherwise, and
+        # load_lite_state goes by the order.
         self.expand: nn.Sequential | None = None
         if expansion != 1:
             self.expand = nn.Sequential()
@@ -141,6 +145,7 @@ class EfficientNetLite(nn.Module):
 
 
 def _round_to_eight(channels: float) -> int:
+    # to the nearest multiple of 8, but never more than a tenth below, as published
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
@@ -157,6 +162,7 @@ def load_lite_state(network: EfficientNetLite, state: Mapping[str, Tensor]) -> N
     if len(own) != len(state):
         raise ValueError(f"expected {len(own)} entries in the state dict, got {len(state)}")
     renamed = {}
+    # the kind of the entry and its shape are all there is to check an order by
     for (name, value), (theirs, tensor) in zip(own.items(), state.items(), strict=True):
         if name.rpartition(".")[2] != theirs.rpartition(".")[2] or value.shape != tensor.shape:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""The maps of all stages of a network, fused from fine to coarse (Niu et al. 2019)."""
+"""The maps of all scales of a network, fused from fine to coarse (Niu et al. 2019)."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_mm.nn.image_cnn import BackboneTower
-from sklearn_mm.nn.stages import Stage, find_stages, is_channels_last
+from sklearn_mm.nn.scales import Scale, find_scales, is_channels_last
 from sklearn_mm.nn.taps import spatial_mean
 from sklearn_mm.registry import stored_as
 
@@ -17,7 +17,7 @@ __all__ = ["FusionBlock", "MultiScaleCNN"]
 
 @stored_as("nn.FusionBlock")
 class FusionBlock(nn.Module):
-    """Bring maps to the size and the channels of the next stage: 3x3 with stride, then 1x1, a batch norm after each.
+    """Bring maps to the size and the channels of the next scale: 3x3 with stride, then 1x1, a batch norm after each.
 
     The last batch norm starts from scale 0 (Goyal et al., Accurate, Large Minibatch SGD, 2017, section 5.1), so that
     the fused maps start as the tap, which was pretrained, and not as the noise of random convolutions.
@@ -52,7 +52,7 @@ class FusionBlock(nn.Module):
 
 @stored_as("nn.MultiScaleCNN")
 class MultiScaleCNN(BackboneTower):
-    """Embed pictures by the maps of all stages of a network, each fused into the next coarser one.
+    """Embed pictures by the maps of all scales of a network, each fused into the next coarser one.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class MultiScaleCNN(BackboneTower):
 
     Attributes
     ----------
-    stages : list of Stage
+    scales : list of Scale
         Whose last maps are fused, fine to coarse.
 
     Raises
@@ -87,7 +87,8 @@ class MultiScaleCNN(BackboneTower):
         backbone_learning_rate: float = 1.0,
         average_mirrored: bool = False,
     ) -> None:
-        self.stages: list[Stage] = []
+        # before the rest is built, which calls _prune, which finds them
+        self.scales: list[Scale] = []
         super().__init__(
             backbone,
             weights=weights,
@@ -103,26 +104,33 @@ class MultiScaleCNN(BackboneTower):
             FusionBlock(
                 fine.width, max(1, round(coarse.width / 2 * width)), coarse.width, round(fine.size / coarse.size)
             )
-            for fine, coarse in zip(self.stages[:-1], self.stages[1:], strict=True)
+            for fine, coarse in zip(self.scales[:-1], self.scales[1:], strict=True)
         ).to(memory_format=torch.channels_last)
+        # a sigmoid, as in the public re-implementation: features between 0 and 1
         self.head = nn.Sequential(
-            nn.Linear(self.stages[-1].width, n_components, bias=False), nn.BatchNorm1d(n_components), nn.Sigmoid()
+            nn.Linear(self.scales[-1].width, n_components, bias=False), nn.BatchNorm1d(n_components), nn.Sigmoid()
         )
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take a pickled state; in those of format 1 the scales were called otherwise."""
+        if "stages" in state:
+            state = {"scales" if name == "stages" else name: value for name, value in state.items()}
+        super().__setstate__(state)  # type: ignore[no-untyped-call]  # torch's has no types
+
     def _prune(self) -> None:
-        """Find the stages, and put nothing in the place of layers behind the last maps."""
-        self.stages = find_stages(self.backbone, self.image_size)
-        if len(self.stages) < 2:
+        """Find the scales, and put nothing in the place of layers behind the last maps."""
+        self.scales = find_scales(self.backbone, self.image_size)
+        if len(self.scales) < 2:
             raise ValueError(
-                f"expected a network whose maps become smaller, got one with maps of {len(self.stages)} sizes at "
+                f"expected a network whose maps become smaller, got one with maps of {len(self.scales)} sizes at "
                 f"{self.image_size} pixels; a transformer has one, and a residual network five"
             )
-        for name in self.stages[-1].behind:
+        for name in self.scales[-1].behind:
             if next(self.backbone.get_submodule(name).parameters(), None) is not None:
                 self.backbone.set_submodule(name, nn.Identity())
 
     def maps(self, pixels: Tensor) -> list[Tensor]:
-        """Map normalised pixels (n, 3, s, s) to the last map of each stage: (n, c, h, w), fine to coarse."""
+        """Map normalised pixels (n, 3, s, s) to the last map of each scale: (n, c, h, w), fine to coarse."""
         return self._seen_by_backbone(self._maps, pixels)
 
     def _maps(self, pixels: Tensor) -> list[Tensor]:
@@ -136,17 +144,17 @@ class MultiScaleCNN(BackboneTower):
 
         # the hooks are there for this pass only: a module with hooks can neither be copied nor pickled
         with ExitStack() as stack:
-            for stage in self.stages:
-                stack.enter_context(self.backbone.get_submodule(stage.tap).register_forward_hook(keep(stage.tap)))
+            for scale in self.scales:
+                stack.enter_context(self.backbone.get_submodule(scale.tap).register_forward_hook(keep(scale.tap)))
             self.backbone(pixels)
-        return list(_channels_first(taps[stage.tap] for stage in self.stages))
+        return list(_channels_first(taps[scale.tap] for scale in self.scales))
 
     def _embed(self, pixels: Tensor) -> Tensor:
         fused, *taps = self.maps(pixels)
         for block, tap in zip(self.fusion, taps, strict=True):
             fused = block(fused, tap)
         embedded: Tensor = self.head(spatial_mean(fused))
-        return embedded.float()
+        return embedded.float()  # half precision under autocast
 
 
 def _channels_first(maps: Iterator[Tensor]) -> Iterator[Tensor]:

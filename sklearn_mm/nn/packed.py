@@ -14,7 +14,7 @@ from sklearn_mm.registry import stored_as
 
 __all__ = ["PackedTexts", "WordLinear", "drop_words", "segment_ids", "segment_max", "segment_mean"]
 
-_ROW_BLOCK = 64
+_ROW_BLOCK = 64  # rows are rounded up to multiples of it; see WordLinear
 
 
 class PackedTexts(NamedTuple):
@@ -34,9 +34,23 @@ class PackedTexts(NamedTuple):
     lengths: Tensor
     shifts: Tensor
 
+    def take(self, rows: Tensor) -> "PackedTexts":
+        """Return the batch of some texts, in the order given."""
+        lengths = self.lengths[rows]
+        starts = torch.cumsum(self.lengths, 0) - self.lengths
+        first = torch.cumsum(lengths, 0) - lengths
+        text = segment_ids(lengths)  # (n_tokens taken,)
+        within = torch.arange(len(text), device=text.device) - first[text]
+        return PackedTexts(self.ids[starts[rows][text] + within], lengths, self.shifts[rows])
+
+    def join(self, other: "PackedTexts") -> "PackedTexts":
+        """Return the batch of these texts, then of the other's."""
+        return PackedTexts(*(torch.cat(parts) for parts in zip(self, other, strict=True)))
+
 
 def segment_ids(lengths: Tensor) -> Tensor:
     """Return the segment of each element, shape (sum of lengths,), int64."""
+    # with counts alone, torch repeats the positions themselves
     return torch.repeat_interleave(lengths)
 
 
@@ -54,6 +68,7 @@ def segment_max(values: Tensor, lengths: Tensor) -> Tensor:
     """
     index = segment_ids(lengths)[:, None].expand_as(values)
     out = values.new_zeros(len(lengths), values.shape[1])
+    # the zeros of `out` are for empty segments only: a maximum below 0 stays below 0
     return out.scatter_reduce(0, index, values, reduce="amax", include_self=False)
 
 
@@ -65,6 +80,7 @@ def segment_mean(values: Tensor, lengths: Tensor) -> Tensor:
 
 def drop_words(words: Tensor, share: float) -> Tensor:
     """Replace some word vectors, rows of (n_tokens, word_dim), by 0, and enlarge the others to keep the mean."""
+    # one draw a word, over all of its components
     return words * nn.functional.dropout(words.new_ones(len(words), 1), share)
 
 
@@ -80,6 +96,7 @@ class WordLinear(nn.Linear):
         """Map (n_words, in_features) to (n_words, out_features)."""
         n_words = len(input)
         n_missing = -n_words % _ROW_BLOCK
+        # in float32 no kernel is compiled, and padding would only cost
         if n_missing and input.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             return super().forward(nn.functional.pad(input, (0, 0, 0, n_missing)))[:n_words]
         return super().forward(input)

@@ -26,6 +26,7 @@ _ACTIVATIONS = {
 }  # fmt: skip
 _PARTIAL_SUMS = range(8, 65)  # of a half-precision map, added in float32: 2.5 times less rounding at no cost
 _SMALL_MAP = 256  # positions up to which a plain float32 sum is as fast as a matrix product
+# what "auto" reads; batch norms are no layers of the full-network embedding
 _LAYERS = (nn.Conv2d, nn.Linear)
 
 
@@ -72,7 +73,7 @@ class TapReader:
         directly behind it (or behind its batch norm) is read before it in any case.
     class_layers : sequence of str, optional
         Names of the class layers; by default the layer whose output is the network's answer, if any is.
-    piece_size : int, optional
+    chunk_size : int, optional
         Rows that pass the network at once; by default the whole batch does. Maps of a few pictures stay in the
         caches of a CPU until the next layer, and its tap, have read them.
 
@@ -117,14 +118,15 @@ class TapReader:
         layers: str | int | Sequence[str] = "auto",
         activation: str = "pre",
         class_layers: Sequence[str] | None = None,
-        piece_size: int | None = None,
+        chunk_size: int | None = None,
     ) -> None:
         self.network = network
         self.taps: list[Tap] | None = None
-        self._piece_size = piece_size
+        self._chunk_size = chunk_size
         self._layers, self._activation, self._class_layers = layers, activation, class_layers
         self._modules = {name: module for name, module in network.named_modules() if name}
         self._check_names()
+        # averages of the current chunk by tap, and the taps behind an activation function by the number of its call
         self._values: dict[str, Tensor] = {}
         self._calls: dict[int, str] = {}
         self._watcher = _Watcher(self._see_call)
@@ -164,9 +166,10 @@ class TapReader:
         """Run the network on pixels (n, 3, h, w); return what the taps read side by side, float32 (n, d)."""
         if self._stack is None:
             raise RuntimeError("a TapReader reads inside a with block only")
-        step = self._piece_size or len(pixels)
-        pieces = [self._read(pixels[start : start + step]) for start in range(0, len(pixels), step)]
-        columns = [torch.cat(values) for values in zip(*pieces, strict=True)]
+        step = self._chunk_size or len(pixels)
+        chunks = [self._read(pixels[start : start + step]) for start in range(0, len(pixels), step)]
+        columns = [torch.cat(values) for values in zip(*chunks, strict=True)]
+        # autocast would round the float32 averages to half precision again where a layer is applied to them
         with _no_autocast(pixels.device):
             return torch.cat(
                 [self._finished(tap, values) for tap, values in zip(self.taps or [], columns, strict=True)], dim=1
@@ -177,21 +180,25 @@ class TapReader:
         if self.taps is None:
             first = _FirstPass(self.network, self._modules, self._layers, self._activation, self._class_layers)
             self.taps, values = first.run(pixels)
+            # the block was entered before anybody knew where to read; from the next batch on these hooks do
             self._attach(self._stack or ExitStack())
             return values
         self._values.clear()
         self._watcher.n_calls, self._watcher.paused = 0, False
+        # seeing every torch function costs time in Python: only where an activation function has to be met
         with self._watcher if self._calls else nullcontext():
             answer = self.network(pixels)
         for tap in self.taps:
             if tap.reads == "input" and not tap.module:
                 self._values[tap.name] = _average(answer, _channel_dim(None, answer))
+            # what is missing here would shift all columns behind it
             if tap.name not in self._values:
                 raise RuntimeError(f"layer {tap.name!r} did not run as before; the network changes between calls")
         return [self._values[tap.name] for tap in self.taps]
 
     def _finished(self, tap: Tap, values: Tensor) -> Tensor:
         """Apply a layer to the average of its input, if that is what was read."""
+        # _average_output reads the input of a layer only where it is narrower: the width tells which of the two it is
         if values.shape[1] == tap.width:
             return values
         layer = self._modules[tap.module]
@@ -209,6 +216,7 @@ class TapReader:
 
     def _hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
         def read(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            # averaging calls torch functions of its own, which are not the network's
             self._watcher.paused = True
             self._values[name] = _average_output(module, args[0], output)
             self._watcher.paused = False
@@ -249,7 +257,7 @@ class _Watcher(TorchFunctionMode):
         answer = func(*args, **kwargs)
         if not self.paused:
             given = args[0] if args else kwargs.get("input")
-            self._see(self.n_calls, getattr(func, "__name__", "").rstrip("_"), given, answer)
+            self._see(self.n_calls, getattr(func, "__name__", "").rstrip("_"), given, answer)  # relu_ is relu
             self.n_calls += 1
         return answer
 
@@ -267,6 +275,8 @@ class _FirstPass:
     ) -> None:
         self._network, self._modules = network, modules
         self._layers, self._post, self._class_layers = layers, activation == "post", class_layers
+        # Of maps only averages are kept, and weak references to know them again: strong ones would keep the
+        # maps of the whole network in memory at once.
         self._outputs: dict[str, Tensor] = {}  # averages, by module, in the order in which they ran
         self._widths: dict[str, int] = {}
         self._inputs: dict[str, Tensor] = {}
@@ -285,6 +295,7 @@ class _FirstPass:
             if self._post:
                 stack.enter_context(self._watcher)
             answer = self._network(pixels)
+        # the very same tensor: behind a softmax or a pool, the last layer is not known as a class layer
         if self._class_layers is None:
             self._class_layers = [name for name, output in self._answers.items() if output() is answer]
         if isinstance(self._layers, str) and self._layers == "last":
@@ -298,6 +309,7 @@ class _FirstPass:
             self._watcher.paused = True
             if not isinstance(output, Tensor) or output.ndim < 2:
                 raise ValueError(f"layer {name!r} answers no tensor with a row for each picture")
+            # a module that runs again moves to where it ran last
             self._outputs.pop(name, None)
             self._outputs[name] = _average_output(module, args[0], output)
             self._widths[name] = output.shape[_channel_dim(module, output)]
@@ -312,6 +324,7 @@ class _FirstPass:
 
     def _see(self, call: int, function: str, given: Any, answer: Any) -> None:
         name, waiting = self._waiting.get(id(given), ("", None))
+        # an id comes again once its tensor is gone
         if waiting is None or waiting() is not given:
             return
         if function in _ACTIVATIONS:
@@ -331,6 +344,7 @@ class _FirstPass:
             return layers
         hidden = [name for name in self._answers if name not in class_layers]
         if isinstance(layers, str) and layers != "auto":
+            # class layers too: an expression says itself which layers it means
             hidden = [name for name in self._answers if re.fullmatch(layers, name)]
         if not hidden:
             raise ValueError(
@@ -362,22 +376,27 @@ def _channel_dim(module: nn.Module | None, value: Tensor) -> int:
 def _average_output(module: nn.Module, given: Tensor, output: Tensor) -> Tensor:
     """Average a module's output over space, or its input where that is less to read and leads to the same."""
     channel_dim = _channel_dim(module, output)
+    # a mean and a linear map may change places; on rows there is no mean to save
     if output.ndim == 2 or not _is_pointwise(module) or given.shape[channel_dim] >= output.shape[channel_dim]:
         return _average(output, channel_dim)
     if isinstance(module, nn.Conv2d):
+        # a stride skips positions, which then have no part in the mean
         given = given[:, :, :: module.stride[0], :: module.stride[1]]
     return _average(given, channel_dim)
 
 
 def _no_autocast(device: torch.device) -> AbstractContextManager[object]:
+    # autocast knows no meta device, on which taps are found without computing
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def _is_pointwise(module: nn.Module) -> bool:
     """Whether the module is one linear map applied at every position, exactly as torch computes it."""
+    # the class itself: a subclass may do more than its layer
     if type(module) is nn.Linear:
         return True
     if type(module) is nn.Conv2d or type(module) is SameConv2d:
+        # zeros padded around a map would take part in the mean of the output, not in that of the input
         return module.kernel_size == (1, 1) and module.groups == 1 and module.padding in ((0, 0), "valid")
     return False
 
@@ -418,10 +437,10 @@ def spatial_mean(maps: Tensor) -> Tensor:
     whole = maps.is_contiguous(memory_format=torch.channels_last)
     if maps.dtype == torch.float32:
         with _no_autocast(maps.device):
-            sums = torch.bmm(maps.new_ones(()).expand(n, 1, h), positions.reshape(n, h, w * c))
+            sums = torch.bmm(maps.new_ones(()).expand(n, 1, h), positions.reshape(n, h, w * c))  # (n, 1, w * c)
         return sums.view(n, w, c).sum(1) / size
     # of a map with gaps (strided), rows are products of their own: no copy
     parts = next((parts for parts in _PARTIAL_SUMS if size % parts == 0), 1) if whole else h
     ones = maps.new_ones(()).expand(n * parts, 1, size // parts)
-    sums = torch.bmm(ones, positions.reshape(n * parts, size // parts, c))
+    sums = torch.bmm(ones, positions.reshape(n * parts, size // parts, c))  # (n * parts, 1, c)
     return sums.view(n, parts, c).sum(1, dtype=torch.float32) / size

@@ -29,8 +29,8 @@ _STAGES = (
     _Stage(6, 1024, 256, 1024, 2),
     _Stage(1, 2048, 512, 2048, 1),
 )
-_BATCH_NORM_EPS = 1e-3
-_LEAST_WIDTH = 8
+_BATCH_NORM_EPS = 1e-3  # of the released code
+_LEAST_WIDTH = 8  # small factors on the widths leave no layer without channels
 
 SHIFT_PERIOD = 4
 """The product of the strides: shifting a text by so many empty positions changes none of its features."""
@@ -59,15 +59,18 @@ def _windows(lengths: Tensor, offsets: Tensor, stride: int) -> tuple[_Window, Te
         The same for the output: output j reads positions ``stride * j - 1`` and ``stride * j``.
     """
     ends = offsets + lengths  # one past the last position
+    # Output j stands at position stride * j; the first is the first at or behind the first word. The last one is the
+    # last whose window sees the text; with stride 1 the one that sees only its last word, as "previous", is left
+    # out, and the length stays.
     out_offsets = (offsets + stride - 1) // stride
     out_ends = torch.where(lengths > 0, (ends - 1 + stride - 1) // stride + 1, out_offsets)
     out_lengths = out_ends - out_offsets
-    text = segment_ids(out_lengths)
+    text = segment_ids(out_lengths)  # (n_out,)
     first_out = torch.cumsum(out_lengths, 0) - out_lengths
     first_in = torch.cumsum(lengths, 0) - lengths
-    within = torch.arange(len(text), device=lengths.device) - first_out[text]
+    within = torch.arange(len(text), device=lengths.device) - first_out[text]  # (n_out,)
     position = (out_offsets[text] + within) * stride
-    row = first_in[text] + position - offsets[text] + 1
+    row = first_in[text] + position - offsets[text] + 1  # row 0 is the empty one
     is_current = position < ends[text]
     is_previous = position > offsets[text]
     zero = row.new_zeros(())
@@ -89,9 +92,10 @@ class _Block(nn.Module):
 
     def __init__(self, in_width: int, width: int, out_width: int, *, project: bool) -> None:
         super().__init__()
+        # no biases: a batch norm follows each layer and takes its mean away
         self.reduce = WordLinear(in_width, width, bias=False)
         self.reduce_norm = _batch_norm(width)
-        self.window = WordLinear(2 * width, width, bias=False)
+        self.window = WordLinear(2 * width, width, bias=False)  # the 1x2 convolution
         self.window_norm = _batch_norm(width)
         self.expand = WordLinear(width, out_width, bias=False)
         self.expand_norm = _batch_norm(out_width)
@@ -100,11 +104,13 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor, window: _Window, strided: bool) -> Tensor:
         h = torch.relu(self.reduce_norm(self.reduce(x)))
+        # behind norm and ReLU: it is the convolution that is padded by 0, as published
         h = _with_empty_row(h)
         h = self.window(torch.cat([h[window.previous], h[window.current]], dim=1))  # (n_out, width)
         h = torch.relu(self.window_norm(h))
         h = self.expand_norm(self.expand(h))
         if strided:
+            # the shortcut has the stride of the convolution beside it, and no window
             x = _with_empty_row(x)[window.current]
         if self.shortcut is not None and self.shortcut_norm is not None:
             x = self.shortcut_norm(self.shortcut(x))
@@ -166,6 +172,7 @@ class TextCNN(nn.Module):
         }
         self.learning_rate_factors = {"words": word_learning_rate, "word_bias": word_learning_rate}
         self.words = nn.Embedding(n_words + 1, word_dim, padding_idx=0)
+        # conv0 of the source, a 1x1 convolution over one-hot words, has a bias; its slow rate is of both
         self.word_bias = nn.Parameter(torch.zeros(word_dim))
         self.word_norm = _batch_norm(word_dim)
         self.stages = nn.ModuleList()
@@ -178,6 +185,7 @@ class TextCNN(nn.Module):
             blocks = nn.ModuleList()
             for number in range(stage.n_blocks):
                 middle = first_width if number == 0 else middle_width
+                # only where the width or the length changes, at the start of a stage, can the shortcut not be plain
                 blocks.append(_Block(in_width, middle, out_width, project=number == 0))
                 in_width = out_width
             self.stages.append(blocks)
@@ -201,15 +209,18 @@ class TextCNN(nn.Module):
                 nn.init.zeros_(module.expand_norm.weight)
         nn.init.normal_(self.words.weight, std=self.words.embedding_dim**-0.5)
         with torch.no_grad():
+            # padding_idx keeps row 0 from learning, but normal_ has drawn it as well
             self.words.weight[0] = 0
 
     def forward(self, texts: PackedTexts) -> Tensor:
         """Embed `texts`: (n_texts, n_components) float32."""
         if self.training:
             embedding = self._embed(texts)
+            # the source trains behind the last ReLU and searches before it
             return torch.relu(embedding) if self.final_relu else embedding
         if not self.average_shifts:
             return self._embed(texts)
+        # the source sums all shifts of a text in its fixed length; all that differ are four here
         shifted = [self._embed(texts._replace(shifts=torch.full_like(texts.shifts, n))) for n in range(SHIFT_PERIOD)]
         return torch.stack(shifted).mean(dim=0)
 
@@ -223,7 +234,9 @@ class TextCNN(nn.Module):
                     window, out_lengths, out_offsets = _windows(lengths, offsets, stage.stride)
                     lengths, offsets = out_lengths, out_offsets
                 elif number == 1:
+                    # laid out once: the other blocks of a stage all have stride 1 and the same positions
                     window, _, _ = _windows(lengths, offsets, 1)
                 x = block(x, window, strided)
+        # the maximum is what the released code takes
         pooled = segment_max(x, lengths)  # (n_texts, top width)
         return self.output_norm(self.output(self.dropout(pooled)))

@@ -57,12 +57,14 @@ class TextNGram(nn.Module):
             "word_learning_rate": word_learning_rate,
         }
         self.learning_rate_factors = {"terms": word_learning_rate}
+        # summed while it is looked up: a row for each term of the batch is never in memory
         self.terms = nn.EmbeddingBag(n_terms + 1, term_dim, mode="sum", padding_idx=0)
         self.weights = nn.Parameter(torch.ones(n_terms + 1))
         self.dropout = dropout
         self.hidden = mlp(term_dim, hidden_layer_sizes, n_components, dropout=dropout)
         nn.init.normal_(self.terms.weight, std=term_dim**-0.5)
         with torch.no_grad():
+            # padding_idx keeps row 0 from learning, but normal_ has drawn it as well
             self.terms.weight[0] = 0
 
     def forward(self, texts: PackedTexts) -> Tensor:
@@ -70,6 +72,8 @@ class TextNGram(nn.Module):
         starts = torch.cumsum(texts.lengths, 0) - texts.lengths
         weights = self.weights[texts.ids]
         if self.training and self.dropout:
+            # a term of weight 0 is out of the sum: whole terms are dropped
             weights = nn.functional.dropout(weights, self.dropout)
         bag = self.terms(texts.ids, starts, per_sample_weights=weights)  # (n_texts, term_dim)
+        # an empty bag is 0 times 1, not 0 times infinity
         return self.hidden(bag * texts.lengths.clamp(min=1).rsqrt()[:, None])

@@ -12,7 +12,7 @@ from sklearn_mm.registry import stored_as
 __all__ = ["POOLINGS", "TextGRU"]
 
 POOLINGS = ("last", "mean", "max")
-_UNIFORM_BOUND = 0.1
+_UNIFORM_BOUND = 0.1  # of word vectors, in the code of the full-network embedding and of VSE++
 
 
 class _TimeMajor(NamedTuple):
@@ -36,13 +36,13 @@ class _TimeMajor(NamedTuple):
 def _time_major(lengths: Tensor) -> _TimeMajor:
     on_cpu = lengths.cpu()  # torch wants the batch sizes there
     batch_sizes = (len(lengths) - torch.cumsum(torch.bincount(on_cpu), 0))[:-1]  # (longest,)
-    first_row = (torch.cumsum(batch_sizes, 0) - batch_sizes).to(lengths.device)
+    first_row = (torch.cumsum(batch_sizes, 0) - batch_sizes).to(lengths.device)  # where each time step starts
     by_length = torch.argsort(lengths, descending=True, stable=True)
-    rank = torch.empty_like(by_length)
+    rank = torch.empty_like(by_length)  # of each text among the texts by length
     rank[by_length] = torch.arange(len(lengths), device=lengths.device)
     text = segment_ids(lengths)
     first_token = torch.cumsum(lengths, 0) - lengths
-    time = torch.arange(len(text), device=lengths.device) - first_token[text]
+    time = torch.arange(len(text), device=lengths.device) - first_token[text]  # (n_tokens,)
     n_with_tokens = int((on_cpu > 0).sum())
     return _TimeMajor(first_row[time] + rank[text], batch_sizes, by_length[:n_with_tokens])
 
@@ -113,6 +113,7 @@ class TextGRU(nn.Module):
             "word_learning_rate": word_learning_rate,
         }
         self.learning_rate_factors = {"words": word_learning_rate}
+        # no padding_idx: id 0 is the end token, whose vector is trained
         self.words = nn.Embedding(n_words + 1, word_dim)
         width = n_components if hidden_size is None else hidden_size
         self.recurrent = nn.GRU(word_dim, width, bidirectional=bidirectional)
@@ -131,6 +132,7 @@ class TextGRU(nn.Module):
             if name.startswith("bias"):
                 nn.init.zeros_(parameter)
                 continue
+            # torch stacks the matrices of the three gates; each is drawn as one of its own
             for gate in parameter.data.chunk(3):
                 if gate.shape[0] == gate.shape[1]:
                     nn.init.orthogonal_(gate)
@@ -148,6 +150,7 @@ class TextGRU(nn.Module):
         words = self.words(ids)  # (n_tokens, word_dim)
         if self.training and self.dropout:
             words = drop_words(words, self.dropout)
+        # torch's recurrent networks refuse a sequence of no steps
         if not len(ids):
             return self.output(words.new_zeros(len(lengths), self.state_width))
         return self.output(self._pool(words, lengths))
@@ -156,9 +159,11 @@ class TextGRU(nn.Module):
         layout = _time_major(lengths)
         token = torch.empty_like(layout.row)
         token[layout.row] = torch.arange(len(token), device=token.device)
+        # built by hand, as pack_padded_sequence would want padded texts
         states, last = self.recurrent(PackedSequence(words[token], layout.batch_sizes))
         if self.pooling == "last":
             joined = last.transpose(0, 1).flatten(1)  # (n_texts_with_tokens, state width)
+            # texts without a token, of which `order` knows nothing, keep the initial state
             return joined.new_zeros(len(lengths), self.state_width).index_copy(0, layout.order, joined)
         pool = segment_mean if self.pooling == "mean" else segment_max
-        return pool(states.data[layout.row], lengths)
+        return pool(states.data[layout.row], lengths)  # text by text again

@@ -76,9 +76,11 @@ class TextSequence(nn.Module):
         self.words = nn.Embedding(n_words + 1, word_dim)
         self.window = window
         self.phrase = WordLinear(window * word_dim, phrase_dim)
+        # alike at first: a plain sum until training says otherwise
         self.position_weights = nn.Parameter(torch.ones(n_positions))
         self.dropout = dropout
         self.hidden = mlp(phrase_dim, hidden_layer_sizes, n_components, dropout=dropout)
+        # a word vector then has about unit length
         nn.init.normal_(self.words.weight, std=word_dim**-0.5)
         nn.init.normal_(self.phrase.weight, std=window**-0.5)  # then what enters tanh has variance 1
         nn.init.zeros_(self.phrase.bias)
@@ -94,13 +96,15 @@ class TextSequence(nn.Module):
         phrases = torch.tanh(self.phrase(self._windows(words, within)))  # (n_tokens, phrase_dim)
         weighted = phrases * self._weights(within, texts.lengths[text])[:, None]
         total = weighted.new_zeros(len(texts.lengths), weighted.shape[1]).index_add(0, text, weighted)
+        # a text without words is a sum of nothing: 0 times 1, not 0 times infinity
         return self.hidden(total * texts.lengths.clamp(min=1).to(total.dtype).rsqrt()[:, None])
 
     def _windows(self, words: Tensor, within: Tensor) -> Tensor:
         """Join each word to those before it, shape (n_tokens, window * word_dim)."""
         padded = torch.cat([words.new_zeros(1, words.shape[1]), words])  # row 0 stands for "before the text"
         row = torch.arange(1, len(words) + 1, device=words.device)
-        back = torch.arange(self.window - 1, -1, -1, device=words.device)
+        back = torch.arange(self.window - 1, -1, -1, device=words.device)  # (window,), the first word of a phrase first
+        # packed texts follow each other: without this the end of the text before would be read
         rows = torch.where(within[:, None] >= back, row[:, None] - back, 0)  # (n_tokens, window)
         return padded[rows].flatten(1)
 
@@ -109,5 +113,5 @@ class TextSequence(nn.Module):
         last = len(self.position_weights) - 1
         place = (within.to(self.position_weights.dtype) + 0.5) / lengths * last  # between 0 and last
         low = place.long()
-        high = (low + 1).clamp(max=last)
+        high = (low + 1).clamp(max=last)  # of one point, the point itself
         return torch.lerp(self.position_weights[low], self.position_weights[high], place - low)

@@ -37,11 +37,12 @@ class Standardizing(nn.Module):
     def standardize_by(self, mean: Tensor, scale: Tensor) -> None:
         """Set the statistics; a feature of scale 0 is constant in training, and left out from then on."""
         self.mean.copy_(mean)
+        # divided by infinity a constant feature is 0, also where a later picture has another value
         self.scale.copy_(torch.where(scale > 0, scale, torch.inf))
 
     def standardized(self, features: Tensor) -> Tensor:
         """Return features (n, n_features) by these statistics, float32."""
-        return (features.float() - self.mean) / self.scale
+        return (features.float() - self.mean) / self.scale  # int8 where they are ternary
 
 
 @stored_as("nn.FeatureTower")
@@ -73,6 +74,7 @@ class FeatureTower(Standardizing):
             "hidden_layer_sizes": list(hidden_layer_sizes),
             "dropout": dropout,
         }
+        # behind the standardisation: a dropped feature is an average one
         self.dropout = nn.Dropout(dropout)
         self.layers = mlp(n_features, hidden_layer_sizes, n_components, dropout=dropout)
 

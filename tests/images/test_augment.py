@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sklearn_mm.images import Augmentation, PictureReader, PictureRows, Pictures, read_squares
+from sklearn_mm.images import Augmentation, PictureReader, PictureRows, Pictures, read_crops
 
 OFF = {"crop_scale": None, "crop_ratio": (1.0, 1.0), "mirror": False, "color_jitter": 0.0}
 READER = PictureReader(16, 18)
@@ -58,17 +58,17 @@ def test_the_rectangle_is_what_is_seen(scene):
 def test_half_of_the_pictures_are_mirrored(scene):
     augmentation = Augmentation(**{**OFF, "mirror": True})
     plain = READER.read(scene)[0]
-    squares = [augmentation.read(READER, scene, row) for row in augmentation.draw(N_DRAWS, np.random.default_rng(3))]
-    is_mirrored = np.array([np.array_equal(square, plain[:, ::-1]) for square in squares])
-    assert all(np.array_equal(square, plain) for square in np.array(squares)[~is_mirrored])
+    crops = [augmentation.read(READER, scene, row) for row in augmentation.draw(N_DRAWS, np.random.default_rng(3))]
+    is_mirrored = np.array([np.array_equal(square, plain[:, ::-1]) for square in crops])
+    assert all(np.array_equal(square, plain) for square in np.array(crops)[~is_mirrored])
     assert 0.4 < is_mirrored.mean() < 0.6
 
 
 def test_colours_are_changed_by_their_share_at_most(scene):
     augmentation = Augmentation(**{**OFF, "color_jitter": 0.1})
     plain = READER.read(scene)[0].astype(float)
-    squares = [augmentation.read(READER, scene, row) for row in augmentation.draw(40, np.random.default_rng(4))]
-    factors = [square.mean() / plain.mean() for square in squares]
+    crops = [augmentation.read(READER, scene, row) for row in augmentation.draw(40, np.random.default_rng(4))]
+    factors = [square.mean() / plain.mean() for square in crops]
     assert 0.85 < min(factors) < 0.97
     assert 1.03 < max(factors) < 1.15
 
@@ -78,9 +78,9 @@ def test_without_changes_training_sees_what_use_sees(scene):
     assert not augmentation.is_on
     rows = PictureRows(Pictures([scene, scene]))
     rng = np.random.default_rng(0)
-    squares, failures = read_squares(rows, READER, 1, augmentation, rng)
+    crops, failures = read_crops(rows, READER, augmentation, rng)
     assert failures == []
-    np.testing.assert_array_equal(squares[1], READER.read(scene)[0])
+    np.testing.assert_array_equal(crops[1], READER.read(scene)[0])
     assert rng.random() == np.random.default_rng(0).random()  # nothing was drawn
 
 
@@ -97,13 +97,13 @@ def test_rows_keep_their_numbers_and_are_not_read_before_their_batch(scene):
             return scene if row != 6 else b"no picture"
 
     lazy = Lazy()
-    rows = PictureRows(Pictures(lazy))
+    rows = PictureRows(Pictures(lazy), n_threads=2)
     lazy.read.clear()
     some = rows[2:9][np.array([5, 0, 4])]
     assert len(some) == 3
     assert lazy.read == []
-    squares, failures = read_squares(some, READER, 2)
+    crops, failures = read_crops(some, READER)
     assert sorted(lazy.read) == [2, 6, 7]
     assert [failure.row for failure in failures] == [6]
-    assert not squares[2].any()
-    assert squares[:2].any()
+    assert not crops[2].any()
+    assert crops[:2].any()

@@ -58,9 +58,9 @@ def test_grey_pictures_have_three_equal_channels(scene, kind):
         "PIL": Image.fromarray(grey),
         "bool": grey > 100,
     }
-    squares = SMALL.read(sources[kind])
+    crops = SMALL.read(sources[kind])
     reference = (grey > 100) * np.uint8(255) if kind == "bool" else grey
-    np.testing.assert_array_equal(squares, SMALL.read(np.repeat(reference[:, :, None], 3, axis=2)))
+    np.testing.assert_array_equal(crops, SMALL.read(np.repeat(reference[:, :, None], 3, axis=2)))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LA", "RGBX"])
@@ -150,28 +150,28 @@ def test_other_sizes_are_resized_and_cut_as_torchvision_does(scene, interpolatio
 
 def test_ten_crops_are_the_corners_the_centre_and_their_mirror_images(scene):
     scene = scene[:, :44]
-    squares = PictureReader(28, 32, crops="ten").read(scene)
-    assert squares.shape == (10, 28, 28, 3)
+    crops = PictureReader(28, 32, crops="ten").read(scene)
+    assert crops.shape == (10, 28, 28, 3)
     resized = F.resize(torch.from_numpy(scene).permute(2, 0, 1), [32], antialias=True).permute(1, 2, 0).numpy()
-    np.testing.assert_array_equal(squares[0], resized[:28, :28])
-    np.testing.assert_array_equal(squares[1], resized[:28, -28:])
-    np.testing.assert_array_equal(squares[2], resized[-28:, :28])
-    np.testing.assert_array_equal(squares[3], resized[-28:, -28:])
-    np.testing.assert_array_equal(squares[4], PictureReader(28, 32).read(scene)[0])
-    np.testing.assert_array_equal(squares[5:], squares[[1, 0, 3, 2, 4], :, ::-1])
+    np.testing.assert_array_equal(crops[0], resized[:28, :28])
+    np.testing.assert_array_equal(crops[1], resized[:28, -28:])
+    np.testing.assert_array_equal(crops[2], resized[-28:, :28])
+    np.testing.assert_array_equal(crops[3], resized[-28:, -28:])
+    np.testing.assert_array_equal(crops[4], PictureReader(28, 32).read(scene)[0])
+    np.testing.assert_array_equal(crops[5:], crops[[1, 0, 3, 2, 4], :, ::-1])
 
 
 def test_ten_crops_differ_even_where_the_network_wants_no_margin(scene):
-    squares = PictureReader(32, 32, crops="ten").read(scene[:40, :40])
-    assert not np.array_equal(squares[0], squares[3])
+    crops = PictureReader(32, 32, crops="ten").read(scene[:40, :40])
+    assert not np.array_equal(crops[0], crops[3])
 
 
 def test_a_very_long_picture_costs_no_more_than_its_middle():
     strip = np.zeros((2, 30_000, 3), dtype=np.uint8)
     strip[:, 14_990:15_010] = 255
-    squares = PictureReader(224, 256).read(strip)  # 256 x 3,840,000 pixels if it were resized whole
-    assert squares.shape == (1, 224, 224, 3)
-    assert squares.min() == 255
+    crops = PictureReader(224, 256).read(strip)  # 256 x 3,840,000 pixels if it were resized whole
+    assert crops.shape == (1, 224, 224, 3)
+    assert crops.min() == 255
 
 
 def test_a_large_jpeg_read_at_reduced_size_looks_the_same(scene):
@@ -198,8 +198,8 @@ def test_one_lazily_opened_image_may_be_read_from_many_threads(scene):
     for _ in range(5):
         image = Image.open(io.BytesIO(content))
         with ThreadPoolExecutor(8) as pool:
-            for squares in pool.map(SMALL.read, [image] * 16):
-                np.testing.assert_array_equal(squares, expected)
+            for crops in pool.map(SMALL.read, [image] * 16):
+                np.testing.assert_array_equal(crops, expected)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF"])

@@ -35,7 +35,7 @@ from sklearn_mm.losses import (
 from sklearn_mm.persistence import load, save
 
 LOSSES = [
-    InfoNCELoss(0.1, trainable=True),
+    InfoNCELoss(0.1, trainable=True, side="image"),
     RankingLoss(0.3, ("all", "hardest"), side="text", pool_size=256),
     SigmoidLoss(0.2, -5.0, trainable=False),
     InstanceLoss((1.0, 0.5), temperature=None, dropout=0.75, pretrain_epochs=3, pretrain_learning_rate=0.1, relu=True),
@@ -121,6 +121,7 @@ def test_every_parameter_has_a_constraint_and_the_defaults_meet_it(loss):
     [
         (InfoNCELoss(temperature=0.0), "'temperature' parameter of InfoNCELoss"),
         (InfoNCELoss(trainable="yes"), "'trainable' parameter of InfoNCELoss"),
+        (InfoNCELoss(side="left"), "'side' parameter of InfoNCELoss"),
         (RankingLoss(margin=-0.1), "'margin' parameter of RankingLoss"),
         (RankingLoss(negatives="easiest"), "'negatives' parameter of RankingLoss"),
         (RankingLoss(negatives=("all", "easiest")), r"negatives must be one or two of \['all', .*got \('all', 'easie"),
@@ -154,7 +155,7 @@ def test_a_short_name_is_the_loss_with_default_parameters():
     assert set(LABEL_LOSSES) == {"bce", "softmax", "asymmetric"}
     loss = resolve_loss("infonce", PairLoss, PAIR_LOSSES)
     assert isinstance(loss, InfoNCELoss)
-    assert loss.get_params() == {"temperature": 0.07, "trainable": False}
+    assert loss.get_params() == {"temperature": 0.07, "trainable": False, "side": "both"}
     assert isinstance(resolve_loss("bce", LabelLoss, LABEL_LOSSES), BinaryLoss)
 
 

@@ -13,13 +13,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sklearn_mm.exceptions import WeightsError
-from sklearn_mm.nn.backbones import (
-    IMAGENET_PIXELS,
-    build_backbone,
-    check_backbone,
-    pixel_convention,
-    weights_identity,
-)
+from sklearn_mm.nn.backbones import build_backbone, check_backbone, pixel_convention, weights_identity
+from sklearn_mm.nn.families import IMAGENET_PIXELS
 from sklearn_mm.nn.lite import EfficientNetLite, SameConv2d, load_lite_state
 
 SAME_LOGITS = 2e-4  # float32 sums of other lengths and orders on other machines

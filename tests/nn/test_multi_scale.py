@@ -24,8 +24,8 @@ def test_maps_are_fused_fine_to_coarse():
         nn.init.uniform_(norm.running_mean, -0.5, 0.5)
         nn.init.uniform_(norm.bias, -0.5, 0.5)
         nn.init.uniform_(norm.weight, 0.5, 1.5)
-    squares = _squares(3)
-    x = (squares.permute(0, 3, 1, 2).float() / 255 - module.mean.view(3, 1, 1)) / module.std.view(3, 1, 1)
+    crops = _squares(3)
+    x = (crops.permute(0, 3, 1, 2).float() / 255 - module.mean.view(3, 1, 1)) / module.std.view(3, 1, 1)
     with torch.no_grad():
         network = module.backbone
         taps = [network.relu(network.bn1(network.conv1(x)))]
@@ -38,23 +38,23 @@ def test_maps_are_fused_fine_to_coarse():
             fused = norm2(conv2(norm(conv(fused)).relu())) + tap
         linear, norm, _ = module.head
         expected = torch.sigmoid(norm(linear(fused.mean((2, 3)))))
-        torch.testing.assert_close(module(squares), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(module(crops), expected, rtol=1e-4, atol=1e-5)
     assert 0 < expected.min() < expected.max() < 1
 
 
 def test_the_fusion_starts_as_the_last_maps_alone_and_learns_to_add_the_finer_ones():
     module = _module().train()
-    squares = _squares(4)
-    last = module.head(module.maps(module.normalised(squares))[-1].mean((2, 3)))
-    start = module(squares)
+    crops = _squares(4)
+    last = module.head(module.maps(module.normalised(crops))[-1].mean((2, 3)))
+    start = module(crops)
     torch.testing.assert_close(start, last, rtol=0, atol=0)
     optimizer = torch.optim.SGD(module.fusion.parameters(), lr=1.0)
     for _ in range(6):  # each step wakes one more block, from the last to the first
         optimizer.zero_grad()
-        (module(squares) * torch.linspace(-1, 1, 4)[:, None]).sum().backward()
+        (module(crops) * torch.linspace(-1, 1, 4)[:, None]).sum().backward()
         optimizer.step()
     assert all(value.grad.count_nonzero() > 0 for value in module.fusion.parameters())
-    assert (module(squares) - last).abs().max() > 1e-3
+    assert (module(crops) - last).abs().max() > 1e-3
 
 
 def test_blocks_have_half_of_the_channels_inside_times_width():
@@ -70,13 +70,13 @@ def test_maps_that_lost_their_borders_are_brought_to_one_size():
 
 @pytest.mark.parametrize("backbone", ["resnet18", "vgg11", "efficientnet_lite0", "convnext_tiny", "swin_t"])
 def test_a_gradient_reaches_everything_that_learns_and_nothing_else(backbone):
-    squares = _squares(4)
+    crops = _squares(4)
     frozen = MultiScaleCNN(backbone, image_size=32, n_components=6, width=0.1)
-    frozen.train()(squares).sum().backward()
+    frozen.train()(crops).sum().backward()
     assert all(value.grad is None for value in frozen.backbone.parameters())
     assert all(value.grad is not None for value in [*frozen.fusion.parameters(), *frozen.head.parameters()])
     whole = MultiScaleCNN(backbone, image_size=32, n_components=6, width=0.1, trainable="all").train()
-    whole(squares).sum().backward()
+    whole(crops).sum().backward()
     assert [name for name, value in whole.named_parameters() if value.grad is None] == []
 
 
@@ -86,13 +86,13 @@ def test_networks_of_one_scale_are_refused():
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_a_frozen_network_sees_a_batch_in_pieces_that_change_nothing(monkeypatch, training):
+def test_a_frozen_network_sees_a_batch_in_chunks_that_change_nothing(monkeypatch, training):
     module = _module().train(training)
     seen = []
     module.backbone.register_forward_pre_hook(lambda network, args: seen.append(len(args[0])))
     pixels = module.normalised(_squares(5))
     whole = module.maps(pixels)
-    monkeypatch.setattr(MultiScaleCNN, "piece_size", 2)
+    monkeypatch.setattr(MultiScaleCNN, "chunk_size", 2)
     for maps, expected in zip(module.maps(pixels), whole, strict=True):
         torch.testing.assert_close(maps, expected, rtol=1e-5, atol=1e-5)
         assert not maps.requires_grad
@@ -103,7 +103,7 @@ def test_it_is_copied_with_its_stages():
     module = _module().eval()
     copied = pickle.loads(pickle.dumps(module))
     assert torch.equal(copied(_squares(2)), module(_squares(2)))
-    assert copied.stages == module.stages
+    assert copied.scales == module.scales
     rebuilt = MultiScaleCNN(**module.config)
     rebuilt.load_state_dict(module.state_dict())
     assert torch.equal(rebuilt.eval()(_squares(2)), module(_squares(2)))

@@ -334,10 +334,10 @@ def test_maps_are_averaged_in_float32(shape, dtype, memory_format):
 
 
 @pytest.mark.parametrize("activation", ["pre", "post"])
-def test_a_batch_in_pieces_gives_the_same(network, pictures, activation):
+def test_a_batch_in_chunks_gives_the_same(network, pictures, activation):
     _, expected = read(network, pictures, activation=activation)
-    for piece_size in (1, 3, 10):
-        with torch.inference_mode(), TapReader(network, "auto", activation, piece_size=piece_size) as reader:
+    for chunk_size in (1, 3, 10):
+        with torch.inference_mode(), TapReader(network, "auto", activation, chunk_size=chunk_size) as reader:
             for _ in ("first batch", "second batch"):
                 torch.testing.assert_close(reader(pictures), expected, rtol=1e-4, atol=FLOAT32_SUMS)
 
