@@ -1,0 +1,181 @@
+"""One modality's path into a network, as the estimators that train it drive it."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from sklearn.base import clone
+from torch import Tensor, nn
+
+from sklearn_mm._checks import as_features, check_finite_rows
+from sklearn_mm._device import autocast
+from sklearn_mm.nn.heads import unit_rows
+from sklearn_mm.nn.towers import FeatureTower
+from sklearn_mm.towers._embed import embed
+from sklearn_mm.towers._moments import column_statistics
+from sklearn_mm.towers._protocol import is_trainable
+
+__all__ = ["Tower", "fit_encoder", "make_head"]
+
+_EMBED_BATCH = 1024  # rows of features: a few MB
+
+
+class Tower(nn.Module):
+    """An encoder and the head on top of it: prepared rows go in as batches, and come out as rows of the joint space.
+
+    Parameters
+    ----------
+    encoder : estimator or None
+        A trainable encoder, whose `module_` becomes a part of the tower; a fitted transformer (frozen), or None for
+        features as they come.
+    head : Module
+        From the encoder's output to the joint space.
+    device, dtype : torch.device, torch.dtype
+        Where and in which precision it computes.
+    positive_only : bool
+        Embeddings have no negative component: the joint space is one of order.
+    """
+
+    def __init__(
+        self, encoder: Any, head: nn.Module, device: torch.device, dtype: torch.dtype, positive_only: bool = False
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        # An estimator is no module: its network has to be one of the tower's to be found by optimisers, checkpoints and
+        # `to`.
+        self.body = encoder.module_ if is_trainable(encoder) else None
+        self.head = head
+        self.device, self.dtype = device, dtype
+        self._positive_only = positive_only
+
+    def forward(self, batch: Any) -> Tensor:
+        """Map a batch on the device to the joint space, (n, n_components), not normalised."""
+        with autocast(self.device, self.dtype):
+            features = batch if self.body is None else self.body(batch)
+            out: Tensor = self.head(features)
+            return out
+
+    def freeze_pretrained(self, frozen: bool) -> None:
+        """Hold still what a trained encoder was given pretrained, or let it learn as its parameters say."""
+        if is_trainable(self.encoder):
+            self.encoder.freeze_pretrained(frozen)
+
+    # The way of the data ------------------------------------------------------------------------------------------
+
+    @property
+    def batch_size(self) -> int:
+        """How many rows it takes at once in use."""
+        return self.encoder.embed_batch_size if is_trainable(self.encoder) else _EMBED_BATCH
+
+    def prepare(self, data: Any) -> Any:
+        """Do once what need not be done every epoch: words to ids, pictures through a frozen network."""
+        if self.encoder is None:
+            return data
+        if is_trainable(self.encoder):
+            return self.encoder.prepare(data)
+        return _given_features(self.encoder, self.encoder.transform(data))
+
+    def collate(self, rows: Any, rng: np.random.Generator | None = None) -> Any:
+        """Make a batch of prepared rows, on the CPU; with `rng`, one for training."""
+        if is_trainable(self.encoder):
+            return self.encoder.collate(rows, rng)
+        dense = rows.toarray() if sparse.issparse(rows) else rows
+        # As it came: int8 features cross to the device as bytes, and become float32 in the head.
+        return torch.from_numpy(np.ascontiguousarray(dense))
+
+    def embed(self, rows: Any) -> np.ndarray:
+        """Map prepared rows to unit vectors, (n, n_components) float32."""
+        return embed(
+            self,
+            self.collate,
+            rows,
+            batch_size=self.batch_size,
+            device=self.device,
+            dtype=self.dtype,
+            finish=partial(unit_rows, positive_only=self._positive_only),
+        )
+
+
+def fit_encoder(encoder: Any, data: Any, random_state: np.random.RandomState) -> tuple[Any, Any]:
+    """Clone an encoder, and initialise (trainable) or fit (frozen) it on the training data.
+
+    Parameters
+    ----------
+    encoder : estimator or None
+    data : training images or texts
+    random_state : RandomState
+
+    Returns
+    -------
+    fitted : estimator or None
+    rows : prepared training data
+
+    Raises
+    ------
+    ValueError
+        A frozen encoder gives no matrix, or NaN or infinity; the message names the rows.
+    """
+    if encoder is None:
+        return None, data
+    fitted = clone(encoder)
+    if is_trainable(fitted):
+        fitted.initialize(data, random_state)
+        return fitted, fitted.prepare(data)
+    # Only a frozen encoder: `initialize` is given the random state itself.
+    _seed(fitted, random_state)
+    # fit_transform, as two calls would send a pretrained network over the data twice.
+    return fitted, _given_features(fitted, fitted.fit_transform(data))
+
+
+def _seed(encoder: Any, random_state: np.random.RandomState) -> None:
+    """Draw a seed for each `random_state` of None in an encoder, so that the outer one decides on everything."""
+    parameters = encoder.get_params(deep=True)
+    unset = [name for name in sorted(parameters) if name.split("__")[-1] == "random_state" and parameters[name] is None]
+    encoder.set_params(**{name: random_state.randint(2**31 - 1) for name in unset})
+
+
+def make_head(
+    fitted: Any,
+    rows: Any,
+    index: np.ndarray,
+    *,
+    n_components: int,
+    hidden_layer_sizes: Sequence[int],
+    dropout: float,
+) -> nn.Module:
+    """Build what stands between an encoder's output and the joint space, under torch's current random state.
+
+    Parameters
+    ----------
+    fitted : estimator or None
+        As `fit_encoder` returns it. A trainable encoder that is already as wide as the joint space needs no head.
+    rows : prepared training data
+    index : ndarray of int64
+        The rows whose statistics standardise features.
+    n_components, hidden_layer_sizes, dropout
+        As in `FeatureTower`.
+    """
+    if is_trainable(fitted):
+        # Statistics only of what was learnt elsewhere: an output that training changes would soon have others.
+        width, statistics = fitted.n_features_out, fitted.output_statistics(rows[index])
+        if statistics is None and width == n_components and not hidden_layer_sizes:
+            return nn.Identity()
+    else:
+        width, statistics = rows.shape[1], column_statistics(rows, index)
+    head = FeatureTower(width, n_components, hidden_layer_sizes=hidden_layer_sizes, dropout=dropout)
+    if statistics is not None:
+        head.standardize_by(*statistics)
+    return head
+
+
+def _given_features(encoder: Any, output: Any) -> Any:
+    """Return what a frozen encoder gave as features that can be trained on."""
+    name = type(encoder).__name__
+    X = as_features(output)
+    if X.ndim != 2:
+        raise ValueError(f"expected a matrix of features from {name}, a row for each input, got the shape {X.shape}")
+    check_finite_rows(X, f"what {name} gave", "mend or drop these rows")
+    return X
