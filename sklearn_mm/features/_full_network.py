@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, Self
 
 import numpy as np
-from joblib import effective_n_jobs
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import Tags
@@ -28,11 +27,11 @@ from sklearn_mm._params import (
 )
 from sklearn_mm.exceptions import ImageReadWarning
 from sklearn_mm.features._activations import ActivationPass, RowWriter, summarise
-from sklearn_mm.features._moments import RunningMoments, discretise, standardise, ternary_limits
 from sklearn_mm.features._network_on_demand import NetworkOnDemandMixin
 from sklearn_mm.images import PictureReader, Pictures, ReadFailure, RowCache, is_table
 from sklearn_mm.nn.backbones import pixel_convention
 from sklearn_mm.registry import stored_as
+from sklearn_mm.towers import RunningMoments, discretise, standardise, ternary_limits
 
 __all__ = ["FullNetworkEmbedding"]
 
@@ -70,19 +69,20 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
     thresholds : tuple of (float, float), default=(-0.25, 0.15)
         Below the first, in standard deviations from the mean, is -1, above the second 1; equal to one is 0.
     crops : {"center", "ten"}, default="center"
-        The centre of the picture; or the mean activations of ten squares: corners and centre, and mirrored.
+        The centre of the picture; or the mean activations of ten crops: corners and centre, and mirrored.
         With "center", a picture that has exactly the network's size is taken as it is.
     image_size : int, default=None
         Side of the square that the network sees, in pixels; by default the one it was trained on.
     batch_size : int, default=32
-        Pictures read and passed on at once. A GPU sees them together, a CPU in pieces that fit its caches.
+        Pictures read and passed on at once. A GPU sees them together, a CPU in chunks that fit its caches.
     device : str or torch.device, default="auto"
         Where the network runs; "auto" takes a GPU if there is one.
     precision : {"auto", "float32", "bfloat16", "float16"}, default="auto"
         In which the network computes; "auto" is bfloat16 where the hardware has it. Averages and statistics
         are float32 and float64 in any case.
     n_jobs : int, default=None
-        Threads that read pictures while the network computes; None is 1, -1 one for each core.
+        Threads on the CPU, both those that torch computes with and those that read pictures meanwhile; None takes as
+        many as torch is set to, -1 one for each core.
     cache : path, default=None
         A folder that remembers the activations of each picture, by its content and by all that decides on
         them. It is shared by folds, candidates and processes: in a grid search the network sees each picture
@@ -322,6 +322,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         """
         check_is_fitted(self, "mean_")
         if not self.layers_:
+            # Fitted on a table, whose columns keep their names.
             return OneToOneFeatureMixin.get_feature_names_out(self, input_features)
         names = [f"{name}_{unit}" for name, width in self.layers_ for unit in range(width)]
         return np.asarray(names, dtype=object)
@@ -344,6 +345,8 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
 
     def _check_table(self, X: Any, reset: bool) -> np.ndarray:
         """Validate activations computed before: float32 or float64."""
+        # After a fit on pictures there is no n_features_in_ for scikit-learn to compare with: activations of that
+        # network are compared with its own width. What is not finite is left to check_finite_rows, which names the row.
         if reset or hasattr(self, "n_features_in_"):
             table = validate_data(self, X, dtype=[np.float64, np.float32], reset=reset, ensure_all_finite=False)
         else:
@@ -377,6 +380,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         activations.each_block(take, keep)
         if starts:
             self.layers_ = activations.layers()
+            # A fit on a table before left these; pictures have none.
             for of_a_table in ("n_features_in_", "feature_names_in_"):
                 if hasattr(self, of_a_table):
                     delattr(self, of_a_table)
@@ -399,6 +403,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         return lambda rows: discretise(rows, low, high)
 
     def _writer(self, activations: ActivationPass) -> RowWriter:
+        # Activations of a network are float32, whatever it computes in.
         embed = self._embedder(np.dtype(np.float32))
         dtype = np.dtype(np.int8 if self.discretize else np.float32)
         out = np.empty((activations.n_rows, self.n_features_out_), dtype=dtype)
@@ -412,13 +417,14 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         reader = PictureReader(pixels.image_size, pixels.resize_size, pixels.interpolation, self.crops)
         device = resolve_device(self.device)
         dtype = resolve_dtype(self.precision, device)
+        # All that decides on an activation is in the address, so that one folder serves any estimators.
         cache = None if self.cache is None else RowCache(self.cache, self._configuration(reader, dtype))
         return ActivationPass(
             pictures,
             reader,
             partial(self._open_network, pixels, device, dtype),
             batch_size=self.batch_size,
-            n_threads=effective_n_jobs(self.n_jobs),
+            n_jobs=self.n_jobs,
             on_error=self.on_error,
             cache=cache,
             verbose=bool(self.verbose),

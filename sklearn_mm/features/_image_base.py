@@ -1,35 +1,26 @@
-"""What the trainable image encoders share: pictures to squares, stand-alone training, and the tower protocol."""
+"""What the image encoders that read pictures by a backbone share: pictures to crops."""
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from numbers import Real
 from typing import Any, Self
 
 import numpy as np
 import torch
-from joblib import effective_n_jobs
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from sklearn_mm._device import autocast, forked_rng, generator_from, resolve_device, resolve_dtype
+from sklearn_mm._device import forked_rng, n_threads
 from sklearn_mm._params import (
-    DEVICE_CONSTRAINTS,
-    Integral,
     Interval,
     InvalidParameterError,
     StrOptions,
-    non_negative_int,
     positive_int,
     positive_real,
     validate_params,
 )
 from sklearn_mm.exceptions import ImageReadError, ImageReadWarning
-from sklearn_mm.features._activations import ActivationPass, RowWriter, summarise
-from sklearn_mm.features._instance_training import as_instances, train_by_instance
+from sklearn_mm.features._activations import summarise
 from sklearn_mm.images import (
     Augmentation,
     PictureReader,
@@ -39,26 +30,25 @@ from sklearn_mm.images import (
     describe,
     is_table,
     read_ahead,
-    read_squares,
+    read_crops,
 )
 from sklearn_mm.nn.backbones import pixel_convention
 from sklearn_mm.nn.image_cnn import BackboneTower
-from sklearn_mm.persistence import PickleStateMixin
-from sklearn_mm.training import EpochRecord
+from sklearn_mm.towers import TrainableEncoder
 
 __all__ = ["ImageEncoderBase"]
 
 _HEADERS_AHEAD = 256
 
 
-class ImageEncoderBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, PickleStateMixin, BaseEstimator):
+class ImageEncoderBase(TrainableEncoder):
     """An image encoder: a network that reads pictures as it was trained to.
 
     A subclass stores its parameters, and says in `_make_module` which network they describe.
     """
 
     _parameter_constraints: dict[str, Any] = {
-        **DEVICE_CONSTRAINTS,
+        **TrainableEncoder._parameter_constraints,
         "backbone": [str, nn.Module],
         "weights": "no_validation",  # checked where they are read
         "trainable": [positive_int, str],
@@ -70,15 +60,7 @@ class ImageEncoderBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Pickle
         "mirror": ["boolean"],
         "color_jitter": [Interval(Real, 0, 1, closed="left")],
         "average_mirrored": ["boolean"],
-        "max_epochs": [positive_int],
-        "batch_size": [positive_int],
-        "learning_rate": [positive_real],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "temperature": [positive_real],
-        "random_state": ["random_state"],
-        "n_jobs": [Integral, None],
         "on_error": [StrOptions({"raise", "nan", "skip"})],
-        "verbose": [non_negative_int, "boolean"],
     }
 
     @abstractmethod
@@ -98,10 +80,10 @@ class ImageEncoderBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Pickle
         """
         self._check_parameters()
         _check_pictures(data)
+        # Weights are drawn on the CPU and moved: a seed gives the same ones on every device.
         with forked_rng(random_state, torch.device("cpu")):
             self.module_: Any = self._make_module()
-        self._n_features_out = self.module_.n_components
-        self.history_: list[EpochRecord] = []
+        self.history_ = []
         self.errors_: list[ReadFailure] = []
         return self
 
@@ -115,9 +97,8 @@ class ImageEncoderBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Pickle
         """
         pictures = _check_pictures(data)
         if not pictures.is_lazy:
-            found = read_ahead(self._reader().check, pictures, range(len(pictures)), self._n_threads(), _HEADERS_AHEAD)
-            _raise_for([answer for _, answer in found if isinstance(answer, ReadFailure)])
-        return PictureRows(pictures)
+            _raise_for(self._unreadable_headers(pictures))
+        return PictureRows(pictures, n_threads=n_threads(self.n_jobs))
 
     def collate(self, rows: PictureRows, rng: np.random.Generator | None = None) -> Tensor:
         """Read the pictures of a batch for `module_`, (n, s, s, 3) uint8; with `rng` for training, changed at random.
@@ -127,61 +108,56 @@ class ImageEncoderBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Pickle
         ImageReadError
             A picture cannot be decoded; the message names the row of `prepare`'s data.
         """
-        squares, failures = read_squares(rows, self._reader(), self._n_threads(), self._augmentation(), rng)
+        crops, failures = read_crops(rows, self._reader(), self._augmentation(), rng)
         _raise_for(failures)
-        return torch.from_numpy(squares)
+        return torch.from_numpy(crops)
 
-    # scikit-learn -------------------------------------------------------------------------------------------------
+    @property
+    def n_features_out(self) -> int:
+        """Width of the embedding."""
+        check_is_fitted(self, "module_")
+        return int(self.module_.n_components)
 
-    def fit(self, images: Any, y: Any = None) -> Self:
-        """Build the network; with y, train what `trainable` says, and the layers on top, by instance loss.
+    @property
+    def embed_batch_size(self) -> int:
+        """Pictures embedded at once: the maps of more would fill the memory."""
+        return int(self.batch_size)
 
-        Parameters
-        ----------
-        images : sequence of pictures, length n_images
-        y : sequence of hashables, length n_images, optional
-            The class of each picture: a label, an instance, the place it shows. Without it nothing is trained.
+    def freeze_pretrained(self, frozen: bool) -> None:
+        """Hold the backbone still, or let those of its layers learn that `trainable` says."""
+        self.module_.freeze_backbone(frozen)
 
-        Returns
-        -------
-        self
-        """
-        self._check_parameters()
-        pictures = _check_pictures(images)
-        instance = None if y is None else as_instances(y, len(pictures), "picture")
-        random_state = check_random_state(self.random_state)
-        device = resolve_device(self.device)
-        with forked_rng(random_state, device):
-            self.initialize(images, random_state)
-            rows = self._readable_rows(images)
-            if instance is not None and any(parameter.requires_grad for parameter in self.module_.parameters()):
-                self._train(rows, instance[rows.rows], generator_from(random_state), device)
-        self.module_.cpu().eval()
-        return self
+    # What differs from other encoders on their own ----------------------------------------------------------------
 
-    def _readable_rows(self, images: Any) -> PictureRows:
+    def _check_data(self, X: Any) -> Any:
+        _check_pictures(X)
+        return X
+
+    def _instances_of(self, y: Any, n_rows: int) -> np.ndarray | None:
+        """Number the instances; without y nothing is trained, as each picture for itself tells no two apart."""
+        return None if y is None else super()._instances_of(y, n_rows)
+
+    def _rows_to_train_on(self, data: Any) -> tuple[PictureRows, np.ndarray]:
         """Return the rows to train on; where errors are no end, all pictures are decoded once to find them."""
         if self.on_error == "raise":
-            return self.prepare(images)
-        pictures = Pictures(images)
-        answers = read_ahead(self._reader().read, pictures, range(len(pictures)), self._n_threads(), self.batch_size)
+            return super()._rows_to_train_on(data)
+        pictures = Pictures(data)
+        answers = read_ahead(
+            self._reader().read, pictures, range(len(pictures)), n_threads(self.n_jobs), self.batch_size
+        )
         self._report([answer for _, answer in answers if isinstance(answer, ReadFailure)], len(pictures))
         bad = [failure.row for failure in self.errors_]
         if len(bad) == len(pictures):
             raise ImageReadError(f"not one picture could be read: {summarise(self.errors_)}")
-        return PictureRows(pictures, np.setdiff1d(np.arange(len(pictures)), bad))
+        rows = PictureRows(pictures, np.setdiff1d(np.arange(len(pictures)), bad), n_threads=n_threads(self.n_jobs))
+        return rows, rows.rows
 
-    def _train(self, rows: PictureRows, instance: np.ndarray, rng: np.random.Generator, device: torch.device) -> None:
-        self.history_ = train_by_instance(
-            self, rows, lambda batch: self.collate(batch, rng).to(device), instance, rng, device
-        )
-
-    def transform(self, images: Any) -> np.ndarray:
+    def transform(self, X: Any) -> np.ndarray:
         """Embed pictures.
 
         Parameters
         ----------
-        images : sequence of pictures, length n_images
+        X : sequence of pictures, length n_images
 
         Returns
         -------
@@ -191,33 +167,39 @@ class ImageEncoderBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Pickle
         """
         check_is_fitted(self, "module_")
         self._check_parameters()
-        out, failures = self._embed(_check_pictures(images), self.on_error, bool(self.verbose))
-        self._report(failures, len(images))
+        out, failures = self._embed_readable(X, self.on_error)
+        self._report(failures, len(X))
         return out
 
-    def _embed(self, pictures: Pictures, on_error: str, verbose: bool) -> tuple[np.ndarray, list[ReadFailure]]:
-        """Read and embed pictures; the network runs on a batch while the next one is read."""
-        device = resolve_device(self.device)
-        network = _Running(self.module_, device, resolve_dtype(self.precision, device))
-        embedded = ActivationPass(
-            pictures,
-            self._reader(),
-            lambda: network,
-            batch_size=self.batch_size,
-            n_threads=self._n_threads(),
-            on_error=on_error,
-            cache=None,
-            verbose=verbose,
-        )
-        out = np.empty((len(pictures), self._n_features_out), dtype=np.float32)
-        writer = RowWriter(out, lambda block: block, on_error == "skip")
-        try:
-            with embedded:
-                embedded.each_block(writer.take)
-        finally:
-            self.module_.cpu()
-        failures = [failure for _, failure in sorted(embedded.failures.items())]
-        return writer.close(embedded.failures), failures
+    def _embed_readable(self, images: Any, on_error: str) -> tuple[np.ndarray, list[ReadFailure]]:
+        """Embed pictures, and list those that could not be read."""
+        pictures = _check_pictures(images)
+        way_out = "mend or drop these rows, or use on_error='skip' or on_error='nan'"
+        # Headers of files cost little, and save hours before a broken one; getting at a row of a lazy container costs
+        # as much as reading it.
+        if on_error == "raise" and not pictures.is_lazy:
+            _raise_for(self._unreadable_headers(pictures), way_out)
+        failures: list[ReadFailure] = []
+
+        def collate(rows: PictureRows) -> Tensor:
+            crops, failed = read_crops(rows, self._reader())
+            if on_error == "raise":
+                _raise_for(failed, way_out)
+            failures.extend(failed)  # their crops are black, and so no other row's answer depends on them
+            return torch.from_numpy(crops)
+
+        out = self._embed(PictureRows(pictures, n_threads=n_threads(self.n_jobs)), collate, shown=self.verbose)
+        if len(failures) == len(out):
+            raise ImageReadError(f"not one picture could be read: {summarise(failures)}")
+        failed = [failure.row for failure in failures]
+        if on_error == "skip":
+            return np.delete(out, failed, axis=0), failures
+        out[failed] = np.nan
+        return out, failures
+
+    def _unreadable_headers(self, pictures: Pictures) -> list[ReadFailure]:
+        found = read_ahead(self._reader().check, pictures, range(len(pictures)), n_threads(self.n_jobs), _HEADERS_AHEAD)
+        return [answer for _, answer in found if isinstance(answer, ReadFailure)]
 
     def _report(self, failures: list[ReadFailure], n_rows: int) -> None:
         self.errors_ = failures
@@ -242,11 +224,9 @@ class ImageEncoderBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Pickle
             self.color_jitter,
         )
 
-    def _n_threads(self) -> int:
-        return effective_n_jobs(self.n_jobs)
-
     def _check_parameters(self) -> None:
         validate_params(self)
+        # True would pass the table as the int 1.
         if isinstance(self.trainable, bool):
             raise InvalidParameterError(f"trainable must be 'all', 'none', an int or a regex, got {self.trainable!r}")
         for name in ("crop_scale", "crop_ratio"):
@@ -265,28 +245,16 @@ class ImageEncoderBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Pickle
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
+        # scikit-learn's own checks hand over tables, and skip an estimator that says so. sklearn_mm.testing has them
+        # for pictures.
         tags.input_tags.two_d_array = False
         tags.input_tags.string = True
         tags.transformer_tags.preserves_dtype = []
         return tags
 
 
-class _Running:
-    """An encoder's network, as `ActivationPass` runs it."""
-
-    def __init__(self, module: BackboneTower, device: torch.device, dtype: torch.dtype) -> None:
-        self._module, self._device, self._dtype = module, device, dtype
-        self.layers: list[tuple[str, int]] = []
-
-    @contextmanager
-    def running(self) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
-        """Yield the function from squares (n, 1, s, s, 3), uint8, to embeddings (n, d), float32."""
-        self._module.to(self._device).eval()
-        with torch.inference_mode(), autocast(self._device, self._dtype):
-            yield lambda squares: self._module(torch.from_numpy(squares[:, 0]).to(self._device)).float().cpu().numpy()
-
-
 def _check_pictures(images: Any) -> Pictures:
+    # An empty list has no picture in it, and so is a table to is_table; Pictures refuses it in better words.
     if is_table(images) and not (hasattr(images, "__len__") and len(images) == 0):
         raise ValueError(
             f"expected pictures, got {describe(images)}; pictures are paths, bytes, PIL images or arrays of shape "
@@ -295,6 +263,6 @@ def _check_pictures(images: Any) -> Pictures:
     return Pictures(images)
 
 
-def _raise_for(failures: list[ReadFailure]) -> None:
+def _raise_for(failures: list[ReadFailure], way_out: str = "mend or drop these rows") -> None:
     if failures:
-        raise ImageReadError(f"{summarise(failures)}; mend or drop these rows")
+        raise ImageReadError(f"{summarise(failures)}; {way_out}")

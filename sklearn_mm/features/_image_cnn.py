@@ -6,17 +6,18 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from sklearn.utils.metaestimators import available_if
 from torch import Tensor, nn
 
-from sklearn_mm._device import autocast, resolve_device, resolve_dtype
+from sklearn_mm._device import autocast, n_threads, resolve_device, resolve_dtype, settle
+from sklearn_mm._docs import shared_docs
 from sklearn_mm._params import Interval, InvalidParameterError, Real, positive_int
 from sklearn_mm.exceptions import ImageReadError
 from sklearn_mm.features._activations import summarise
 from sklearn_mm.features._image_base import ImageEncoderBase
-from sklearn_mm.images import PictureRows, Pictures, read_squares
+from sklearn_mm.images import PictureRows, Pictures, read_crops
 from sklearn_mm.nn.image_cnn import ImageCNN
 from sklearn_mm.registry import stored_as
+from sklearn_mm.towers import RunningMoments
 
 __all__ = ["ImageCNNEncoder"]
 
@@ -24,6 +25,7 @@ _SAMPLE = 256  # pictures that the statistics of features are taken from
 _LEAST_SCALE = 0.1  # of the median: features that hardly vary in the sample are not blown up
 
 
+@shared_docs
 @stored_as("features.ImageCNNEncoder")
 class ImageCNNEncoder(ImageEncoderBase):
     """Embed pictures by a pretrained network that learns on.
@@ -47,10 +49,11 @@ class ImageCNNEncoder(ImageEncoderBase):
     dropout : float, default=0.0
         Share of the features, and of hidden units, dropped in training, where `n_components` is given.
     trainable : {"all", "none"}, int or str, default="all"
-        Which layers of the network learn. "none": it is frozen. An int n: the last n of its stages, a stage being the
-        layers whose maps have about the same size (five in a ResNet), and what comes after the last maps belonging to
-        the last stage. Another str: a regular expression that must match names of modules in full, with all that is
-        inside of them (``"layer[34]"``); for networks without maps, such as a ViT, the way to train a part.
+        Which layers of the network learn. "none": it is frozen. An int n: the last n of its scales, a scale being the
+        layers whose maps have about the same size (five in a ResNet, which calls them stages), and what comes after the
+        last maps belonging to the last scale. Another str: a regular expression that must match names of modules in
+        full, with all that is inside of them (``"layer[34]"``); for networks without maps, such as a ViT, the way to
+        train a part.
     fix_batch_norm : bool, default=True
         Layers that learn keep the statistics of their batch norms, too; layers that do not learn keep them in any case.
     backbone_learning_rate : float, default=0.02
@@ -61,41 +64,25 @@ class ImageCNNEncoder(ImageEncoderBase):
     crop_scale : (float, float) or None, default=(0.36, 1.0)
         In training, the least and the largest share of a picture's area that is cut out at random and resized to the
         square: sides of 0.6 to 1, as in [2]_. (0.08, 1) in [1]_, (0.64, 1) in [3]_. None takes the centre.
-    crop_ratio : (float, float), default=(0.75, 1.3333333333333333)
-        The least and the largest ratio of the width of that cut to its height.
-    mirror : bool, default=True
-        In training, mirror half of the pictures. Turn it off where captions tell left from right.
-    color_jitter : float, default=0.0
-        In training, by which share brightness, contrast and saturation go up or down at most.
-    average_mirrored : bool, default=False
-        In `transform`, and where a ranker embeds, take the mean of the embeddings of a picture and of its mirror image;
-        twice the time.
+    %(augmentation)s
     max_epochs : int, default=10
         Passes over the pictures in `fit` with y. These and the following parameters, up to `random_state`, are of no
         effect inside a ranker, which trains the network by its own settings; `batch_size` is also that of `transform`.
     batch_size : int, default=32
-    learning_rate : float, default=1e-3
-        AdamW's, warmed up over a tenth of the steps, then falling to 0 as a cosine.
-    weight_decay : float, default=1e-4
-    temperature : float, default=0.05
-        The instance loss is a softmax over cosines divided by it.
+    %(trained_alone)s
     random_state : int, RandomState or None, default=None
     device : str or torch.device, default="auto"
-    precision : {"auto", "float32", "bfloat16", "float16"}, default="auto"
-        In which the network computes; "auto" is bfloat16 where the hardware has it.
-    n_jobs : int, default=None
-        Threads that read pictures; None is 1, -1 one for each core.
+    %(precision)s
+    %(reading_threads)s
     on_error : {"raise", "nan", "skip"}, default="raise"
         What becomes of a picture that cannot be read in `transform`: an error that names the row, a row of NaN, or no
         row. With the last two, `fit` trains without it. A ranker always gets the error.
-    verbose : int, default=0
-        Show a bar over epochs, and over pictures in `transform`.
+    %(kept_and_shown)s
 
     Attributes
     ----------
     module_ : ImageCNN
-    history_ : list of dict
-        One record an epoch: ``epoch``, ``train_loss``, ``learning_rate``, ``seconds``; empty where nothing was trained.
+    %(instance_history)s
     errors_ : list of ReadFailure
         ``(row, source, reason)`` for each picture of the last call that could not be read.
 
@@ -110,7 +97,7 @@ class ImageCNNEncoder(ImageEncoderBase):
 
     See Also
     --------
-    MultiScaleCNNEncoder : Fuses the maps of all stages.
+    MultiScaleCNNEncoder : Fuses the maps of all scales.
     FullNetworkEmbedding : All layers of a frozen network; read once, and not in every epoch.
 
     Notes
@@ -175,11 +162,15 @@ class ImageCNNEncoder(ImageEncoderBase):
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-4,
         temperature: float = 0.05,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 5,
         random_state: Any = None,
         device: Any = "auto",
         precision: str = "auto",
         n_jobs: int | None = None,
         on_error: str = "raise",
+        checkpoint: str | os.PathLike[str] | None = None,
         verbose: int = 0,
     ) -> None:
         self.backbone = backbone
@@ -201,11 +192,15 @@ class ImageCNNEncoder(ImageEncoderBase):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.temperature = temperature
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
         self.random_state = random_state
         self.device = device
         self.precision = precision
         self.n_jobs = n_jobs
         self.on_error = on_error
+        self.checkpoint = checkpoint
         self.verbose = verbose
 
     def initialize(self, data: Any, random_state: Any = None) -> Self:
@@ -219,33 +214,42 @@ class ImageCNNEncoder(ImageEncoderBase):
         """
         super().initialize(data, random_state)
         if self.n_components is not None:
-            self.module_.head.standardize_by(*self._feature_statistics(PictureRows(Pictures(data))))
+            rows = PictureRows(Pictures(data), n_threads=n_threads(self.n_jobs))
+            self.module_.head.standardize_by(*self._feature_statistics(rows))
         return self
 
-    @available_if(lambda self: self.n_components is None)
-    def output_statistics(self, rows: PictureRows) -> tuple[Tensor, Tensor]:
+    def output_statistics(self, rows: PictureRows) -> tuple[Tensor, Tensor] | None:
         """Return the mean and the scale of the embedding, (n_features_out,) each, float32: what a head stands on.
+
+        None with `n_components`, as the embedding is then learnt here.
 
         Parameters
         ----------
         rows : PictureRows
             As `prepare` returns them; 256 of them are read.
         """
-        return self._feature_statistics(rows)
+        return self._feature_statistics(rows) if self.n_components is None else None
 
     def _feature_statistics(self, rows: PictureRows) -> tuple[Tensor, Tensor]:
         """Return mean and scale of the network's features over some pictures, of those that can be read."""
+        # Spread evenly and not drawn: the statistics depend on no seed, and sorted data are seen from end to end.
         positions = np.linspace(0, len(rows) - 1, min(_SAMPLE, len(rows))).astype(np.int64)
-        squares, failures = read_squares(rows[positions], self._reader(), self._n_threads())
+        crops, failures = read_crops(rows[positions], self._reader())
         if len(failures) == len(positions):
             raise ImageReadError(f"not one picture could be read: {summarise(failures)}")
         is_read = ~np.isin(rows.rows[positions], [failure.row for failure in failures])
         device = resolve_device(self.device)
-        module = self.module_.to(device).eval()
+        module = self.module_
+        # As the network answers before training: in evaluation mode, and without a gradient.
+        settle(module, device)
         with torch.inference_mode(), autocast(device, resolve_dtype(self.precision, device)):
-            pieces = torch.split(torch.from_numpy(squares[is_read]), module.piece_size)
-            features = torch.cat([module.features(module.normalised(piece.to(device))).cpu() for piece in pieces])
-        mean, scale = features.double().mean(0), features.double().std(0, correction=0)
+            chunks = torch.split(torch.from_numpy(crops[is_read]), module.chunk_size)
+            features = torch.cat([module.features(module.normalised(chunk.to(device))).cpu() for chunk in chunks])
+        moments = RunningMoments()
+        moments.update(features.numpy())
+        mean, scale = torch.from_numpy(moments.mean), torch.from_numpy(moments.scale)
+        # The median is 0 where half of the features are constant; then the largest scale is the least, and 1 where all
+        # are.
         least = _LEAST_SCALE * float(scale.median()) or float(scale.max()) or 1.0
         return mean.float(), scale.clamp(min=least).float()
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from sklearn_mm._docs import shared_docs
 from sklearn_mm._params import positive_int, positive_real
 from sklearn_mm.features._image_base import ImageEncoderBase
 from sklearn_mm.nn.multi_scale import MultiScaleCNN
@@ -13,11 +14,12 @@ from sklearn_mm.registry import stored_as
 __all__ = ["MultiScaleCNNEncoder"]
 
 
+@shared_docs
 @stored_as("features.MultiScaleCNNEncoder")
 class MultiScaleCNNEncoder(ImageEncoderBase):
-    """Embed pictures by the maps of all stages of a network, fused fine to coarse.
+    """Embed pictures by the maps of all scales of a network, fused fine to coarse.
 
-    The last map of each stage of a pretrained network, from the finest on, is brought to the size and the channels of
+    The last map of each scale of a pretrained network, from the finest on, is brought to the size and the channels of
     the next coarser one and added to it; the coarsest is averaged over space and mapped to the embedding [1]_.
 
     Parameters
@@ -42,42 +44,26 @@ class MultiScaleCNNEncoder(ImageEncoderBase):
     crop_scale : (float, float) or None, default=(0.36, 1.0)
         In training, the least and the largest share of a picture's area that is cut out at random and resized to the
         square. None takes the centre.
-    crop_ratio : (float, float), default=(0.75, 1.3333333333333333)
-        The least and the largest ratio of the width of that cut to its height.
-    mirror : bool, default=True
-        In training, mirror half of the pictures. Turn it off where texts tell left from right.
-    color_jitter : float, default=0.0
-        In training, by which share brightness, contrast and saturation go up or down at most.
-    average_mirrored : bool, default=False
-        In `transform`, and where a ranker embeds, take the mean of the embeddings of a picture and of its mirror image;
-        twice the time.
+    %(augmentation)s
     max_epochs : int, default=10
         Passes over the pictures in `fit` with y. These and the following parameters, up to `random_state`, are of no
         effect inside a ranker or an annotator, which train the network by their own settings; `batch_size` is also that
         of `transform`.
     batch_size : int, default=32
-    learning_rate : float, default=1e-3
-        AdamW's, warmed up over a tenth of the steps, then falling to 0 as a cosine.
-    weight_decay : float, default=1e-4
-    temperature : float, default=0.05
-        The instance loss is a softmax over cosines divided by it.
+    %(trained_alone)s
     random_state : int, RandomState or None, default=None
     device : str or torch.device, default="auto"
-    precision : {"auto", "float32", "bfloat16", "float16"}, default="auto"
-        In which the network computes; "auto" is bfloat16 where the hardware has it.
-    n_jobs : int, default=None
-        Threads that read pictures; None is 1, -1 one for each core.
+    %(precision)s
+    %(reading_threads)s
     on_error : {"raise", "nan", "skip"}, default="raise"
         What becomes of a picture that cannot be read; as in `ImageCNNEncoder`.
-    verbose : int, default=0
-        Show a bar over epochs, and over pictures in `transform`.
+    %(kept_and_shown)s
 
     Attributes
     ----------
     module_ : MultiScaleCNN
-        Its ``stages`` say which maps are fused.
-    history_ : list of dict
-        One record an epoch: ``epoch``, ``train_loss``, ``learning_rate``, ``seconds``; empty where nothing was trained.
+        Its ``scales`` say which maps are fused.
+    %(instance_history)s
     errors_ : list of ReadFailure
         ``(row, source, reason)`` for each picture of the last call that could not be read.
 
@@ -92,20 +78,20 @@ class MultiScaleCNNEncoder(ImageEncoderBase):
 
     See Also
     --------
-    ImageCNNEncoder : The features of the last stage alone, pretrained as they are.
+    ImageCNNEncoder : The features of the last scale alone, pretrained as they are.
     FullNetworkEmbedding : All layers of a frozen network, without training.
 
     Notes
     -----
-    Each step of the fusion is a 3x3 convolution of stride 2 to half of the coarser stage's channels, batch norm, ReLU,
+    Each step of the fusion is a 3x3 convolution of stride 2 to half of the coarser scale's channels, batch norm, ReLU,
     a 1x1 convolution to all of them, batch norm, and the sum with the coarser map; then the average over space, a fully
     connected layer, batch norm and a sigmoid. The last batch norm of each step starts from scale 0: the network begins
-    as its last stage alone, and learns what to add of the finer ones; without y `fit` gives one that knows nothing of
+    as its last scale alone, and learns what to add of the finer ones; without y `fit` gives one that knows nothing of
     them yet. At `width` 1 on a ResNet-50 the fusion has 15 million weights, and the layer behind it 4, beside the
     backbone's 24.
 
-    Stages are found by following one black picture through the network: wherever its maps become smaller by half, the
-    map before is the last of its stage. Layers behind the last map are taken out. In training the maps of a batch are
+    Scales are found by following one black picture through the network: wherever its maps become smaller by half, the
+    map before is the last of its scale. Layers behind the last map are taken out. In training the maps of a batch are
     held, of which the finest are the largest: 3 MB for a picture of 224 pixels in a ResNet. A frozen backbone runs
     without gradient, but anew in each epoch.
 
@@ -131,7 +117,7 @@ class MultiScaleCNNEncoder(ImageEncoderBase):
     ... )
     >>> encoder.fit(images, y=[0, 1, 0, 1, 0, 1, 0, 1]).transform(images).shape
     (8, 16)
-    >>> [(stage.tap, stage.size) for stage in encoder.module_.stages]
+    >>> [(scale.tap, scale.size) for scale in encoder.module_.scales]
     [('relu', 16), ('layer1.1', 8), ('layer2.1', 4), ('layer3.1', 2), ('layer4.1', 1)]
     """
 
@@ -162,11 +148,15 @@ class MultiScaleCNNEncoder(ImageEncoderBase):
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-4,
         temperature: float = 0.05,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 5,
         random_state: Any = None,
         device: Any = "auto",
         precision: str = "auto",
         n_jobs: int | None = None,
         on_error: str = "raise",
+        checkpoint: str | os.PathLike[str] | None = None,
         verbose: int = 0,
     ) -> None:
         self.backbone = backbone
@@ -187,11 +177,15 @@ class MultiScaleCNNEncoder(ImageEncoderBase):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.temperature = temperature
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
         self.random_state = random_state
         self.device = device
         self.precision = precision
         self.n_jobs = n_jobs
         self.on_error = on_error
+        self.checkpoint = checkpoint
         self.verbose = verbose
 
     def _make_module(self) -> MultiScaleCNN:

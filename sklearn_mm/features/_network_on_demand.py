@@ -9,7 +9,9 @@ from torch import Tensor
 
 from sklearn_mm.features._activations import TappedNetwork
 from sklearn_mm.images import PictureReader
-from sklearn_mm.nn.backbones import PixelConvention, build_backbone, read_state, weights_identity
+from sklearn_mm.nn.backbones import build_backbone, weights_identity
+from sklearn_mm.nn.families import PixelConvention
+from sklearn_mm.nn.weights import read_state
 from sklearn_mm.persistence import PickleStateMixin
 
 __all__ = ["NetworkOnDemandMixin"]
@@ -40,9 +42,11 @@ class NetworkOnDemandMixin(PickleStateMixin):
 
     def _open_network(self, pixels: PixelConvention, device: torch.device, dtype: torch.dtype) -> TappedNetwork:
         """Return the network of the parameters as they are; the one before, if it is the same."""
+        # Parameters may be set between fit and transform: the network is that of the parameters of now, or none.
         key = self._network_key()
         if self._network is None or self._network[0] != key:
             weights: str | os.PathLike[str] | dict[str, Tensor] | None = self.weights
+            # Opened from a pickle: the file that `weights` names may not be on this machine.
             if self._state is not None and self._state[0] == str(weights):
                 weights = self._state[1]
             built = TappedNetwork(
@@ -57,6 +61,8 @@ class NetworkOnDemandMixin(PickleStateMixin):
         return self._network[1]
 
     def _network_key(self) -> tuple[Any, ...]:
+        # A module is told by its identity, as comparing weights would take a pass over all of them. layers by repr, as
+        # a list may be changed in place.
         backbone = self.backbone if isinstance(self.backbone, str) else id(self.backbone)
         read = (repr(self.layers), self.activation, self.image_size)
         return (backbone, str(self.weights), *read, str(self.device), self.precision)
@@ -65,6 +71,7 @@ class NetworkOnDemandMixin(PickleStateMixin):
         """Return all that decides on an activation besides the picture."""
         key = self._network_key()
         if self._identity is None or self._identity[0] != key:
+            # Kept, as it digests all weights.
             self._identity = (key, weights_identity(self.backbone, self.weights))
         return f"{self._identity[1]}\n{self.layers!r} {self.activation} {reader!r} {dtype}"
 

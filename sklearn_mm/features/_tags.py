@@ -105,10 +105,12 @@ class TagVectorizer(TransformerMixin, PickleStateMixin, BaseEstimator):
         validate_params(self)
         rows = self._read(X)
         min_df: Any = self.min_df
+        # 1 is one image and 1.0 all of them, as in CountVectorizer.
         least = min_df if isinstance(min_df, Integral) else min_df * len(rows)
-        counts = Counter(tag for row in rows for tag in row)
+        counts = Counter(tag for row in rows for tag in row)  # of images: a row is a set
         excluded = {self._normal(tag) for tag in self.exclude}
         kept = [tag for tag, count in counts.items() if count >= least and tag not in excluded]
+        # Equally frequent tags by name: rows in another order give the same columns.
         self.tags_ = sorted(kept, key=lambda tag: (-counts[tag], tag))[: self.max_features]
         self.n_features_out_ = len(self.tags_)
         return self
@@ -128,6 +130,8 @@ class TagVectorizer(TransformerMixin, PickleStateMixin, BaseEstimator):
         check_is_fitted(self, "tags_")
         place = {tag: column for column, tag in enumerate(self.tags_)}
         rows = [sorted(place[tag] for tag in row if tag in place) for row in self._read(X)]
+        # dtype, as numpy makes float64 of empty lists. Columns are sorted in each row, as a canonical csr matrix has
+        # them.
         starts = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
         columns = np.array([column for row in rows for column in row], dtype=np.int64)
         marks = sparse.csr_array(

@@ -1,4 +1,4 @@
-"""What all trainable text encoders share: words to numbers, stand-alone training, and the tower protocol."""
+"""What the text encoders over a vocabulary share: words to numbers."""
 
 import warnings
 from abc import abstractmethod
@@ -7,58 +7,45 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from sklearn_mm._checks import check_texts
-from sklearn_mm._device import forked_rng, generator_from, resolve_device, resolve_dtype
+from sklearn_mm._device import forked_rng
 from sklearn_mm._params import (
-    DEVICE_CONSTRAINTS,
     TOKENIZER_CONSTRAINTS,
     Interval,
     Real,
-    non_negative_int,
     positive_int,
     positive_real,
     validate_params,
 )
 from sklearn_mm.exceptions import UnknownWordsWarning
-from sklearn_mm.features._instance_training import as_instances, train_by_instance
 from sklearn_mm.nn.packed import PackedTexts
-from sklearn_mm.persistence import PickleStateMixin
 from sklearn_mm.texts import TokenRows, Vocabulary, build_tokenizer, read_word_vectors
-from sklearn_mm.training import EpochRecord, embed
+from sklearn_mm.towers import TrainableEncoder
 
 __all__ = ["TextEncoderBase"]
 
+# scikit-learn's own pattern leaves out tokens of one letter.
 TOKEN_PATTERN = r"(?u)\b\w+\b"
-_EMBED_BATCH = 512
 
 
-class TextEncoderBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, PickleStateMixin, BaseEstimator):
+class TextEncoderBase(TrainableEncoder):
     """A text encoder: a vocabulary and a network over it.
 
     A subclass stores its parameters, and says in `_make_module` which network they describe.
     """
 
     _parameter_constraints: dict[str, Any] = {
+        **TrainableEncoder._parameter_constraints,
         **TOKENIZER_CONSTRAINTS,
-        **DEVICE_CONSTRAINTS,
         "n_components": [positive_int],
         "word_dim": [positive_int],
         "word_vectors": "no_validation",
         "trainable_words": ["boolean"],
         "word_learning_rate": [positive_real],
         "dropout": [Interval(Real, 0, 1, closed="left")],
-        "max_epochs": [positive_int],
-        "batch_size": [positive_int],
-        "learning_rate": [positive_real],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "temperature": [positive_real],
-        "random_state": ["random_state"],
-        "verbose": [non_negative_int, "boolean"],
     }
 
     @abstractmethod
@@ -96,17 +83,18 @@ class TextEncoderBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, PickleS
         if self.word_vectors is not None:
             vectors, found = read_word_vectors(self.word_vectors, self.vocabulary_)
             word_dim = vectors.shape[1]
+        # Weights are drawn on the CPU and moved: a seed gives the same ones on every device.
         with forked_rng(random_state, torch.device("cpu")):
             self.module_: Any = self._make_module(len(self.vocabulary_), word_dim)
         if vectors is not None:
+            # Row 0 stands for no word; words count from 1.
             table = self._word_table()
             # Bring the pretrained vectors to the size of the drawn ones, so that they suit the layers above.
             size = float(np.sqrt(np.square(vectors[found], dtype=np.float64).mean()))
-            scale = table[1:].square().mean().sqrt() / (size or 1.0)
+            scale = table[1:].square().mean().sqrt() / (size or 1.0)  # 1: all vectors are 0
             with torch.no_grad():
                 table[1:][torch.from_numpy(found)] = torch.from_numpy(vectors[found]) * scale
         self._word_table().requires_grad_(self.trainable_words)
-        self._n_features_out = self.n_components
         return self
 
     def prepare(self, data: Any) -> TokenRows:
@@ -117,75 +105,22 @@ class TextEncoderBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, PickleS
 
     def collate(self, rows: TokenRows, rng: np.random.Generator | None = None) -> PackedTexts:
         """Make a batch for `module_`; with `rng`, one for training, with its augmentations."""
+        # All words in a row without padding: a batch costs the words it has, and a text is embedded alike in any
+        # company.
         return PackedTexts(
             torch.from_numpy(rows.ids),
             torch.from_numpy(rows.lengths),
             torch.from_numpy(self._draw_shifts(len(rows), rng)),
         )
 
-    # scikit-learn -------------------------------------------------------------------------------------------------
-
-    def fit(self, texts: Any, y: Any = None) -> Self:
-        """Build the vocabulary and train the network by instance loss.
-
-        Parameters
-        ----------
-        texts : sequence of str, length n_texts
-        y : sequence of hashables, length n_texts, optional
-            The instance that each text describes. Without it every text is an instance of its own.
-
-        Returns
-        -------
-        self
-        """
-        validate_params(self)
-        listed = check_texts(texts)
-        random_state = check_random_state(self.random_state)
-        device = resolve_device(self.device)
-        with forked_rng(random_state, device):
-            self.initialize(listed, random_state)
-            instance = np.arange(len(listed)) if y is None else as_instances(y, len(listed), "text")
-            self._train(listed, instance, generator_from(random_state), device)
-        self.module_.cpu().eval()
-        return self
-
-    def _train(self, texts: list[str], instance: np.ndarray, rng: np.random.Generator, device: torch.device) -> None:
-        rows = self.prepare(texts)
-        self.history_: list[EpochRecord] = train_by_instance(
-            self,
-            rows,
-            lambda batch: PackedTexts(*(part.to(device) for part in self.collate(batch, rng))),
-            instance,
-            rng,
-            device,
-        )
-
-    def transform(self, texts: Any) -> np.ndarray:
-        """Embed texts.
-
-        Parameters
-        ----------
-        texts : sequence of str, length n_texts
-            A text without one known word is embedded as unknown, with an `UnknownWordsWarning`.
-
-        Returns
-        -------
-        ndarray of shape (n_texts, n_components), float32
-            Not normalised.
-        """
+    @property
+    def n_features_out(self) -> int:
+        """Width of the embedding."""
         check_is_fitted(self, "module_")
-        rows = self.prepare(texts)
-        device = resolve_device(self.device)
-        out = embed(
-            [self.module_],
-            lambda batch: PackedTexts(*(part.to(device) for part in self.collate(batch))),
-            rows,
-            batch_size=_EMBED_BATCH,
-            device=device,
-            dtype=resolve_dtype(self.precision, device),
-        )
-        self.module_.cpu()
-        return out
+        return int(self.module_.config["n_components"])
+
+    def _check_data(self, X: Any) -> list[str]:
+        return check_texts(X)
 
     def _tokenizer(self) -> Callable[[str], list[str]]:
         return build_tokenizer(self.lowercase, self.token_pattern, self.analyzer, self._ngram_range())

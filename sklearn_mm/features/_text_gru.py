@@ -1,10 +1,12 @@
 """A recurrent text encoder, as in Kiros et al.'s joint embedding and the full-network one's."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
+from sklearn_mm._docs import shared_docs
 from sklearn_mm._params import StrOptions, positive_int
 from sklearn_mm.features._text_base import TOKEN_PATTERN, TextEncoderBase
 from sklearn_mm.nn.text_rnn import POOLINGS, TextGRU
@@ -13,6 +15,7 @@ from sklearn_mm.registry import stored_as
 __all__ = ["TextGRUEncoder"]
 
 
+@shared_docs
 @stored_as("features.TextGRUEncoder")
 class TextGRUEncoder(TextEncoderBase):
     """Embed sentences by the last state of a gated recurrent network [1]_.
@@ -28,12 +31,7 @@ class TextGRUEncoder(TextEncoderBase):
         leads from the pooled states to the embedding.
     word_dim : int, default=300
         Length of the word vectors; that of `word_vectors`, where they are given.
-    word_vectors : mapping, path, or (npy path, words) pair, default=None
-        Pretrained word vectors: ``{word: vector}``, a GloVe or word2vec text file, or an array (or its npy file) with
-        its words. Only the vocabulary's are read.
-    trainable_words : bool, default=True
-        Train the word vectors. Otherwise they stay as given in `word_vectors`, but for one factor that brings them all
-        to the size the network expects, and those that it lacks stay as drawn.
+    %(word_vectors)s
     word_learning_rate : float, default=1.0
         Factor on the learning rate of the word vectors, here and inside a ranker.
     bidirectional : bool, default=False
@@ -45,30 +43,23 @@ class TextGRUEncoder(TextEncoderBase):
         Read one more token, with a vector of its own, after the last word, as the code of [2]_ does.
     dropout : float, default=0.0
         Share of the words whose vector is replaced by 0 in training.
-    lowercase, token_pattern, min_df, max_features, analyzer
-        As in `sklearn.feature_extraction.text.CountVectorizer`; tokens of one letter count as well.
+    %(tokenizer)s
     max_epochs : int, default=30
         Passes over the texts in `fit`. These and the following parameters are of no effect inside a ranker, which
         trains the network by its own settings.
     batch_size : int, default=128
-    learning_rate : float, default=1e-3
-        AdamW's, warmed up over a tenth of the steps, then falling to 0 as a cosine.
-    weight_decay : float, default=1e-4
-    temperature : float, default=0.05
-        The instance loss is a softmax over cosines divided by it.
+    %(trained_alone)s
     random_state : int, RandomState or None, default=None
     device : str or torch.device, default="auto"
-    precision : {"auto", "float32", "bfloat16", "float16"}, default="float32"
-    verbose : int, default=0
-        Show a bar over epochs.
+    %(precision)s
+    %(kept_and_shown)s
 
     Attributes
     ----------
     vocabulary_ : list of str
         The known words, by falling frequency.
     module_ : TextGRU
-    history_ : list of dict
-        One record an epoch: ``epoch``, ``train_loss``, ``learning_rate``, ``seconds``.
+    %(instance_history)s
 
     See Also
     --------
@@ -135,9 +126,13 @@ class TextGRUEncoder(TextEncoderBase):
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-4,
         temperature: float = 0.05,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 5,
         random_state: Any = None,
         device: Any = "auto",
-        precision: str = "float32",
+        precision: str = "auto",
+        checkpoint: str | os.PathLike[str] | None = None,
         verbose: int = 0,
     ) -> None:
         self.n_components = n_components
@@ -160,9 +155,13 @@ class TextGRUEncoder(TextEncoderBase):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.temperature = temperature
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
         self.random_state = random_state
         self.device = device
         self.precision = precision
+        self.checkpoint = checkpoint
         self.verbose = verbose
 
     def _make_module(self, n_words: int, word_dim: int) -> TextGRU:

@@ -1,11 +1,13 @@
 """The global ranking objective's bag-of-words and n-gram text encoder."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from typing import Any
 
 from torch import Tensor
 
+from sklearn_mm._docs import shared_docs
 from sklearn_mm._params import Integral, InvalidParameterError, non_negative_int
 from sklearn_mm.features._text_base import TOKEN_PATTERN, TextEncoderBase
 from sklearn_mm.nn.text_ngram import TextNGram
@@ -15,6 +17,7 @@ from sklearn_mm.texts import build_tokenizer
 __all__ = ["TextNGramEncoder"]
 
 
+@shared_docs
 @stored_as("features.TextNGramEncoder")
 class TextNGramEncoder(TextEncoderBase):
     """Embed sentences by a bag of words or n-grams through a perceptron [1]_.
@@ -45,30 +48,23 @@ class TextNGramEncoder(TextEncoderBase):
         Factor on the learning rate of the term vectors, here and inside a ranker.
     dropout : float, default=0.4
         Share of terms dropped from each text, and of hidden units, in training.
-    lowercase, token_pattern, min_df, max_features, analyzer
-        As in `sklearn.feature_extraction.text.CountVectorizer`; tokens of one letter count as well.
+    %(tokenizer)s
     max_epochs : int, default=30
         Passes over the texts in `fit`. These and the following parameters are of no effect inside a ranker, which
         trains the network by its own settings.
     batch_size : int, default=128
-    learning_rate : float, default=1e-3
-        AdamW's, warmed up over a tenth of the steps, then falling to 0 as a cosine.
-    weight_decay : float, default=1e-4
-    temperature : float, default=0.05
-        The instance loss is a softmax over cosines divided by it.
+    %(trained_alone)s
     random_state : int, RandomState or None, default=None
     device : str or torch.device, default="auto"
-    precision : {"auto", "float32", "bfloat16", "float16"}, default="float32"
-    verbose : int, default=0
-        Show a bar over epochs.
+    %(precision)s
+    %(kept_and_shown)s
 
     Attributes
     ----------
     vocabulary_ : list of str
         The known terms, by falling frequency.
     module_ : TextNGram
-    history_ : list of dict
-        One record an epoch: ``epoch``, ``train_loss``, ``learning_rate``, ``seconds``.
+    %(instance_history)s
 
     Raises
     ------
@@ -136,9 +132,13 @@ class TextNGramEncoder(TextEncoderBase):
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-4,
         temperature: float = 0.05,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 5,
         random_state: Any = None,
         device: Any = "auto",
-        precision: str = "float32",
+        precision: str = "auto",
+        checkpoint: str | os.PathLike[str] | None = None,
         verbose: int = 0,
     ) -> None:
         self.n_components = n_components
@@ -160,9 +160,13 @@ class TextNGramEncoder(TextEncoderBase):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.temperature = temperature
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
         self.random_state = random_state
         self.device = device
         self.precision = precision
+        self.checkpoint = checkpoint
         self.verbose = verbose
 
     def _make_module(self, n_words: int, word_dim: int) -> TextNGram:
@@ -188,7 +192,7 @@ class TextNGramEncoder(TextEncoderBase):
         return given
 
     def _tokenizer(self) -> Callable[[str], list[str]]:
-        if not self.skip:
+        if not self.skip:  # scikit-learn forms n-grams without gaps
             return super()._tokenizer()
         if callable(self.analyzer):
             raise ValueError(
@@ -207,5 +211,6 @@ class TextNGramEncoder(TextEncoderBase):
 def _skip_grams(words: list[str], n: int, skip: int) -> Iterator[tuple[str, ...]]:
     """Choose n words in their order, at most `skip` others between the first and the last of them."""
     for start, word in enumerate(words):
+        # The first word is fixed, so that no choice comes twice; n = 1 has one empty rest, and is the word alone.
         for rest in combinations(words[start + 1 : start + n + skip], n - 1):
             yield (word, *rest)

@@ -136,13 +136,13 @@ def test_fit_transform_is_fit_and_transform(embedding, images, discretize):
 
 def test_partial_fit_merges_exactly(embedding, images):
     whole = embedding.fit(images)
-    pieces = clone(embedding)
+    chunks = clone(embedding)
     for start, stop in ((0, 3), (3, 4), (4, 12)):
-        assert pieces.partial_fit(images[start:stop]) is pieces
-    assert pieces.n_samples_seen_ == 12
-    np.testing.assert_allclose(pieces.mean_, whole.mean_, rtol=1e-6)
-    np.testing.assert_allclose(pieces.scale_, whole.scale_, rtol=1e-5)
-    assert (pieces.transform(images) == whole.transform(images)).mean() > 0.99
+        assert chunks.partial_fit(images[start:stop]) is chunks
+    assert chunks.n_samples_seen_ == 12
+    np.testing.assert_allclose(chunks.mean_, whole.mean_, rtol=1e-6)
+    np.testing.assert_allclose(chunks.scale_, whole.scale_, rtol=1e-5)
+    assert (chunks.transform(images) == whole.transform(images)).mean() > 0.99
 
 
 def test_fit_starts_anew(embedding, images):
@@ -191,11 +191,11 @@ def test_ten_crops_are_averaged_before_the_statistics(network):
     images = rng.integers(256, size=(4, 40, 52, 3), dtype=np.uint8)
     ten = FullNetworkEmbedding(network, image_size=SIDE, crops="ten", discretize=False, precision="float32")
     ten.fit(images)
-    squares = FullNetworkEmbedding(network, image_size=SIDE, precision="float32")
+    crops = FullNetworkEmbedding(network, image_size=SIDE, precision="float32")
     from sklearn_mm.images import PictureReader
 
     reader = PictureReader(SIDE, 37, crops="ten")
-    means = [squares.fit(reader.read(image)).mean_ for image in images]
+    means = [crops.fit(reader.read(image)).mean_ for image in images]
     np.testing.assert_allclose(ten.mean_, np.mean(means, axis=0), atol=1e-5)
     np.testing.assert_allclose(ten.scale_, np.std(means, axis=0), atol=1e-5)
 

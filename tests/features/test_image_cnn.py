@@ -19,6 +19,7 @@ from torch import nn
 from sklearn_mm.datasets import make_captioned_shapes
 from sklearn_mm.exceptions import ImageReadError, ImageReadWarning
 from sklearn_mm.features import FullNetworkEmbedding, ImageCNNEncoder, TextNGramEncoder
+from sklearn_mm.losses import InstanceLoss
 from sklearn_mm.persistence import load, save
 from sklearn_mm.retrieval import JointEmbeddingRanker
 
@@ -169,7 +170,7 @@ def test_the_backbones_learning_rate_has_its_factor(shapes, kinds):
         torch.manual_seed(0)
         module = _encoder(n_components=4, backbone_learning_rate=factor).initialize(shapes.images, 0).module_.train()
         before = {name: value.detach().clone() for name, value in module.named_parameters()}
-        optimizer = make_optimizer("sgd", [module], learning_rate=0.1, weight_decay=0.0)
+        optimizer = make_optimizer("sgd", module, learning_rate=0.1, weight_decay=0.0)
         assert {group["lr"] for group in optimizer.param_groups} == {0.1, 0.1 * factor}
         (module(torch.from_numpy(shapes.images[:8].copy())) ** 2).mean().backward()
         optimizer.step()
@@ -218,13 +219,37 @@ def test_trained_on_shapes_it_beats_its_frozen_start():
 # Training is the same every time --------------------------------------------------------------------------------------
 
 
-def test_training_is_the_same_to_the_bit_whatever_the_threads(shapes, kinds):
-    settings = {"backbone": "squeezenet1_1", "max_epochs": 2, "batch_size": 16, "color_jitter": 0.2}
+def test_training_is_the_same_to_the_bit_however_many_threads_read(shapes, kinds, monkeypatch):
+    settings = {"backbone": "squeezenet1_1", "max_epochs": 2, "batch_size": 16, "color_jitter": 0.2, "n_jobs": 1}
     alone = _encoder(**settings).fit(shapes.images, kinds)
-    again = _encoder(**settings, n_jobs=3).fit(shapes.images, kinds)
     other = _encoder(**{**settings, "random_state": 1}).fit(shapes.images, kinds)
+    with monkeypatch.context() as patch:
+        patch.setattr("sklearn_mm.features._image_base.n_threads", lambda n_jobs: 3)
+        again = _encoder(**settings).fit(shapes.images, kinds)
     np.testing.assert_array_equal(alone.transform(shapes.images), again.transform(shapes.images))
     assert not np.array_equal(alone.transform(shapes.images), other.transform(shapes.images))
+
+
+def test_n_jobs_changes_no_picture_that_training_sees(shapes, kinds):
+    """That torch computes with another number of threads does change the last digits of the weights."""
+
+    def seen(n_jobs):
+        batches = []
+
+        class Watching(ImageCNNEncoder):
+            def collate(self, rows, rng=None):
+                batches.append(super().collate(rows, rng))
+                return batches[-1]
+
+        Watching("squeezenet1_1", **FAST, max_epochs=2, batch_size=16, color_jitter=0.2, n_jobs=n_jobs).fit(
+            shapes.images, kinds
+        )
+        return batches
+
+    alone = seen(1)
+    assert len(alone) == 8
+    for n_jobs in (3, None):
+        assert all(torch.equal(one, other) for one, other in zip(alone, seen(n_jobs), strict=True))
 
 
 def test_batches_for_training_come_from_the_generator_alone(shapes):
@@ -295,7 +320,7 @@ def test_bad_pictures_can_be_marked_or_left_out(files):
     ("parameters", "message"),
     [
         ({"trainable": True}, "trainable must be 'all'"),
-        ({"trainable": 6}, "5 stages"),
+        ({"trainable": 6}, "5 scales"),
         ({"trainable": "layer9"}, "did you mean"),
         ({"trainable": "("}, "regular expression"),
         ({"crop_scale": (0.5, 1.5)}, "at most 1"),
@@ -314,7 +339,7 @@ def test_a_wrong_parameter_is_named(shapes, parameters, message):
 def test_tables_are_no_pictures(shapes):
     with pytest.raises(ValueError, match="expected pictures"):
         _encoder().fit(np.zeros((5, 4)))
-    with pytest.raises(ValueError, match="one instance per picture"):
+    with pytest.raises(ValueError, match="expected one instance for each row in y, got 2 for 60 rows"):
         _encoder().fit(shapes.images, [1, 2])
 
 
@@ -375,7 +400,7 @@ def test_a_ranker_trains_it_end_to_end(shapes):
         TextNGramEncoder(n_components=16),
         _encoder(trainable=2, mirror=False, backbone_learning_rate=0.1),
         n_components=16,
-        pretrain_epochs=1,
+        instance_loss=InstanceLoss(0.0, pretrain_epochs=1),
         max_epochs=3,
         batch_size=16,
         random_state=0,
@@ -394,9 +419,15 @@ def test_a_ranker_trains_it_end_to_end(shapes):
 
 
 def test_the_first_stage_of_a_ranker_leaves_the_backbone_alone(shapes):
-    settings = {"n_components": 16, "batch_size": 16, "random_state": 0, "pretrain_epochs": 2, "max_epochs": 1}
     ranker = JointEmbeddingRanker(
-        image_encoder=_encoder(), **settings, learning_rate=1e-12, pretrain_learning_rate=1e-2, weight_decay=0.0
+        image_encoder=_encoder(),
+        n_components=16,
+        instance_loss=InstanceLoss(0.0, pretrain_epochs=2, pretrain_learning_rate=1e-2),
+        batch_size=16,
+        max_epochs=1,
+        learning_rate=1e-12,
+        weight_decay=0.0,
+        random_state=0,
     ).fit(shapes.images, shapes.captions)
     start = _encoder().initialize(shapes.images, 0).module_
     module = ranker.image_encoder_.module_
@@ -408,9 +439,13 @@ def test_the_first_stage_of_a_ranker_leaves_the_backbone_alone(shapes):
 def test_a_ranker_that_was_stopped_goes_on_to_the_same_weights(shapes, tmp_path, monkeypatch):
     images, captions = shapes.images[:24], shapes.captions[:24]
     ranker = JointEmbeddingRanker(
-        image_encoder=_encoder(backbone="squeezenet1_1"), n_components=8, pretrain_epochs=1, max_epochs=3, batch_size=8,
+        image_encoder=_encoder(backbone="squeezenet1_1"),
+        n_components=8,
+        instance_loss=InstanceLoss(0.0, pretrain_epochs=1),
+        max_epochs=3,
+        batch_size=8,
         random_state=0,
-    )  # fmt: skip
+    )
 
     collate, n_batches = ImageCNNEncoder.collate, []
 

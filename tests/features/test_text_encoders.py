@@ -217,7 +217,7 @@ def test_unknown_texts_warn_and_share_one_embedding(fitted):
         ("a single text", None, TypeError, "single string"),
         (["a", 3], None, TypeError, "row 1"),
         ([], None, ValueError, "at least one text"),
-        (["a", "b"], [0], ValueError, "one instance per text"),
+        (["a", "b"], [0], ValueError, "expected one instance for each row in y, got 1 for 2 rows"),
         (["?", "!"], None, ValueError, "empty vocabulary"),
     ],
 )
