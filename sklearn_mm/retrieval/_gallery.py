@@ -14,7 +14,7 @@ from sklearn_mm.registry import stored_as
 
 __all__ = ["Gallery"]
 
-_QUERY_BLOCK = 256
+_QUERY_BLOCK = 256  # queries whose scores over all items are held at once
 
 
 @stored_as("retrieval.Gallery")
@@ -38,8 +38,10 @@ class Gallery:
     def __getstate__(self) -> dict[str, Any]:
         return {"embedding": self.embedding, "similarity": self.similarity}  # the index is made anew
 
+    # Made by the first search, and once. cached_property writes to __dict__, which a frozen dataclass allows.
     @cached_property
     def _index(self) -> ExactIndex:
+        # No copy: the embedding is a gallery's own, and is replaced with it, never written to.
         return ExactIndex().add(self.embedding, copy=False)
 
     def search(self, query: np.ndarray, k: int, *, query_is_image: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -48,13 +50,15 @@ class Gallery:
         `query_is_image` says which side is which, where the similarity is not symmetric.
         """
         k = check_k(k, len(self))
+        # Of unit vectors the cosine is the inner product, for which the index knows a way that does not hold all
+        # scores. The violation of an order is none: each item is scored.
         if self.similarity == "cosine":
             return self._index.search(query, k)
         scores, indices = np.empty((len(query), k), np.float32), np.empty((len(query), k), np.int64)
         for start in range(0, len(query), _QUERY_BLOCK):
             block = slice(start, start + _QUERY_BLOCK)
             table = self.scores(query[block], query_is_image=query_is_image)  # (n_block, n_items)
-            indices[block] = np.argsort(-table, axis=1, kind="stable")[:, :k]
+            indices[block] = np.argsort(-table, axis=1, kind="stable")[:, :k]  # of equals the first, as in the index
             scores[block] = np.take_along_axis(table, indices[block], axis=1)
         return scores, indices
 
@@ -66,6 +70,7 @@ class Gallery:
         with torch.inference_mode():
             for start in range(0, len(query), _QUERY_BLOCK):
                 rows = torch.from_numpy(query[start : start + _QUERY_BLOCK])
+                # A similarity takes images first; that of order is another one with the sides exchanged.
                 block = score(rows, items) if query_is_image else score(items, rows).T
                 out[start : start + _QUERY_BLOCK] = block.numpy()
         return out

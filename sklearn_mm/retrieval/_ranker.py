@@ -7,11 +7,12 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.callback import with_callbacks
+from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import check_random_state
 
 from sklearn_mm._checks import Captions, check_captions
-from sklearn_mm._device import forked_rng, generator_from, resolve_device, torch_threads
+from sklearn_mm._device import forked_rng, generator_from, resolve_device, resolve_dtype, torch_threads
+from sklearn_mm._docs import shared_docs
 from sklearn_mm._params import (
     DEVICE_CONSTRAINTS,
     HasMethods,
@@ -23,31 +24,38 @@ from sklearn_mm._params import (
     validate_params,
 )
 from sklearn_mm.features import TextNGramEncoder
-from sklearn_mm.features._rows import row_digests
-from sklearn_mm.features._tower import fit_encoder, is_trainable, make_head
-from sklearn_mm.losses import NEGATIVES, SIMILARITIES
+from sklearn_mm.losses import PAIR_LOSSES, SIMILARITIES, InstanceLoss, PairLoss, resolve_loss
 from sklearn_mm.persistence import PickleStateMixin
 from sklearn_mm.registry import stored_as
-from sklearn_mm.retrieval._epochs import JointBatches
+from sklearn_mm.retrieval._data import CaptionedImages, JointBatches, check_groups, check_weights, merge_captioned
+from sklearn_mm.retrieval._format_1 import loss_parameters_as_objects
 from sklearn_mm.retrieval._search import JointSpaceMixin
-from sklearn_mm.retrieval._stages import instance_weights, make_objective, make_stages, make_validator
-from sklearn_mm.retrieval._training_rows import TrainingRows, check_groups, check_weights, merge_rows
-from sklearn_mm.training import OPTIMIZERS, SCHEDULES, StagedTrainingMixin, make_optimizer, make_schedule
+from sklearn_mm.retrieval._training import make_model, make_stages, make_validator
+from sklearn_mm.towers import fit_encoder, is_trainable, make_head, n_rows_of, row_digests
+from sklearn_mm.training import (
+    OPTIMIZERS,
+    SCHEDULES,
+    EpochCallbacks,
+    EpochRecord,
+    TrainingSettings,
+    continue_training,
+    identify_run,
+    make_optimizer,
+    make_scaler,
+    open_checkpoint,
+    train,
+)
 
 __all__ = ["JointEmbeddingRanker"]
 
 # A share of the texts, so that small collections keep every word. On Flickr8k (30,000 texts) it leaves out the words
 # that stand in one text only, which gains 4 points of RSum.
 _DEFAULT_MIN_DF = 5e-5
-# What the optimiser and the objective are made of that partial_fit keeps from call to call.
-_PASSED_ON = (
-    *("optimizer", "learning_rate", "weight_decay", "device", "precision", "similarity", "loss", "margin"),
-    *("temperature", "train_temperature", "negatives", "negative_side"),
-)
 
 
+@shared_docs
 @stored_as("retrieval.JointEmbeddingRanker")
-class JointEmbeddingRanker(JointSpaceMixin, StagedTrainingMixin, PickleStateMixin, BaseEstimator):
+class JointEmbeddingRanker(JointSpaceMixin, CallbackSupportMixin, PickleStateMixin, BaseEstimator):
     """Embed images and their texts in one space, and find each by the other.
 
     Parameters
@@ -71,40 +79,14 @@ class JointEmbeddingRanker(JointSpaceMixin, StagedTrainingMixin, PickleStateMixi
     similarity : {"cosine", "order", "order-root"}, default="cosine"
         "order": minus the squared violation of "each component of the text is below the image's", on vectors of
         absolute values [3]_. "order-root": minus its root, on vectors of any sign, as in the code of [2]_.
-    loss : {"ranking", "infonce"}, default="infonce"
-        Hinges with a margin, or a softmax over the batch.
-    margin : float, default=0.2
-        Of the ranking loss: by how much the true pair's score has to be the higher one.
-    temperature : float, default=0.07
-        Of InfoNCE: scores are divided by it.
-    train_temperature : bool, default=False
-        Train the temperature with the rest, from the value given; it never falls below 0.01.
-    negatives : {"all", "hardest", "hardest-anchor", "semi-hard", "random"} or two of them, default="all"
-        Which of a batch's negatives each pair is set against; two names: among texts, among images. "hardest" is
-        VSE++'s; "hardest-anchor" lets each negative count for the pair it violates most, as in the code of the
-        full-network embedding.
-    negative_side : {"both", "text", "image"}, default="both"
-        Whether the text of a pair is replaced by a wrong one, or the image, or each in turn.
-    text_pool_size : int, default=0
-        In each step, look through so many texts of the whole training set for each image's hardest negative, and put
-        it among the batch's (256 in [4]_). Takes one more pass of the text tower over them, without gradient.
-    instance_weight : float or (float, float), default=0.0
-        Of the instance loss [4]_ beside the ranking: each image (each group) with its texts is a class, and one linear
-        classifier tells them apart by the image's embedding and by the text's. Two numbers: for images, for texts.
-    instance_temperature : float or None, default=0.05
-        The classifier's features and weights are of unit length and their cosines divided by it. None takes them as
-        they are, as the source does.
-    instance_dropout : float, default=0.0
-        Share of the embedding dropped in front of the classifier in training.
-    pretrain_epochs : int, default=0
-        A stage before the ranking: so many passes by the instance loss alone, with a trainable image encoder's
-        backbone frozen.
-    pretrain_learning_rate : float, default=None
-        Of that stage; None for `learning_rate`. Its schedule is `lr_schedule` again.
-    final_relu : bool, default=False
-        The losses see embeddings after a ReLU, search sees them before it, as in [4]_.
+    loss : {"infonce", "ranking", "sigmoid"} or PairLoss, default="infonce"
+        What pairs are ranked by: an object of `sklearn_mm.losses`, which holds its own parameters (a margin, a
+        temperature, how negatives are chosen), or one of them with its defaults, by name.
+    instance_loss : InstanceLoss, default=None
+        Beside the ranking [4]_: each image (each group) with its texts is a class, and one linear classifier tells them
+        apart by the image's embedding and by the text's; before the ranking, on its own, for `pretrain_epochs`.
     max_epochs : int, default=20
-        Passes over the images, those of `pretrain_epochs` not counted.
+        Passes over the images, those of the instance loss alone not counted.
     batch_size : int, default=128
         Images a batch.
     captions_per_image : int, default=2
@@ -112,8 +94,7 @@ class JointEmbeddingRanker(JointSpaceMixin, StagedTrainingMixin, PickleStateMixi
     optimizer : {"adamw", "adam", "sgd"}, default="adamw"
     learning_rate : float, default=1e-3
     weight_decay : float, default=1e-4
-    lr_schedule : {"cosine", "linear", "step", "constant"}, default="cosine"
-        "cosine" rises over a tenth of all steps; "step" falls to a tenth after half of them.
+    %(schedule)s
     clip_norm : float, default=2.0
         The largest norm of the gradient.
     clip_tensors : bool, default=False
@@ -129,19 +110,13 @@ class JointEmbeddingRanker(JointSpaceMixin, StagedTrainingMixin, PickleStateMixi
     random_state : int, RandomState or None, default=None
         Also of what is random in encoders that have no `random_state` of their own.
     device : str or torch.device, default="auto"
-    precision : {"auto", "float32", "bfloat16", "float16"}, default="float32"
+    %(precision)s
     n_jobs : int, default=None
-        Threads that torch computes with on the CPU; None leaves torch's number, -1 takes all.
+        Threads on the CPU that torch computes with; None takes as many as torch is set to, -1 one for each core. An
+        image encoder that is trained reads pictures in as many of its own.
     warm_start : bool, default=False
-        `fit` goes on from the weights and the vocabulary of the fit before, without `pretrain_epochs`.
-    checkpoint : path, default=None
-        A folder that holds the state of training after every epoch. A `fit` of the same parameters and data goes on
-        from there, to the same weights as one that was never stopped, bit for bit on the CPU with as many threads. Each
-        combination of parameters and data has a file of its own, so that a grid search can share the folder. A run that
-        has finished is read back, not trained again: remove the folder to do so. With a checkpoint, a `random_state` of
-        None means one that is drawn from parameters and data.
-    verbose : int, default=0
-        Show a bar over epochs.
+        `fit` goes on from the weights and the vocabulary of the fit before, without a stage of the instance loss alone.
+    %(resumed_and_shown)s
 
     Attributes
     ----------
@@ -154,14 +129,15 @@ class JointEmbeddingRanker(JointSpaceMixin, StagedTrainingMixin, PickleStateMixi
         ``seconds`` and, with images held out, ``val_rsum``.
     n_epochs_ : int
         Epochs trained, over all calls and stages.
-    temperature_ : float
-        The temperature after training.
+    loss_ : PairLoss
+        The loss, with what it has learnt itself (a trained temperature) as its parameters.
     n_features_in_ : int
         Width of X, where it is a matrix of features.
 
     See Also
     --------
     sklearn_mm.features.FullNetworkEmbedding : The features to put before it in a `Pipeline`.
+    sklearn_mm.losses : The losses, and how to write one.
     sklearn_mm.metrics.RetrievalScorer : Recall@K for `GridSearchCV`.
 
     Notes
@@ -207,21 +183,10 @@ class JointEmbeddingRanker(JointSpaceMixin, StagedTrainingMixin, PickleStateMixi
         "hidden_layer_sizes": ["array-like"],
         "text_hidden_layer_sizes": ["array-like"],
         "similarity": [StrOptions(set(SIMILARITIES))],
-        "loss": [StrOptions({"ranking", "infonce"})],
-        "margin": [Interval(Real, 0, None, closed="left")],
-        "temperature": [positive_real],
-        "train_temperature": ["boolean"],
-        "negatives": [StrOptions(set(NEGATIVES)), tuple, list],
-        "negative_side": [StrOptions({"both", "text", "image"})],
-        "text_pool_size": [non_negative_int],
-        "instance_weight": [Interval(Real, 0, None, closed="left"), "array-like"],
-        "instance_temperature": [positive_real, None],
-        "instance_dropout": [Interval(Real, 0, 1, closed="left")],
-        "pretrain_epochs": [non_negative_int],
-        "pretrain_learning_rate": [positive_real, None],
-        "final_relu": ["boolean"],
+        "loss": [StrOptions(set(PAIR_LOSSES)), PairLoss],
+        "instance_loss": [InstanceLoss, None],
         "max_epochs": [positive_int],
-        "batch_size": [Interval(Integral, 2, None, closed="left")],
+        "batch_size": [Interval(Integral, 2, None, closed="left")],  # a lone image has no negative
         "captions_per_image": [positive_int],
         "optimizer": [StrOptions(set(OPTIMIZERS))],
         "learning_rate": [positive_real],
@@ -240,6 +205,8 @@ class JointEmbeddingRanker(JointSpaceMixin, StagedTrainingMixin, PickleStateMixi
         "verbose": [non_negative_int, "boolean"],
     }
 
+    loss_: PairLoss
+
     _not_pickled = ("_continued",)  # what partial_fit hands from one call to the next
 
     def __init__(
@@ -251,19 +218,8 @@ class JointEmbeddingRanker(JointSpaceMixin, StagedTrainingMixin, PickleStateMixi
         hidden_layer_sizes: Sequence[int] = (),
         text_hidden_layer_sizes: Sequence[int] = (),
         similarity: str = "cosine",
-        loss: str = "infonce",
-        margin: float = 0.2,
-        temperature: float = 0.07,
-        train_temperature: bool = False,
-        negatives: str | tuple[str, str] = "all",
-        negative_side: str = "both",
-        text_pool_size: int = 0,
-        instance_weight: float | tuple[float, float] = 0.0,
-        instance_temperature: float | None = 0.05,
-        instance_dropout: float = 0.0,
-        pretrain_epochs: int = 0,
-        pretrain_learning_rate: float | None = None,
-        final_relu: bool = False,
+        loss: str | PairLoss = "infonce",
+        instance_loss: InstanceLoss | None = None,
         max_epochs: int = 20,
         batch_size: int = 128,
         captions_per_image: int = 2,
@@ -279,7 +235,7 @@ class JointEmbeddingRanker(JointSpaceMixin, StagedTrainingMixin, PickleStateMixi
         n_iter_no_change: int = 5,
         random_state: Any = None,
         device: Any = "auto",
-        precision: str = "float32",
+        precision: str = "auto",
         n_jobs: int | None = None,
         warm_start: bool = False,
         checkpoint: str | os.PathLike[str] | None = None,
@@ -292,18 +248,7 @@ class JointEmbeddingRanker(JointSpaceMixin, StagedTrainingMixin, PickleStateMixi
         self.text_hidden_layer_sizes = text_hidden_layer_sizes
         self.similarity = similarity
         self.loss = loss
-        self.margin = margin
-        self.temperature = temperature
-        self.train_temperature = train_temperature
-        self.negatives = negatives
-        self.negative_side = negative_side
-        self.text_pool_size = text_pool_size
-        self.instance_weight = instance_weight
-        self.instance_temperature = instance_temperature
-        self.instance_dropout = instance_dropout
-        self.pretrain_epochs = pretrain_epochs
-        self.pretrain_learning_rate = pretrain_learning_rate
-        self.final_relu = final_relu
+        self.instance_loss = instance_loss
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.captions_per_image = captions_per_image
@@ -326,7 +271,7 @@ class JointEmbeddingRanker(JointSpaceMixin, StagedTrainingMixin, PickleStateMixi
         self.verbose = verbose
 
     @with_callbacks
-    def fit(self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Train both towers, and make the training data the galleries.
 
         Parameters
@@ -334,11 +279,11 @@ class JointEmbeddingRanker(JointSpaceMixin, StagedTrainingMixin, PickleStateMixi
         X : {array-like, sparse matrix} of shape (n_images, n_features), or images for `image_encoder`
         y : sequence of (str or sequence of str), length n_images
             The captions of each image.
+        sample_weight : array-like of shape (n_images,), optional
+            How much each image counts; 0 leaves it out.
         groups : array-like of shape (n_images,), optional
             Images of one group (one scene, one person, near duplicates) are no negatives of each other, and are held
             out together.
-        sample_weight : array-like of shape (n_images,), optional
-            How much each image counts; 0 leaves it out.
 
         Returns
         -------
@@ -352,49 +297,77 @@ class JointEmbeddingRanker(JointSpaceMixin, StagedTrainingMixin, PickleStateMixi
         FloatingPointError
             Training diverged.
         """
-        validate_params(self)
+        self._check_parameters()
         resumed = self.warm_start and hasattr(self, "image_head_")
         X, captions = self._check_training_data(X, y, reset=not resumed)
-        before = [self.temperature_, *(part.state_dict() for part in self._tower_modules())] if resumed else None
-        identity, random_state = self._identify(before, X, captions, groups, sample_weight)
+        # Also what the run starts from: with warm_start the same data and parameters lead elsewhere each time.
+        identity, random_state = identify_run(
+            self.checkpoint,
+            self.random_state,
+            type(self).__name__,
+            self.get_params(deep=False),
+            self._learnt_before() if resumed else None,
+            *(X, captions, groups, sample_weight),
+        )
+        # Two streams come from one random state: numpy's for what is held out and for batches, torch's (seeded by
+        # forked_rng) for first weights and dropout.
         rng = generator_from(random_state)
+        # The optimiser of partial_fit has averages of gradients of weights that are left behind here.
         self.__dict__.pop("_continued", None)
-        with torch_threads(self.n_jobs), forked_rng(random_state, resolve_device(self.device)):
-            rows, training = self._encode_images(X, captions, groups, sample_weight, random_state, resumed)
+        settings = self._settings()
+        with torch_threads(self.n_jobs), forked_rng(random_state, settings.device):
+            rows, images = self._encode_images(X, captions, sample_weight, groups, random_state, resumed)
             held_out = None
+            # Before the texts are encoded, so that the vocabulary knows no caption that is held out.
             if self.early_stopping:
-                training, held_out = training.split(self.validation_fraction, rng)
-            text_rows = self._prepare_texts(rows, training, random_state, resumed)
-            data = self._batches(rows, text_rows, training, rng)
+                images, held_out = images.split(self.validation_fraction, rng)
+            text_rows = self._encode_texts(rows, images, random_state, resumed)
+            batches = self._batches(rows, text_rows, images, rng)
             validate = None
             if held_out is not None:
-                towers = data.image_tower, data.text_tower
-                validate = make_validator(*towers, rows[held_out.rows], held_out, self.similarity)
-            objective = make_objective(self)
-            stages = make_stages(self, data, objective, validate, pretrains=not resumed)
-            self._run_stages(stages, stages[-1].parts, rng, self._checkpoint(identity))
-            self.temperature_ = float(objective.temperature.detach())
-        return self._set_training_gallery(rows, captions, training.texts, text_rows)
+                validate = make_validator(batches, rows[held_out.rows], held_out, self.similarity)
+            model = make_model(batches, self.loss_, self.similarity, self.instance_loss, self.n_components)
+            stages = make_stages(
+                model,
+                batches,
+                self.instance_loss,
+                n_epochs=self.max_epochs,
+                learning_rate=self.learning_rate,
+                validate=validate,
+                pretrains=not resumed,
+            )
+            train(
+                model,
+                stages,
+                settings,
+                rng,
+                history=self.history_,
+                keep=self._keep_history,
+                checkpoint=open_checkpoint(self.checkpoint, identity),
+                callbacks=EpochCallbacks(self, sum(stage.n_epochs for stage in stages)),
+            )
+            self.loss_ = model.objective.learnt_loss()
+        return self._set_training_gallery(rows, captions, images.texts, text_rows)
 
-    def partial_fit(self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None) -> Self:
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Train for one pass over the given rows, at a constant learning rate and without holding any out.
 
         The first call sets the vocabulary and the statistics of the features; they stay. The rows become the galleries.
 
         Parameters
         ----------
-        X, y, groups, sample_weight
+        X, y, sample_weight, groups
             As in `fit`.
 
         Returns
         -------
         self
         """
-        validate_params(self)
-        if any(instance_weights(self.instance_weight)):
+        self._check_parameters()
+        if self.instance_loss is not None and any(self.instance_loss.weights):
             raise ValueError(
                 "partial_fit knows nothing of the images of later calls, which are classes of the instance loss; "
-                "set instance_weight=0, or call fit with all images"
+                "set instance_loss=None, or call fit with all images"
             )
         first = not hasattr(self, "image_head_")
         X, captions = self._check_training_data(X, y, reset=first)
@@ -406,34 +379,69 @@ class JointEmbeddingRanker(JointSpaceMixin, StagedTrainingMixin, PickleStateMixi
             )
         rng = generator_from(random_state)
         with torch_threads(self.n_jobs), forked_rng(random_state, resolve_device(self.device)):
-            rows, training = self._encode_images(X, captions, groups, sample_weight, random_state, not first)
-            text_rows = self._prepare_texts(rows, training, random_state, not first)
-            data = self._batches(rows, text_rows, training, rng)
-            self._train_one_epoch(data)
-        return self._set_training_gallery(rows, captions, training.texts, text_rows)
+            rows, images = self._encode_images(X, captions, sample_weight, groups, random_state, not first)
+            text_rows = self._encode_texts(rows, images, random_state, not first)
+            self._train_one_epoch(self._batches(rows, text_rows, images, rng))
+        return self._set_training_gallery(rows, captions, images.texts, text_rows)
 
-    def _train_one_epoch(self, data: JointBatches) -> None:
-        """Train with the optimiser of the pass before, as long as the parameters that it depends on are the same."""
-        asked = {name: getattr(self, name) for name in _PASSED_ON}
-        if getattr(self, "_continued", ({},))[0] != asked:
-            objective = make_objective(self)
-            parts = [*self._tower_modules(), objective]
+    def _train_one_epoch(self, batches: JointBatches) -> None:
+        """Train with the optimiser of the pass before, as long as all that it depends on is the same."""
+        settings = self._settings()
+        model = make_model(batches, self.loss_, self.similarity, None, self.n_components)
+        loss = resolve_loss(self.loss, PairLoss, PAIR_LOSSES)
+        asked = (settings, self.learning_rate, self.similarity, type(loss), loss.get_params())
+        # Towers are made anew for each call, around the same modules: an optimiser kept from the call before still has
+        # their weights. After unpickling there is none, and its averages begin anew.
+        continued = getattr(self, "_continued", None)
+        if continued is None or continued[0] != asked:
             optimizer = make_optimizer(
-                self.optimizer, parts, learning_rate=self.learning_rate, weight_decay=self.weight_decay
+                self.optimizer, model, learning_rate=self.learning_rate, weight_decay=self.weight_decay
             )
-            self._continued = (asked, objective, optimizer, self._make_scaler())
-        _, objective, optimizer, scaler = self._continued
-        (stage,) = make_stages(self, data, objective, None, pretrains=False)
-        constant = make_schedule("constant", optimizer, 1)
-        for record in self._stage_epochs(stage, 1, optimizer, constant, scaler):
-            self._keep(record, stage.name)
-        self.temperature_ = float(objective.temperature.detach())
+            continued = (asked, model.objective, optimizer, make_scaler(settings))
+        self._continued = continued
+        # The objective is kept with its optimiser, which trains the scalars of that one (a temperature).
+        _, model.objective, optimizer, scaler = continued
+        (stage,) = make_stages(
+            model, batches, None, n_epochs=1, learning_rate=self.learning_rate, validate=None, pretrains=False
+        )
+        self._keep_history(continue_training(stage, settings, optimizer, scaler, self.history_))
+        self.loss_ = model.objective.learnt_loss()
+
+    def _check_parameters(self) -> None:
+        validate_params(self)
+        for part in (self.loss, self.instance_loss):
+            if not isinstance(part, str | None):
+                validate_params(part)
+
+    def _settings(self) -> TrainingSettings:
+        device = resolve_device(self.device)
+        return TrainingSettings(
+            device=device,
+            dtype=resolve_dtype(self.precision, device),
+            optimizer=self.optimizer,
+            weight_decay=self.weight_decay,
+            lr_schedule=self.lr_schedule,
+            clip_norm=self.clip_norm,
+            clip_tensors=self.clip_tensors,
+            n_iter_no_change=self.n_iter_no_change,
+            verbose=self.verbose,
+        )
+
+    def _keep_history(self, history: list[EpochRecord]) -> None:
+        self.history_, self.n_epochs_ = history, len(history)
+
+    def _learnt_before(self) -> list[Any]:
+        """Return all that a warm start goes on from."""
+        towers = (self._image_tower(), self._text_tower())
+        return [self.loss_.get_params(), *(tower.state_dict() for tower in towers)]
 
     def _check_training_data(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Captions]:
+        # First, so that a missing y is the error that is named, whatever X is.
         if y is None:
             check_captions(y)
         X = self._check_images(X, reset=reset)
         captions = check_captions(y, X)
+        # scikit-learn's check of a fit on one row wants to read "n_samples=1" in the message.
         if captions.n_images < 2:
             raise ValueError(f"expected at least 2 images to train on, got {captions.n_images} (n_samples=1)")
         return X, captions
@@ -442,44 +450,50 @@ class JointEmbeddingRanker(JointSpaceMixin, StagedTrainingMixin, PickleStateMixi
         self,
         X: Any,
         captions: Captions,
-        groups: Any,
         sample_weight: Any,
+        groups: Any,
         random_state: np.random.RandomState,
         resumed: bool,
-    ) -> tuple[Any, TrainingRows]:
+    ) -> tuple[Any, CaptionedImages]:
         """Turn images into prepared rows, and bring them into the order of training."""
-        groups = check_groups(groups, captions.n_images)
         sample_weight = check_weights(sample_weight, captions.n_images)
+        groups = check_groups(groups, captions.n_images)
         if resumed:
             rows = self._image_tower().prepare(X)
         else:
             self.image_encoder_, rows = fit_encoder(self.image_encoder, X, random_state)
-        n_rows = rows.shape[0] if hasattr(rows, "shape") else len(rows)
+        n_rows = n_rows_of(rows)
         if n_rows != captions.n_images:
             raise ValueError(
                 f"the image encoder gave {n_rows} rows for {captions.n_images} images; leave out the images it skips "
                 "(its errors_), and their captions, before fitting"
             )
+        # Rows of an encoder that is trained are pictures still to be read, and each is an image of its own; features
+        # are compared by what they hold.
         keys = range(n_rows) if is_trainable(self.image_encoder_) else row_digests(rows)
-        training = merge_rows(keys, captions, groups, sample_weight)
-        if len(training) < 2:
-            raise ValueError(f"expected at least 2 different images to train on, got {len(training)}")
-        return rows, training
+        images = merge_captioned(keys, captions, groups, sample_weight)
+        if len(images) < 2:
+            raise ValueError(f"expected at least 2 different images to train on, got {len(images)}")
+        return rows, images
 
-    def _prepare_texts(
-        self, rows: Any, training: TrainingRows, random_state: np.random.RandomState, resumed: bool
+    def _encode_texts(
+        self, rows: Any, images: CaptionedImages, random_state: np.random.RandomState, resumed: bool
     ) -> Any:
         """Return the prepared texts; build both towers, unless training goes on with those there are."""
+        loss = resolve_loss(self.loss, PairLoss, PAIR_LOSSES)
         if resumed:
-            return self._text_tower().prepare(training.texts)
+            self.loss_ = _gone_on(loss, self.loss_)
+            return self._text_tower().prepare(images.texts)
         encoder = self.text_encoder
         if encoder is None:
             encoder = TextNGramEncoder(self.n_components, word_dim=self.n_components, min_df=_DEFAULT_MIN_DF)
-        self.text_encoder_, text_rows = fit_encoder(encoder, training.texts, random_state)
+        # Text encoder, image head, text head: the first weights are drawn in this order, which is a part of what a seed
+        # gives.
+        self.text_encoder_, text_rows = fit_encoder(encoder, images.texts, random_state)
         self.image_head_ = make_head(
             self.image_encoder_,
             rows,
-            training.rows,
+            images.rows,
             n_components=self.n_components,
             hidden_layer_sizes=self.hidden_layer_sizes,
             dropout=self.dropout,
@@ -487,33 +501,47 @@ class JointEmbeddingRanker(JointSpaceMixin, StagedTrainingMixin, PickleStateMixi
         self.text_head_ = make_head(
             self.text_encoder_,
             text_rows,
-            np.arange(len(training.texts)),
+            np.arange(len(images.texts)),
             n_components=self.n_components,
             hidden_layer_sizes=self.text_hidden_layer_sizes,
             dropout=self.dropout,
         )
-        self.history_ = []
-        self.n_epochs_ = 0
-        self.temperature_ = float(self.temperature)
+        self.loss_ = loss
+        self._keep_history([])
+        # What get_feature_names_out counts to.
         self._n_features_out = self.n_components
         return text_rows
 
-    def _batches(self, rows: Any, text_rows: Any, training: TrainingRows, rng: np.random.Generator) -> JointBatches:
+    def _batches(self, rows: Any, text_rows: Any, images: CaptionedImages, rng: np.random.Generator) -> JointBatches:
         return JointBatches(
             self._image_tower(),
             self._text_tower(),
             rows,
             text_rows,
-            training,
+            images,
             self.batch_size,
             self.captions_per_image,
-            self.text_pool_size,
+            self.loss_.pool_size,
             rng,
         )
+
+    @classmethod
+    def _from_format(cls, state: dict[str, Any], number: int) -> dict[str, Any]:
+        """Bring the state of an older format to today's."""
+        return loss_parameters_as_objects(state) if number < 2 else state
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
         tags.input_tags.sparse = True
+        # float32 comes out, whatever goes in
         tags.transformer_tags.preserves_dtype = []
         return tags
+
+
+def _gone_on(asked: PairLoss, before: PairLoss) -> PairLoss:
+    """Return the loss asked for, with what it has learnt before if it is of the same kind."""
+    learnt = before.initial()
+    if type(asked) is not type(before) or asked.initial().keys() != learnt.keys():
+        return asked
+    return asked.with_learnt(learnt)

@@ -9,10 +9,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_mm._checks import Captions, check_features, check_texts
 from sklearn_mm._device import resolve_device, resolve_dtype, torch_threads
-from sklearn_mm.features._tower import Tower
 from sklearn_mm.metrics import RetrievalScorer
 from sklearn_mm.retrieval._gallery import Gallery
-from sklearn_mm.retrieval._objective import is_positive_only
+from sklearn_mm.retrieval._model import is_positive_only
+from sklearn_mm.towers import Tower
 
 __all__ = ["JointSpaceMixin"]
 
@@ -28,7 +28,6 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     text_encoder_: Any
     image_head_: torch.nn.Module
     text_head_: torch.nn.Module
-    temperature_: float
 
     def transform(self, X: Any) -> np.ndarray:
         """Embed images.
@@ -66,11 +65,8 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             return self._embed_rows(tower, tower.prepare(data))
 
     def _embed_rows(self, tower: Tower, rows: Any) -> np.ndarray:
-        """Embed prepared rows, and leave the device."""
         with torch_threads(self.n_jobs):
-            embedding = tower.embed(rows)
-        tower.to_cpu()
-        return embedding
+            return tower.embed(rows)
 
     def _check_images(self, X: Any, *, reset: bool) -> Any:
         """Check X where it is a matrix of features: int8 stays, anything else becomes float32."""
@@ -102,17 +98,21 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
     def _set_training_gallery(self, rows: Any, captions: Captions, texts: list[str], text_rows: Any) -> Self:
         """Make prepared images and the different captions the galleries; of `texts` there are prepared rows."""
+        # Numbers are no captions, but what scikit-learn's own checks pass as y. predict answers in their dtype.
         if captions.numbers is not None:
             self.gallery_texts_ = np.unique(captions.numbers)
         else:
             self.gallery_texts_ = np.array(sorted(set(captions.texts)), dtype=object)
         wanted = [str(text) for text in self.gallery_texts_.tolist()]
+        # Rows held out and rows of weight 0 have captions that are not among the texts trained on; they are in the
+        # gallery all the same.
         place = {text: row for row, text in enumerate(texts)}
         if all(text in place for text in wanted):  # a frozen encoder may have taken long for them
             embedding = self._embed_rows(self._text_tower(), text_rows[np.array([place[text] for text in wanted])])
         else:
             embedding = self._embed(self._text_tower(), wanted)
         self._text_gallery = Gallery(embedding, self.similarity)
+        # All rows of X, those that were one image in training too: an index of a result is a row of X.
         self._image_gallery = Gallery(self._embed_rows(self._image_tower(), rows), self.similarity)
         return self
 
@@ -179,10 +179,7 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         """
         check_is_fitted(self, "image_head_")
         report = RetrievalScorer()(self, X, y, sample_weight=sample_weight, groups=groups)
-        return float(report["rsum"]) / 600
-
-    def _tower_modules(self) -> list[torch.nn.Module]:
-        return [*self._image_tower().modules, *self._text_tower().modules]
+        return float(report["rsum"]) / 600  # six recalls in percent
 
     def _image_tower(self) -> Tower:
         return self._tower(self.image_encoder_, self.image_head_)
@@ -191,5 +188,6 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         return self._tower(self.text_encoder_, self.text_head_)
 
     def _tower(self, encoder: Any, head: torch.nn.Module) -> Tower:
+        # Built for each call, by the parameters as they are now; the modules inside are the fitted ones, not copies.
         device = resolve_device(self.device)
         return Tower(encoder, head, device, resolve_dtype(self.precision, device), is_positive_only(self.similarity))

@@ -17,11 +17,13 @@ from sklearn_mm.features import (
     TextNGramEncoder,
     TextSequenceEncoder,
 )
+from sklearn_mm.losses import InstanceLoss, RankingLoss
 from sklearn_mm.retrieval._ranker import JointEmbeddingRanker
 
 __all__ = ["dual_path_pipeline", "full_network_pipeline", "ranking_objective_pipeline", "vse_plus_plus"]
 
 # Loss, similarity, margin, width of the joint space, length of word vectors and learning rate of each experiment.
+# From the launchers of the authors' code, those that train from scratch, with the widths of Flickr8k.
 _FULL_NETWORK_VARIANTS: dict[str, dict[str, Any]] = {
     "SH": {"negatives": "all", "similarity": "cosine", "margin": 0.2, "width": 1536, "words": 1024, "rate": 2e-4},
     "MH": {"negatives": "hardest", "similarity": "cosine", "margin": 0.2, "width": 1024, "words": 1024, "rate": 2e-4},
@@ -29,6 +31,8 @@ _FULL_NETWORK_VARIANTS: dict[str, dict[str, Any]] = {
     "MOE": {"negatives": "hardest", "similarity": "order", "margin": 0.05, "width": 1536, "words": 1536, "rate": 1e-4},
 }
 
+# Without the n-grams of a single text, which teach nothing of another: captions have some hundred thousand different
+# trigrams.
 _TEXT_MODELS: dict[str, dict[str, Any]] = {
     "bag": {"ngram_range": (1, 1)},
     "bigrams": {"ngram_range": (1, 2), "min_df": 2},
@@ -91,9 +95,10 @@ def full_network_pipeline(
 
     Widths are the source's for Flickr8k; for Flickr30k and COCO it has 1,536 and 2,048 in MH, 1,024 and 1,536 in SOE,
     1,536 and 2,048 in MOE. It trained MH and MOE for up to 400 epochs, and SOE on Flickr8k for 200. Its PH and POE seem
-    to be MH and MOE from the weights of SH and SOE: fit one of these, then set on its ranker ``negatives="hardest"``,
-    ``warm_start=True`` (for POE also ``learning_rate=1e-4``), and fit again. How the source's averaged features were
-    cropped is not known; `sklearn_mm.features.FullNetworkEmbedding` leaves it open by ``crops``.
+    to be MH and MOE from the weights of SH and SOE: fit one of these, then set on its ranker
+    ``loss__negatives="hardest"``, ``warm_start=True`` (for POE also ``learning_rate=1e-4``), and fit again. How the
+    source's averaged features were cropped is not known; `sklearn_mm.features.FullNetworkEmbedding` leaves it open by
+    ``crops``.
 
     References
     ----------
@@ -105,7 +110,7 @@ def full_network_pipeline(
     --------
     >>> from sklearn_mm.retrieval.recipes import full_network_pipeline
     >>> pipeline = full_network_pipeline("efficientnet_lite0", variant="SOE", random_state=0)
-    >>> pipeline["ranker"].similarity, pipeline["ranker"].margin
+    >>> pipeline["ranker"].similarity, pipeline["ranker"].loss.margin
     ('order', 0.05)
     """
     if variant not in _FULL_NETWORK_VARIANTS:
@@ -116,12 +121,11 @@ def full_network_pipeline(
         negatives = "hardest-anchor"
     n_epochs = 100 if variant == "SOE" else 200
     ranker = JointEmbeddingRanker(
+        # The source's mask is one longer than the sentence: the network reads one token of index 0 after its last word.
         TextGRUEncoder(chosen["width"], word_dim=chosen["words"], end_token=True),
         n_components=chosen["width"],
         similarity=chosen["similarity"],
-        loss="ranking",
-        margin=chosen["margin"],
-        negatives=negatives,
+        loss=RankingLoss(chosen["margin"], negatives=negatives),
         max_epochs=n_epochs,
         batch_size=128,
         captions_per_image=1,
@@ -130,8 +134,10 @@ def full_network_pipeline(
         weight_decay=0.0,
         lr_schedule="constant",
         clip_norm=2.0,
+        # The authors' code clips tensor by tensor, VSE++'s all together; the number is 2 in both.
         clip_tensors=True,
         dropout=0.0,
+        # Never stops early, as n_iter_no_change is all epochs. As in the source, the best weights are kept.
         early_stopping=True,
         n_iter_no_change=n_epochs,
         random_state=random_state,
@@ -201,32 +207,28 @@ def dual_path_pipeline(
     --------
     >>> from sklearn_mm.retrieval.recipes import dual_path_pipeline
     >>> pipeline = dual_path_pipeline("efficientnet_lite0", n_components=256, text_width=0.25, random_state=0)
-    >>> pipeline["ranker"].pretrain_epochs, pipeline["ranker"].instance_weight
+    >>> pipeline["ranker"].instance_loss.pretrain_epochs, pipeline["ranker"].instance_loss.weight
     (240, (1.0, 0.1))
     """
     ranker = JointEmbeddingRanker(
         TextCNNEncoder(n_components, width=text_width, word_vectors=word_vectors, word_learning_rate=1e-3),
+        # Sides of 0.8 to 1 in the source are 0.64 to 1 of the area.
         ImageCNNEncoder(
             backbone, backbone_learning_rate=0.01, crop_scale=(0.64, 1.0), average_mirrored=True, verbose=verbose
         ),
         n_components=n_components,
+        # The source has two linear layers on the image's side, and one on the text's.
         hidden_layer_sizes=(n_components,),
-        loss="ranking",
-        margin=1.0,
-        negatives=("hardest", "random"),
-        text_pool_size=256,
-        instance_weight=(1.0, 0.1),
-        instance_temperature=None,
-        instance_dropout=0.75,
-        pretrain_epochs=240,
+        loss=RankingLoss(1.0, negatives=("hardest", "random"), pool_size=256),
+        instance_loss=InstanceLoss((1.0, 0.1), temperature=None, dropout=0.75, pretrain_epochs=240, relu=True),
         max_epochs=60,
-        final_relu=True,
         batch_size=32,
         captions_per_image=1,
         optimizer="sgd",
         learning_rate=0.1,
         weight_decay=1e-4,
         lr_schedule="step",
+        # 0.75 is in front of the classifier alone; this one would be in front of the heads' linear maps.
         dropout=0.0,
         random_state=random_state,
         verbose=verbose,
@@ -239,7 +241,7 @@ def ranking_objective_pipeline(
     *,
     text: str = "bag",
     negatives: str = "all",
-    negative_side: str = "both",
+    side: str = "both",
     cache: str | os.PathLike[str] | None = None,
     random_state: Any = None,
     verbose: int = 0,
@@ -257,7 +259,7 @@ def ranking_objective_pipeline(
         Bag of words; with bigrams; with bigrams and trigrams; with those and their skip-grams; supervised sequence
         embedding.
     negatives : {"all", "hardest", "semi-hard", "random"}, default="all"
-    negative_side : {"both", "text", "image"}, default="both"
+    side : {"both", "text", "image"}, default="both"
         Wrong texts teach to find texts for images, wrong images to find images for texts.
     random_state : int, RandomState or None, default=None
     verbose : int, default=0
@@ -286,7 +288,7 @@ def ranking_objective_pipeline(
     Examples
     --------
     >>> from sklearn_mm.retrieval.recipes import ranking_objective_pipeline
-    >>> pipeline = ranking_objective_pipeline("efficientnet_lite0", text="trigrams", negative_side="text")
+    >>> pipeline = ranking_objective_pipeline("efficientnet_lite0", text="trigrams", side="text")
     >>> pipeline["ranker"].text_encoder.ngram_range
     (1, 3)
     """
@@ -301,10 +303,7 @@ def ranking_objective_pipeline(
         encoder,
         n_components=512,
         hidden_layer_sizes=(1024,),
-        loss="ranking",
-        margin=0.2,
-        negatives=negatives,
-        negative_side=negative_side,
+        loss=RankingLoss(0.2, negatives=negatives, side=side),
         random_state=random_state,
         verbose=verbose,
     )
@@ -371,15 +370,17 @@ def vse_plus_plus(
     >>> vse_plus_plus("efficientnet_lite0", order=True)["ranker"].similarity
     'order-root'
     """
+    # Order0 is Vendrov et al.'s order embedding, with their margin, rate and absolute values; Order++ has those of
+    # VSE++.
     sums_order = order and not hard_negatives
     ranker = JointEmbeddingRanker(
         TextGRUEncoder(1024, word_dim=300, end_token=True, min_df=4),
+        # 2e-5 of 2e-4; the crops are RandomResizedCrop's by default.
         ImageCNNEncoder(backbone, backbone_learning_rate=0.1, crop_scale=(0.08, 1.0)) if fine_tune else None,
         n_components=1024,
         similarity="order" if sums_order else "order-root" if order else "cosine",
-        loss="ranking",
-        margin=0.05 if sums_order else 0.2,
-        negatives="hardest" if hard_negatives else "all",
+        loss=RankingLoss(0.05 if sums_order else 0.2, negatives="hardest" if hard_negatives else "all"),
+        # 30 epochs over five captions each, as one caption of each image is an epoch here.
         max_epochs=150,
         batch_size=128,
         captions_per_image=1,
@@ -390,6 +391,7 @@ def vse_plus_plus(
         clip_norm=2.0,
         dropout=0.0,
         early_stopping=True,
+        # Never stops early: the best weights of all epochs are kept.
         n_iter_no_change=150,
         random_state=random_state,
         verbose=verbose,

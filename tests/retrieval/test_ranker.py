@@ -14,7 +14,9 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from sklearn_mm.exceptions import UnknownWordsWarning
 from sklearn_mm.features import TextCNNEncoder, TextGRUEncoder, TextNGramEncoder, TextSequenceEncoder
+from sklearn_mm.losses import InfoNCELoss, InstanceLoss, PairLoss, RankingLoss, SigmoidLoss
 from sklearn_mm.metrics import RetrievalScorer
+from sklearn_mm.persistence import load, save
 from sklearn_mm.retrieval import JointEmbeddingRanker
 
 FAST = {"n_components": 16, "max_epochs": 8, "batch_size": 16, "random_state": 0, "learning_rate": 5e-3}
@@ -43,7 +45,7 @@ def test_predict_gives_a_caption_of_the_gallery(fitted, data):
 
 def test_order_embeddings_are_searched_by_their_own_score(data):
     features, _ = data
-    ranker = JointEmbeddingRanker(**FAST, similarity="order", loss="ranking", margin=0.05).fit(*data)
+    ranker = JointEmbeddingRanker(**FAST, similarity="order", loss=RankingLoss(0.05)).fit(*data)
     image, text = ranker.transform(features[:4]), ranker.transform_text(ranker.gallery_texts_)
     assert image.min() >= 0
     expected = -(np.maximum(text[None] - image[:, None], 0) ** 2).sum(axis=2)
@@ -88,17 +90,19 @@ def test_score_is_far_above_chance_on_held_out_images(data):
     "parameters",
     [
         {"loss": "ranking"},
-        {"loss": "ranking", "negatives": "hardest"},
-        {"loss": "ranking", "negatives": "semi-hard"},
-        {"loss": "ranking", "negatives": "random"},
-        {"loss": "ranking", "negative_side": "text"},
-        {"negative_side": "image"},
+        {"loss": "sigmoid"},
+        {"loss": RankingLoss(negatives="hardest")},
+        {"loss": RankingLoss(negatives="semi-hard")},
+        {"loss": RankingLoss(negatives="random")},
+        {"loss": RankingLoss(side="text")},
+        {"loss": RankingLoss(side="image")},
+        {"loss": InfoNCELoss(side="image")},
         {"hidden_layer_sizes": (32,)},
-        {"similarity": "order", "loss": "ranking", "margin": 0.05, "n_components": 64, "max_epochs": 20},
-        {"similarity": "order-root", "loss": "ranking", "negatives": "hardest", "n_components": 64, "max_epochs": 30},
-        {"loss": "ranking", "negatives": "hardest", "text_pool_size": 64},
-        {"loss": "ranking", "instance_weight": (1.0, 0.1), "instance_temperature": None, "pretrain_epochs": 4},
-        {"train_temperature": True, "instance_weight": 0.1, "clip_tensors": True},
+        {"similarity": "order", "loss": RankingLoss(0.05), "n_components": 64, "max_epochs": 20},
+        {"similarity": "order-root", "loss": RankingLoss(negatives="hardest"), "n_components": 64, "max_epochs": 30},
+        {"loss": RankingLoss(negatives="hardest", pool_size=64)},
+        {"loss": "ranking", "instance_loss": InstanceLoss((1.0, 0.1), temperature=None, pretrain_epochs=4)},
+        {"loss": InfoNCELoss(trainable=True), "instance_loss": InstanceLoss(0.1), "clip_tensors": True},
         {"text_encoder": TextCNNEncoder(16, width=0.2, dropout=0.0)},
         {"text_encoder": TextNGramEncoder(24, ngram_range=(1, 2)), "text_hidden_layer_sizes": (32,)},
         {"text_encoder": TextNGramEncoder(16, ngram_range=(1, 2), skip=1, word_dim=32)},
@@ -108,7 +112,7 @@ def test_score_is_far_above_chance_on_held_out_images(data):
         {"text_encoder": TfidfVectorizer()},
         {"image_encoder": StandardScaler()},
         {"optimizer": "sgd", "learning_rate": 0.5},
-        {"optimizer": "sgd", "learning_rate": 0.5, "precision": "float16", "train_temperature": True},
+        {"optimizer": "sgd", "learning_rate": 0.5, "precision": "float16", "loss": InfoNCELoss(trainable=True)},
         {"text_encoder": TextCNNEncoder(16, width=0.2, dropout=0.0), "precision": "float16", "max_epochs": 20},
         {"lr_schedule": "linear", "precision": "bfloat16"},
     ],
@@ -120,11 +124,59 @@ def test_every_setting_learns(data, parameters):
     assert ranker.history_[-1]["train_loss"] < ranker.history_[0]["train_loss"]
 
 
+class LogisticLoss(PairLoss):
+    """A smooth hinge whose sharpness is trained: a loss as somebody else would write it."""
+
+    def __init__(self, sharpness=1.0):
+        self.sharpness = sharpness
+
+    def __call__(self, pairs, **learnt):
+        gap = pairs.scores - pairs.positive  # (n_images, n_pairs)
+        return torch.nn.functional.softplus(learnt["sharpness"] * gap).masked_fill(pairs.not_negative, 0).sum(dim=0)
+
+    def initial(self):
+        return {"sharpness": self.sharpness}
+
+    def with_learnt(self, values):
+        return LogisticLoss(**values)
+
+
+def test_a_loss_of_ones_own_trains_and_learns(data):
+    ranker = JointEmbeddingRanker(**{**FAST, "max_epochs": 12}, loss=LogisticLoss(5.0)).fit(*data)
+    assert ranker.score(*data) > 0.3  # chance is 0.06
+    assert ranker.loss_.sharpness != 5.0
+    assert ranker.loss.sharpness == 5.0
+
+
+def test_losses_are_given_by_name_or_as_objects_and_searched_by_their_parameters(data):
+    by_name, by_object = (
+        JointEmbeddingRanker(**FAST, loss=loss).fit(*data).transform(data[0]) for loss in ("ranking", RankingLoss())
+    )
+    np.testing.assert_array_equal(by_name, by_object)
+    settings = {**FAST, "max_epochs": 2}
+    search = GridSearchCV(JointEmbeddingRanker(**settings, loss=RankingLoss()), {"loss__margin": [0.1, 0.4]}, cv=2)
+    assert search.fit(*data).best_estimator_.loss_.margin == search.best_params_["loss__margin"]
+    with pytest.raises(ValueError, match=r"call it: RankingLoss\(...\)|'loss' parameter"):
+        JointEmbeddingRanker(**FAST, loss=RankingLoss).fit(*data)
+
+
+def test_what_a_loss_has_learnt_goes_on_in_a_warm_start_and_a_folder(data, tmp_path):
+    ranker = JointEmbeddingRanker(**FAST, loss="sigmoid", warm_start=True).fit(*data)
+    learnt = ranker.loss_.get_params()
+    assert learnt["bias"] != SigmoidLoss().bias
+    save(ranker, tmp_path / "model")
+    assert load(tmp_path / "model").loss_.get_params() == learnt
+    ranker.set_params(learning_rate=1e-9).fit(*data)
+    assert ranker.loss_.get_params() == pytest.approx(learnt, abs=1e-4)
+    ranker.set_params(loss="infonce").fit(*data)
+    assert ranker.loss_.get_params() == InfoNCELoss().get_params()
+
+
 def test_the_maximum_along_the_released_axis_learns_though_less(data):
     """Most pairs are the worst one of no negative, and have no loss."""
-    settings = {**FAST, "loss": "ranking", "max_epochs": 12}
+    settings = {**FAST, "max_epochs": 12}
     released, standard = (
-        JointEmbeddingRanker(**settings, negatives=negatives).fit(*data).score(*data)
+        JointEmbeddingRanker(**settings, loss=RankingLoss(negatives=negatives)).fit(*data).score(*data)
         for negatives in ("hardest-anchor", "hardest")
     )
     assert 0.2 < released < standard  # chance is 0.06
@@ -220,7 +272,7 @@ def test_partial_fit_goes_on_after_pickling(data):
     assert ranker.partial_fit(*data).n_epochs_ == 2
 
 
-@pytest.mark.parametrize("changed", [{"learning_rate": 1e-30}, {"loss": "ranking", "margin": 0.0}], ids=str)
+@pytest.mark.parametrize("changed", [{"learning_rate": 1e-30}, {"loss": RankingLoss(0.0)}], ids=str)
 def test_partial_fit_obeys_parameters_that_are_set_between_calls(data, changed):
     kept, other = (JointEmbeddingRanker(**FAST, weight_decay=0.0).partial_fit(*data) for _ in range(2))
     before = kept.transform(data[0])
@@ -233,7 +285,7 @@ def test_partial_fit_obeys_parameters_that_are_set_between_calls(data, changed):
 
 def test_a_temperature_set_before_a_warm_start_is_the_one_used(data):
     ranker = JointEmbeddingRanker(**FAST, warm_start=True).fit(*data)
-    assert ranker.set_params(temperature=0.5).fit(*data).temperature_ == 0.5
+    assert ranker.set_params(loss=InfoNCELoss(0.5)).fit(*data).loss_.temperature == 0.5
 
 
 def test_set_gallery_keeps_the_order_given(fitted, data):
@@ -293,9 +345,9 @@ def test_groups_and_weights_are_routed_to_fit_and_score(data):
     seen = []
 
     class Watched(JointEmbeddingRanker):
-        def fit(self, X, y, groups=None, sample_weight=None):
+        def fit(self, X, y, sample_weight=None, groups=None):
             seen.append((len(np.unique(groups)), len(sample_weight)))
-            return super().fit(X, y, groups=groups, sample_weight=sample_weight)
+            return super().fit(X, y, sample_weight, groups)
 
     with config_context(enable_metadata_routing=True):
         ranker = Watched(**{**FAST, "max_epochs": 1}).set_fit_request(groups=True, sample_weight=True)
@@ -377,12 +429,21 @@ def test_an_entry_that_is_no_text_is_named(entry):
 
 
 @pytest.mark.parametrize(
-    "parameters",
-    [{"loss": "triplet"}, {"margin": -1}, {"n_components": 0}, {"text_encoder": "gru"}, {"dropout": 1.0}],
+    ("parameters", "named"),
+    [
+        ({"loss": "triplet"}, "loss"),
+        ({"loss": RankingLoss(margin=-1)}, "margin"),
+        ({"loss": InfoNCELoss(temperature=0)}, "temperature"),
+        ({"instance_loss": 1.0}, "instance_loss"),
+        ({"instance_loss": InstanceLoss(dropout=1.0)}, "dropout"),
+        ({"n_components": 0}, "n_components"),
+        ({"text_encoder": "gru"}, "text_encoder"),
+        ({"dropout": 1.0}, "dropout"),
+    ],
     ids=str,
 )
-def test_bad_parameters_are_named(data, parameters):
-    with pytest.raises(ValueError, match=next(iter(parameters))):
+def test_bad_parameters_are_named(data, parameters, named):
+    with pytest.raises(ValueError, match=named):
         JointEmbeddingRanker(**parameters).fit(*data)
 
 

@@ -52,7 +52,9 @@ def test_a_recipe_fits_searches_and_persists_as_any_pipeline(name, network, scen
     pipeline = clone(RECIPES[name](network))
     assert isinstance(pipeline, Pipeline)
     ranker = pipeline["ranker"]
-    ranker.set_params(max_epochs=1, pretrain_epochs=min(1, ranker.pretrain_epochs), random_state=0)
+    ranker.set_params(max_epochs=1, random_state=0)
+    if ranker.instance_loss is not None:
+        ranker.set_params(instance_loss__pretrain_epochs=min(1, ranker.instance_loss.pretrain_epochs))
     ranker.set_params(n_components=16, text_encoder__n_components=16, text_encoder__word_dim=16)  # small and quick
     if ranker.image_encoder is None:
         pipeline.set_params(features__image_size=32)
@@ -77,7 +79,7 @@ def test_the_source_settings_of_the_full_network():
     ]:
         pipeline = recipes.full_network_pipeline(variant=variant)
         ranker = pipeline["ranker"]
-        assert (ranker.similarity, ranker.margin, ranker.n_components, ranker.learning_rate) == (
+        assert (ranker.similarity, ranker.loss.margin, ranker.n_components, ranker.learning_rate) == (
             similarity,
             margin,
             width,
@@ -86,8 +88,10 @@ def test_the_source_settings_of_the_full_network():
         assert (ranker.text_encoder.word_dim, ranker.text_encoder.end_token) == (words, True)
         assert (ranker.clip_norm, ranker.clip_tensors, ranker.weight_decay, ranker.dropout) == (2.0, True, 0.0, 0.0)
         assert pipeline["features"].thresholds == (-0.25, 0.15)
-    assert recipes.full_network_pipeline(variant="MH", released_maximum=True)["ranker"].negatives == "hardest-anchor"
-    assert recipes.full_network_pipeline(variant="MH")["ranker"].negatives == "hardest"
+    assert (
+        recipes.full_network_pipeline(variant="MH", released_maximum=True)["ranker"].loss.negatives == "hardest-anchor"
+    )
+    assert recipes.full_network_pipeline(variant="MH")["ranker"].loss.negatives == "hardest"
 
 
 def test_ternary_features_reach_the_linear_map_without_being_scaled_to_unit_length(network, scenes):
@@ -104,13 +108,18 @@ def test_ternary_features_reach_the_linear_map_without_being_scaled_to_unit_leng
 
 def test_the_source_settings_of_the_dual_path():
     ranker = recipes.dual_path_pipeline()["ranker"]
-    assert (ranker.pretrain_epochs, ranker.max_epochs, ranker.instance_dropout) == (240, 60, 0.75)
+    assert (ranker.instance_loss.pretrain_epochs, ranker.max_epochs, ranker.instance_loss.dropout) == (240, 60, 0.75)
     assert (ranker.optimizer, ranker.learning_rate, ranker.weight_decay) == ("sgd", 0.1, 1e-4)
-    assert (ranker.negatives, ranker.captions_per_image) == (("hardest", "random"), 1)
+    assert (ranker.loss.negatives, ranker.captions_per_image) == (("hardest", "random"), 1)
     assert (ranker.text_encoder.width, ranker.text_encoder.position_shift) == (1.0, True)
-    assert ranker.instance_weight == (1.0, 0.1)  # 2 : 1 : 0.1 where half of a batch is ranked
-    assert (ranker.batch_size, ranker.text_pool_size, ranker.margin, ranker.final_relu) == (32, 256, 1.0, True)
-    assert ranker.instance_temperature is None
+    assert ranker.instance_loss.weight == (1.0, 0.1)  # 2 : 1 : 0.1 where half of a batch is ranked
+    assert (ranker.batch_size, ranker.loss.pool_size, ranker.loss.margin, ranker.instance_loss.relu) == (
+        32,
+        256,
+        1.0,
+        True,
+    )
+    assert ranker.instance_loss.temperature is None
     assert ranker.text_encoder.word_learning_rate == 1e-3
     assert ranker.image_encoder.average_mirrored
     assert ranker.image_encoder.fix_batch_norm
@@ -121,9 +130,10 @@ def test_the_source_settings_of_vse_plus_plus():
         recipes.vse_plus_plus(order=order, hard_negatives=hard)["ranker"]
         for order, hard in [(False, True), (True, True), (True, False)]
     )
-    assert (plain.similarity, plain.negatives, plain.margin, plain.clip_tensors) == ("cosine", "hardest", 0.2, False)
-    assert (order.similarity, order.negatives) == ("order-root", "hardest")  # with the root, and any sign
-    assert (sums.similarity, sums.negatives, sums.margin) == ("order", "all", 0.05)
+    assert (plain.similarity, plain.loss.negatives, plain.loss.margin) == ("cosine", "hardest", 0.2)
+    assert not plain.clip_tensors
+    assert (order.similarity, order.loss.negatives) == ("order-root", "hardest")  # with the root, and any sign
+    assert (sums.similarity, sums.loss.negatives, sums.loss.margin) == ("order", "all", 0.05)
 
 
 @pytest.mark.parametrize(
