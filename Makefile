@@ -4,15 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs bench clean
+.PHONY: help demo test test-all lint docs bench clean
 
 help:  ## List these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.has-demo  ## Learn to find emoji by sentences, measure it, write demo_output/
 	$(BIN)/python examples/openmoji_demo.py
 
 test: $(VENV)/.has-test  ## Run the tests, the doctests and the snippets of the README and the guides
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/.has-test  ## Run those too that are slow and rarely fail: whole scripts and searches
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.has-lint  ## Check format, style, types and which module imports which

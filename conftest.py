@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from sklearn_mm.datasets import make_captioned_shapes
@@ -15,6 +16,17 @@ def _private_data_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     """Keep prepared data sets out of the home folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SKLEARN_MM_DATA", str(tmp_path_factory.mktemp("sklearn_mm_data")))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _alike_on_every_cpu() -> Iterator[None]:
+    """Let ``precision="auto"`` be float32: what tests compare is rounded alike then, with bfloat16 in the CPU or not.
+
+    Those of bfloat16 ask for it by name. Other processes do not see this; what is compared with theirs says float32.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
         yield
 
 

@@ -32,7 +32,7 @@ from sklearn.model_selection import GroupKFold, GroupShuffleSplit
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.neural_network import MLPClassifier
 
-from sklearn_mm.annotation import MultiLabelAnnotator
+from sklearn_mm.annotation import LabelCountPredictor, MultiLabelAnnotator
 from sklearn_mm.datasets import load_flickr8k, load_openmoji, make_captioned_shapes
 from sklearn_mm.features import FullNetworkEmbedding, MultiScaleCNNEncoder
 from sklearn_mm.metrics import AnnotationScorer, annotation_report
@@ -231,12 +231,11 @@ def report_all(annotator, X, Y):
     fixed = [annotation_report(Y, scores, k) for k in range(1, min(11, Y.shape[1] + 1))]
     best = int(np.argmax([report["O-F1"] for report in fixed]))
     reports = {"best fixed": fixed[best]}
-    for n_labels in ("threshold", "label-thresholds"):
-        reports[n_labels] = AnnotationScorer()(annotator.set_params(n_labels=n_labels), X, Y)
-    annotator.set_params(n_labels="predict")
+    for way in ("threshold", "label-thresholds"):
+        reports[way] = AnnotationScorer()(annotator.set_params(label_count=way), X, Y)
     for way, rounding in (("number, floored", "floor"), ("number, rounded", "round")):
-        n_labels = annotator.set_params(count_rounding=rounding).predict_count(X)
-        reports[way] = annotation_report(Y, scores, n_labels)
+        annotator.set_params(label_count=LabelCountPredictor(rounding=rounding))
+        reports[way] = annotation_report(Y, scores, annotator.predict_count(X))
     return reports | {way: annotation_report(Y, scores, n) for way, n in (("predict", predicted), ("true", "true"))}
 
 

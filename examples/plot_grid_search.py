@@ -2,7 +2,7 @@
 Choose parameters by Recall@K
 =============================
 
-``GridSearchCV`` over the ranker and over its text encoder, with the measure of the literature: the share of
+``GridSearchCV`` over the ranker's loss and its text encoder, with the measure of the literature: the share of
 queries that find a right answer among the first K.
 """
 
@@ -15,6 +15,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from sklearn_mm.datasets import make_captioned_shapes
 from sklearn_mm.features import TextNGramEncoder
+from sklearn_mm.losses import InfoNCELoss
 from sklearn_mm.retrieval import JointEmbeddingRanker
 
 shapes = make_captioned_shapes(300, image_size=32, random_state=0)
@@ -34,6 +35,7 @@ model = Pipeline(
             JointEmbeddingRanker(
                 text_encoder=TextNGramEncoder(n_components=128),
                 n_components=128,
+                loss=InfoNCELoss(),
                 max_epochs=10,
                 early_stopping=False,
                 random_state=0,
@@ -56,7 +58,7 @@ from sklearn_mm.metrics import RetrievalScorer
 
 search = GridSearchCV(
     model,
-    {"rank__temperature": [0.05, 0.2], "rank__text_encoder__min_df": [1, 20]},
+    {"rank__loss__temperature": [0.05, 0.2], "rank__text_encoder__min_df": [1, 20]},
     scoring=RetrievalScorer(k=(1, 5, 10)),
     refit="rsum",
     cv=3,
@@ -70,7 +72,7 @@ search.best_params_
 import matplotlib.pyplot as plt
 
 results = search.cv_results_
-names = [f"T={p['rank__temperature']}, min_df={p['rank__text_encoder__min_df']}" for p in results["params"]]
+names = [f"T={p['rank__loss__temperature']}, min_df={p['rank__text_encoder__min_df']}" for p in results["params"]]
 figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
 axes.barh(names, results["mean_test_rsum"], xerr=results["std_test_rsum"])
 axes.set_xlabel("RSum: six percentages added, the higher the better")

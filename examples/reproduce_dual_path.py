@@ -13,17 +13,19 @@ from functools import partial
 from reproduction import WIDTH, Task, parse, print_header
 
 from sklearn_mm.features import ImageCNNEncoder, TextCNNEncoder, TextNGramEncoder
+from sklearn_mm.losses import InstanceLoss, RankingLoss
 from sklearn_mm.retrieval import JointEmbeddingRanker
 
-HINGES = {"loss": "ranking", "margin": 0.2, "negatives": "hardest"}
-STAGES = {"pretrain_epochs": 10, "max_epochs": 20}
-END_TO_END = {"loss": "infonce", "batch_size": 64, "instance_weight": 0.1, "precision": "auto", "dropout": 0.1}
+HINGES = {"loss": RankingLoss(0.2, negatives="hardest")}
+STAGES = {"instance_loss": InstanceLoss(0.0, pretrain_epochs=10), "max_epochs": 20}
+BESIDE = {"instance_loss": InstanceLoss((0.5, 0.05), pretrain_epochs=10), "max_epochs": 20}
+END_TO_END = {"loss": "infonce", "batch_size": 64, "precision": "auto", "dropout": 0.1}
 MORE_STEPS = {"batch_size": 32, "captions_per_image": 5}  # of which a deep text network wants many, and texts are cheap
 
 ROWS = [
     ("hardest hinge alone, 30 epochs", {**HINGES, "max_epochs": 30}),
     ("hardest hinge after 10 epochs of instance loss", {**HINGES, **STAGES}),
-    ("the same, and instance loss beside it", {**HINGES, **STAGES, "instance_weight": (0.5, 0.05)}),
+    ("the same, and instance loss beside it", {**HINGES, **BESIDE}),
     ("InfoNCE alone, 30 epochs", {"max_epochs": 30}),
     ("InfoNCE after 10 epochs of instance loss", STAGES),
     ("dual-path text CNN, hardest hinge alone, 30 epochs", {**HINGES, "max_epochs": 30, "text": "cnn"}),
@@ -57,7 +59,7 @@ def end_to_end(width, word_vectors, text, trainable, n_epochs):
         text_encoder(text, width, word_vectors),
         images,
         n_components=width,
-        pretrain_epochs=n_epochs // 2,
+        instance_loss=InstanceLoss(0.1, pretrain_epochs=n_epochs // 2),
         max_epochs=n_epochs,
         verbose=1,
         **settings,

@@ -12,10 +12,10 @@ from functools import partial
 from reproduction import WIDTH, Task, parse, print_header
 
 from sklearn_mm.features import TextCNNEncoder, TextGRUEncoder, TextNGramEncoder, TextSequenceEncoder
+from sklearn_mm.losses import InfoNCELoss, RankingLoss
 from sklearn_mm.retrieval import JointEmbeddingRanker
 
 MIN_DF = 5e-5
-HINGES = {"loss": "ranking", "margin": 0.2}
 
 
 def bag(width, longest=1, hidden=False, **settings):
@@ -52,17 +52,17 @@ ROWS = [
     ("text: GRU, maximum", {"text": partial(recurrent, pooling="max")}),
     ("text: dual-path CNN, quarter width", {"text": convolutional}),
     ("text: dual-path CNN, full width", {"text": partial(convolutional, width=1.0)}),
-    ("hinges, all negatives, both sides", {**HINGES}),
-    ("hinges, all negatives, wrong texts only", {**HINGES, "negative_side": "text"}),
-    ("hinges, all negatives, wrong images only", {**HINGES, "negative_side": "image"}),
-    ("hinges, hardest negative, both sides", {**HINGES, "negatives": "hardest"}),
-    ("hinges, semi-hard negative, both sides", {**HINGES, "negatives": "semi-hard"}),
-    ("hinges, random negative, both sides", {**HINGES, "negatives": "random"}),
-    ("hinges, hardest of 256 texts, both sides", {**HINGES, "negatives": "hardest", "text_pool_size": 256}),
-    ("order, hinges 0.05, all negatives", {**HINGES, "margin": 0.05, "similarity": "order"}),
-    ("InfoNCE, wrong texts only", {"negative_side": "text"}),
-    ("InfoNCE, wrong images only", {"negative_side": "image"}),
-    ("InfoNCE, trained temperature", {"train_temperature": True}),
+    ("hinges, all negatives, both sides", {"loss": RankingLoss()}),
+    ("hinges, all negatives, wrong texts only", {"loss": RankingLoss(side="text")}),
+    ("hinges, all negatives, wrong images only", {"loss": RankingLoss(side="image")}),
+    ("hinges, hardest negative, both sides", {"loss": RankingLoss(negatives="hardest")}),
+    ("hinges, semi-hard negative, both sides", {"loss": RankingLoss(negatives="semi-hard")}),
+    ("hinges, random negative, both sides", {"loss": RankingLoss(negatives="random")}),
+    ("hinges, hardest of 256 texts, both sides", {"loss": RankingLoss(negatives="hardest", pool_size=256)}),
+    ("order, hinges 0.05, all negatives", {"loss": RankingLoss(0.05), "similarity": "order"}),
+    ("InfoNCE, wrong texts only", {"loss": InfoNCELoss(side="text")}),
+    ("InfoNCE, wrong images only", {"loss": InfoNCELoss(side="image")}),
+    ("InfoNCE, trained temperature", {"loss": InfoNCELoss(trainable=True)}),
 ]
 
 

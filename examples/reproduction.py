@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 
 import numpy as np
+from sklearn.base import clone
 
 from sklearn_mm.datasets import load_flickr8k, make_captioned_shapes
 from sklearn_mm.features import FullNetworkEmbedding
@@ -91,7 +92,9 @@ class Task:
             if self.precision is not None:
                 ranker.set_params(precision=self.precision)
             if self.small:
-                ranker.set_params(max_epochs=1, pretrain_epochs=min(ranker.pretrain_epochs, 1))
+                ranker = clone(ranker).set_params(max_epochs=1)  # its losses too, as the rows share them
+                if ranker.instance_loss is not None:
+                    ranker.set_params(instance_loss__pretrain_epochs=min(ranker.instance_loss.pretrain_epochs, 1))
             return ranker
 
         captions = [self.captions_of(rows) for rows in (self.train, self.test)]

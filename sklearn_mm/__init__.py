@@ -21,11 +21,13 @@ _SUBPACKAGES = (
     "persistence",
     "retrieval",
     "testing",
+    "towers",
 )
 
 __all__ = ["__version__", *_SUBPACKAGES]
 
 
+# called only for what is not there yet: an imported subpackage is an attribute of its own
 def __getattr__(name: str) -> ModuleType:
     if name in _SUBPACKAGES:
         return importlib.import_module(f"sklearn_mm.{name}")

@@ -4,7 +4,15 @@ import pytest
 from scipy import sparse
 from sklearn.base import BaseEstimator
 
-from sklearn_mm._checks import check_captions, check_features, check_finite_rows, check_k, check_texts, did_you_mean
+from sklearn_mm._checks import (
+    check_captions,
+    check_features,
+    check_finite_rows,
+    check_k,
+    check_texts,
+    did_you_mean,
+    label_matrix,
+)
 
 NESTED = [["a", "b"], "c", ("d", "e")]
 
@@ -102,3 +110,12 @@ def test_features_become_float32_or_stay_int8():
     assert check_features(estimator, sparse.csc_matrix(np.eye(2)), reset=False).format == "csr"
     with pytest.raises(ValueError, match="X has 3 features"):
         check_features(estimator, np.ones((2, 3)), reset=False)
+
+
+def test_lists_of_labels_become_an_indicator_of_ordered_columns():
+    marked = label_matrix([["sea", "dog", "sea"], set(), ("cat",)], {"cat": 0, "dog": 1, "sea": 2})
+    assert marked.dtype == np.int64
+    np.testing.assert_array_equal(marked.toarray(), [[0, 1, 1], [0, 0, 0], [1, 0, 0]])
+    assert marked.has_canonical_format
+    with pytest.raises(KeyError, match="cow"):
+        label_matrix([["cow"]], {"cat": 0})

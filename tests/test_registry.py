@@ -34,6 +34,7 @@ from sklearn_mm.features import (
 )
 from sklearn_mm.images import ReadFailure
 from sklearn_mm.index import ExactIndex
+from sklearn_mm.losses import InstanceLoss
 from sklearn_mm.metrics import retrieval_ranks
 from sklearn_mm.model_selection import find_leaks
 from sklearn_mm.nn.annotation import AnnotationNetwork
@@ -143,7 +144,12 @@ FITTED = [
     TagVectorizer(),
     JointEmbeddingRanker(n_components=4, max_epochs=1, **FLOAT32),
     JointEmbeddingRanker(
-        image_encoder=IMAGE_CNN, text_encoder=TEXT_CNN, n_components=4, max_epochs=1, instance_weight=1.0, **FLOAT32
+        image_encoder=IMAGE_CNN,
+        text_encoder=TEXT_CNN,
+        n_components=4,
+        max_epochs=1,
+        instance_loss=InstanceLoss(),
+        **FLOAT32,
     ),
     clone(ANNOTATOR).set_params(n_folds=2, tag_features=slice(-8, None), calibrate=True),
     LabelCountPredictor(max_epochs=1),

@@ -4,41 +4,60 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from numbers import Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from scipy import sparse
 from scipy.special import expit, softmax
-from sklearn.base import ClassifierMixin
-from sklearn.callback import with_callbacks
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils.metadata_routing import UNUSED
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import _check_feature_names, _check_sample_weight, check_is_fitted
+from torch import nn
 
-from sklearn_mm._device import forked_rng, generator_from, resolve_device, resolve_dtype, torch_threads
+from sklearn_mm._checks import check_features
+from sklearn_mm._device import forked_rng, generator_from, resolve_device, resolve_dtype, settle, torch_threads
+from sklearn_mm._docs import shared_docs
 from sklearn_mm._params import HasMethods, Integral, Interval, StrOptions, positive_int, validate_params
-from sklearn_mm.annotation._base import AnnotationBase
-from sklearn_mm.annotation._choosing import LabelChooser, check_number
-from sklearn_mm.annotation._columns import read_inputs
-from sklearn_mm.annotation._labels import GivenLabels, read_labels, warn_of_labels
-from sklearn_mm.annotation._model import AnnotationModel, InputRows
-from sklearn_mm.annotation._network import make_network
-from sklearn_mm.annotation._overall_f1 import overall_f1
-from sklearn_mm.annotation._plan import check_request, divide
-from sklearn_mm.annotation._scores import Calibration, LabelScores
-from sklearn_mm.annotation._stages import make_stages
-from sklearn_mm.annotation._steps import CountTarget
-from sklearn_mm.annotation._training_rows import TrainingRows, check_weights_and_groups, merge_rows, ranks_to_look_at
-from sklearn_mm.annotation._tuning import Decisions, HeldOut, calibrate, tune, with_calibration
-from sklearn_mm.features._tower import fit_encoder, is_trainable
+from sklearn_mm.annotation._columns import split_columns, split_frame, tag_mask
+from sklearn_mm.annotation._count_predictor import LabelCountPredictor
+from sklearn_mm.annotation._data import LabeledImages, check_weights_and_groups, merge_labeled, n_ranks_for
+from sklearn_mm.annotation._labels import GivenLabels, label_weights, overall_f1, read_labels, warn_of_labels
+from sklearn_mm.annotation._model import (
+    AnnotationModel,
+    CountTarget,
+    InputRows,
+    Scoring,
+    check_layer_sizes,
+    make_network,
+)
+from sklearn_mm.annotation._rules import LabelChooser, LabelRules
+from sklearn_mm.annotation._training import (
+    TRAINING_CONSTRAINTS,
+    FrozenFeatures,
+    HeldOut,
+    best_f1,
+    calibrate,
+    count_batches,
+    divide,
+    fit_rules,
+    label_batches,
+    training_settings,
+    with_calibration,
+)
+from sklearn_mm.losses import LABEL_LOSSES, AsymmetricLoss, LabelLoss, SoftmaxLoss, resolve_loss
 from sklearn_mm.nn.annotation import AnnotationNetwork
+from sklearn_mm.persistence import PickleStateMixin
 from sklearn_mm.registry import stored_as
+from sklearn_mm.towers import Tower, fit_encoder, is_trainable, n_rows_of
+from sklearn_mm.training import EpochCallbacks, EpochRecord, Stage, identify_run, open_checkpoint, train
 
 __all__ = ["MultiLabelAnnotator"]
 
 
+@shared_docs
 @stored_as("annotation.MultiLabelAnnotator")
-class MultiLabelAnnotator(ClassifierMixin, AnnotationBase):
+class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixin, BaseEstimator):
     """Label images, each with as many labels as it deserves.
 
     Features of an image and, if there are some, its tags go through hidden layers of their own, are put side by side,
@@ -57,27 +76,19 @@ class MultiLabelAnnotator(ClassifierMixin, AnnotationBase):
         Of the branch of the features; none for the features themselves.
     tag_hidden_layer_sizes : sequence of int, default=(512, 512)
         Of the branch of the tags, at least one.
-    loss : {"bce", "softmax", "asymmetric"}, default="bce"
+    loss : {"bce", "softmax", "asymmetric"} or LabelLoss, default="bce"
         Binary cross-entropy; a softmax against the normalised label vector; or the asymmetric loss [2]_, which plays
-        down labels that are easily seen not to hold.
-    gamma_negative, gamma_positive, margin : float, default=4.0, 1.0, 0.05
-        Of the asymmetric loss.
+        down labels that are easily seen not to hold. A str stands for the loss of `sklearn_mm.losses` with its default
+        parameters; an object may have others, as ``AsymmetricLoss(gamma_negative=2.0)``, or be a loss of your own.
     class_weight : dict from label to float, "balanced" or None, default=None
         What a true label counts in the loss. "balanced": inversely to how often it is true, on average 1.
-    n_labels : {"predict", "threshold", "label-thresholds"} or int, default="predict"
-        How many labels an image gets. "predict": as many as is estimated; "threshold": all above one threshold on the
-        log odds, that of the best overall F1; "label-thresholds": the same with a threshold for each label, that of its
-        own best F1; a number: the same number each. After `fit` with one of the strings, ``set_params`` may choose any
-        other for `predict`, except that only "predict" estimates numbers.
-    count_loss : {"classification", "regression"}, default="classification"
-        Whether the count head gives the probability of each number that was seen, or estimates one number, as in [1]_.
-    count_training : {"staged", "joint"}, default="staged"
-        Whether the count head is trained after the labels, on features that stay as they are [1]_, or with them.
-    count_hidden_layer_sizes : sequence of int, default=(512, 256)
-    count_rounding : {"f1", "round", "floor"}, default="f1"
-        How estimates become a number. "f1": the number with the best prospect of a high overall F1, given both the
-        estimate and the scores of the labels; "round" and "floor": the expected number. [1]_ is taken to have rounded
-        down.
+    label_count : {"predict", "threshold", "label-thresholds"}, int or LabelCountPredictor, default="predict"
+        How many labels an image gets. "predict": as many as a `LabelCountPredictor` with its default parameters
+        estimates from the features of the network; a `LabelCountPredictor` says how that is estimated, of which its
+        training parameters are of no effect here. "threshold": all above one threshold on the log odds, that of the
+        best overall F1; "label-thresholds": the same with a threshold for each label, that of its own best F1; a
+        number: the same number each. After `fit` with anything but a number, ``set_params`` may choose any other for
+        `predict`, and another `rounding`, except that numbers are estimated only where they were in `fit`.
     calibrate : bool, default=False
         Fit the probabilities to images held out: a slope for all labels, and an intercept for each.
     n_folds : int, "auto" or None, default="auto"
@@ -85,18 +96,13 @@ class MultiLabelAnnotator(ClassifierMixin, AnnotationBase):
         trained on. With a number of folds, networks trained on the others give the scores of each fold, and the final
         network is trained on all images; with None a share of them is held out. "auto" takes 4 folds where less than
         500 images would be held out, unless `early_stopping`, `warm_start` or an encoder that is trained ask for that.
-    drop_unlabeled : bool, default=False
-        Leave out images without a label in training, as [1]_ does. They teach that there may be none.
     max_epochs : int, default=15
-        For the labels, and once more for a staged count head.
+        For the labels, and once more for a count head that is trained after them.
     batch_size : int, default=128
     optimizer : {"adamw", "adam", "sgd"}, default="adamw"
     learning_rate : float, default=2e-3
     weight_decay : float, default=1e-4
-    lr_schedule : {"cosine", "linear", "step", "constant"}, default="cosine"
-        "cosine" rises over a tenth of all steps; "step" falls to a tenth after half of them.
-    clip_norm : float, default=2.0
-        The largest norm of the gradient.
+    %(schedule)s
     dropout : float, default=0.5
         Share of features, tags and hidden units dropped in training.
     early_stopping : bool, default=False
@@ -107,18 +113,13 @@ class MultiLabelAnnotator(ClassifierMixin, AnnotationBase):
     n_iter_no_change : int, default=5
     random_state : int, RandomState or None, default=None
     device : str or torch.device, default="auto"
-    precision : {"auto", "float32", "bfloat16", "float16"}, default="float32"
+    %(precision)s
     n_jobs : int, default=None
-        Threads that torch computes with on the CPU; None leaves torch's number, -1 takes all.
+        Threads on the CPU that torch computes with and pictures are read with; None leaves torch's number, -1 takes
+        all.
     warm_start : bool, default=False
         `fit` goes on from the weights of the fit before, with its labels.
-    checkpoint : path, default=None
-        A folder that holds the state of training after every epoch. A `fit` of the same parameters and data goes on
-        from there, to the same weights as one that was never stopped, bit for bit on the CPU with as many threads. Each
-        combination of parameters and data has a file of its own. A run that has finished is read back. With a
-        checkpoint, a `random_state` of None means one that is drawn from parameters and data.
-    verbose : int, default=0
-        Show a bar over epochs.
+    %(resumed_and_shown)s
 
     Attributes
     ----------
@@ -139,7 +140,8 @@ class MultiLabelAnnotator(ClassifierMixin, AnnotationBase):
 
     See Also
     --------
-    LabelCountPredictor : The count head as an estimator of its own.
+    LabelCountPredictor : How many labels an image has: inside of this, or alone.
+    sklearn_mm.losses.LabelLoss : What a loss of your own derives from.
     sklearn_mm.metrics.annotation_report : The numbers that papers print.
 
     Notes
@@ -147,8 +149,9 @@ class MultiLabelAnnotator(ClassifierMixin, AnnotationBase):
     The labels of an image are an indicator row (dense or sparse), a list, or a single label. Rows of a list of lists
     that could be an indicator, of one length and with nothing but 0 and 1 in them, are taken as one. NaN in an
     indicator marks a label as not known: it takes no part in the loss, and in the number of labels of its image it
-    counts as likely as it is elsewhere. An image without labels is kept; its number is 0, and only if there is such an
-    image may `predict` give none. A label that is true of no image gets the probability 0.
+    counts as likely as it is elsewhere. An image without labels is kept, unlike in [1]_, which drops them: it teaches
+    that there may be none. Its number is 0, and only if there is such an image may `predict` give none; leave such rows
+    out, or give them the weight 0, to do as [1]_ does. A label that is true of no image gets the probability 0.
 
     In cross-validation scikit-learn asks for dense indicators in two places. An integer `cv` is refused with lists of
     labels; pass a splitter, as ``KFold(3)``, or sets of labels. And ``cross_val_predict`` takes a dense indicator alone
@@ -190,21 +193,17 @@ class MultiLabelAnnotator(ClassifierMixin, AnnotationBase):
 
     classes_: np.ndarray
     network_: AnnotationNetwork
+    history_: list[EpochRecord]
+    n_epochs_: int
 
     _parameter_constraints: dict[str, Any] = {
-        **AnnotationBase._parameter_constraints,
+        **TRAINING_CONSTRAINTS,
         "image_encoder": [HasMethods(["fit", "transform"]), None],
         "tag_features": [slice, str, "array-like", None],
         "hidden_layer_sizes": ["array-like"],
         "tag_hidden_layer_sizes": ["array-like"],
-        "loss": [StrOptions({"softmax", "bce", "asymmetric"})],
-        "gamma_negative": [Interval(Real, 0, None, closed="left")],
-        "gamma_positive": [Interval(Real, 0, None, closed="left")],
-        "margin": [Interval(Real, 0, 1, closed="left")],
         "class_weight": [dict, StrOptions({"balanced"}), None],
-        "n_labels": [StrOptions({"predict", "threshold", "label-thresholds"}), positive_int],
-        "count_training": [StrOptions({"staged", "joint"})],
-        "drop_unlabeled": ["boolean"],
+        "label_count": [StrOptions({"predict", "threshold", "label-thresholds"}), positive_int, LabelCountPredictor],
         "calibrate": ["boolean"],
         "n_folds": [Interval(Integral, 2, None, closed="left"), StrOptions({"auto"}), None],
     }
@@ -219,33 +218,24 @@ class MultiLabelAnnotator(ClassifierMixin, AnnotationBase):
         tag_features: Any = None,
         hidden_layer_sizes: Sequence[int] = (512,),
         tag_hidden_layer_sizes: Sequence[int] = (512, 512),
-        loss: str = "bce",
-        gamma_negative: float = 4.0,
-        gamma_positive: float = 1.0,
-        margin: float = 0.05,
+        loss: str | LabelLoss = "bce",
         class_weight: Any = None,
-        n_labels: Any = "predict",
-        count_loss: str = "classification",
-        count_training: str = "staged",
-        count_hidden_layer_sizes: Sequence[int] = (512, 256),
-        count_rounding: str = "f1",
+        label_count: str | int | LabelCountPredictor = "predict",
         calibrate: bool = False,
-        n_folds: Any = "auto",
-        drop_unlabeled: bool = False,
+        n_folds: int | str | None = "auto",
         max_epochs: int = 15,
         batch_size: int = 128,
         optimizer: str = "adamw",
         learning_rate: float = 2e-3,
         weight_decay: float = 1e-4,
         lr_schedule: str = "cosine",
-        clip_norm: float = 2.0,
         dropout: float = 0.5,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 5,
         random_state: Any = None,
         device: Any = "auto",
-        precision: str = "float32",
+        precision: str = "auto",
         n_jobs: int | None = None,
         warm_start: bool = False,
         checkpoint: Any = None,
@@ -256,25 +246,16 @@ class MultiLabelAnnotator(ClassifierMixin, AnnotationBase):
         self.hidden_layer_sizes = hidden_layer_sizes
         self.tag_hidden_layer_sizes = tag_hidden_layer_sizes
         self.loss = loss
-        self.gamma_negative = gamma_negative
-        self.gamma_positive = gamma_positive
-        self.margin = margin
         self.class_weight = class_weight
-        self.n_labels = n_labels
-        self.count_loss = count_loss
-        self.count_training = count_training
-        self.count_hidden_layer_sizes = count_hidden_layer_sizes
-        self.count_rounding = count_rounding
+        self.label_count = label_count
         self.calibrate = calibrate
         self.n_folds = n_folds
-        self.drop_unlabeled = drop_unlabeled
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.lr_schedule = lr_schedule
-        self.clip_norm = clip_norm
         self.dropout = dropout
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
@@ -312,7 +293,7 @@ class MultiLabelAnnotator(ClassifierMixin, AnnotationBase):
         ------
         ValueError
             Lengths differ; an indicator holds something else, or with `warm_start` a label is new (the message names
-            the row); there is no label; a column of tags does not exist; `n_labels` is a number above that of the
+            the row); there is no label; a column of tags does not exist; `label_count` is a number above that of the
             labels; `class_weight` names a label that is not there; layers have no sizes; features are not finite; or
             there are fewer than two different images.
         TypeError
@@ -325,50 +306,111 @@ class MultiLabelAnnotator(ClassifierMixin, AnnotationBase):
         LabelWarning
             Labels are true of no image, or of every one.
         """
-        validate_params(self)
+        self._check_parameters()
         resumed = self.warm_start and hasattr(self, "network_")
         if y is None:
-            read_labels(y, 0)
-        images, tags, n_rows = read_inputs(self, X, reset=not resumed)
+            read_labels(y, 0)  # says what y is, before anything is said of X
+        images, tags, n_rows = self._read(X, reset=not resumed)
         given = read_labels(y, n_rows)
         labels = given.require(self.classes_) if resumed else given.matrix
-        check_request(self, self.classes_ if resumed else given.classes)
+        self._check_against(self.classes_ if resumed else given.classes)
         sample_weight, groups = check_weights_and_groups(sample_weight, groups, n_rows)
-        before = self.network_.state_dict() if resumed else None
-        identity, random_state = self._identify(before, images, tags, labels, sample_weight, groups)
-        rng = generator_from(random_state)
-        device = resolve_device(self.device)
-        with torch_threads(self.n_jobs), forked_rng(random_state, device):
+        before = self.network_.state_dict() if resumed else None  # a run that goes on from other weights is another
+        identity, random_state = identify_run(
+            self.checkpoint,
+            self.random_state,
+            type(self).__name__,
+            self.get_params(deep=False),
+            before,
+            *(images, tags, labels, sample_weight, groups),
+        )
+        rng, settings = generator_from(random_state), training_settings(self)
+        with torch_threads(self.n_jobs), forked_rng(random_state, settings.device):
             inputs = self._encode(images, tags, random_state, resumed)
-            if len(inputs) != n_rows:
-                raise ValueError(
-                    f"the image encoder gave {len(inputs)} rows for {n_rows} images; leave out the images it skips "
-                    "(its errors_), and their labels, before fitting"
-                )
-            training = self._training_rows(inputs, labels, sample_weight, groups)
+            _check_lengths(inputs, n_rows)
+            labeled = merge_labeled(self._told_apart_by(inputs), labels, sample_weight, groups)
             if not resumed:
-                self._prepare(given, training)
+                self._note_labels(given, labeled)
                 self._split_seed = int(rng.integers(2**31))
-            split_rng = np.random.default_rng(self._split_seed)
-            folds, training, held_out = divide(self, training, split_rng, tunes=self._tunes())
-            parts = []
+            folds, learnt, held_out = self._divide(labeled)
+            for_rules: list[HeldOut] = []  # images, each with a network that has not been trained on it
             for number, (others, own) in enumerate(folds, start=1):
-                network = self._make_network(inputs, others)
-                fold = f"fold {number} of {len(folds)}"
-                scores = self._scores(network)
-                stages = make_stages(self, scores, inputs, others, None, rng, n_ranks=self._n_ranks, prefix=f"{fold}, ")
-                kept = self._checkpoint(None if identity is None else f"{identity}-{number}")
-                self._run_stages(stages, scores.model.modules, rng, kept, watched=False)
-                parts.append(HeldOut(scores, inputs, own))
+                model = self._model(self._make_network(inputs, others), others)
+                stages = self._stages(model, inputs, others, None, rng, f"fold {number} of {len(folds)}, ")
+                train(model, stages, settings, rng, checkpoint=open_checkpoint(self.checkpoint, identity, f"-{number}"))
+                for_rules.append(HeldOut(model, inputs, own))
             if not resumed:
-                self.network_ = self._make_network(inputs, training)
+                self.network_ = self._make_network(inputs, learnt)  # after the folds, whose networks draw weights too
                 self.history_, self.n_epochs_ = [], 0
-            scores = self._scores(self.network_)
-            stages = make_stages(self, scores, inputs, training, held_out, rng, n_ranks=self._n_ranks)
-            self._run_stages(stages, scores.model.modules, rng, self._checkpoint(identity))
-            self._decide(parts or [HeldOut(scores, inputs, training if held_out is None else held_out)])
-        scores.model.to_cpu()
+            model = self._model(self.network_, learnt)
+            stages = self._stages(model, inputs, learnt, held_out, rng)
+            train(
+                model,
+                stages,
+                settings,
+                rng,
+                history=self.history_,
+                keep=self._keep_history,
+                checkpoint=open_checkpoint(self.checkpoint, identity),
+                callbacks=EpochCallbacks(self, sum(stage.n_epochs for stage in stages)),
+            )
+            # Of too few images none is held out: then the rules are learnt from those the network knows.
+            self._learn_rules(for_rules or [HeldOut(model, inputs, learnt if held_out is None else held_out)])
+        settle(model, settings.device)
         return self
+
+    def _check_parameters(self) -> None:
+        """Check what the parameters alone tell."""
+        validate_params(self)
+        validate_params(resolve_loss(self.loss, LabelLoss, LABEL_LOSSES))
+        check_layer_sizes("hidden_layer_sizes", self.hidden_layer_sizes)
+        least = 0 if self.tag_features is None else 1
+        check_layer_sizes("tag_hidden_layer_sizes", self.tag_hidden_layer_sizes, least)
+        if self._counts is not None:
+            validate_params(self._counts)
+            check_layer_sizes("label_count__hidden_layer_sizes", self._counts.hidden_layer_sizes)
+        if self._has_one_network and not isinstance(self.n_folds, str) and self.n_folds is not None:
+            raise ValueError(
+                f"n_folds={self.n_folds} goes neither with early_stopping, with warm_start nor with an encoder that "
+                "is trained; set n_folds=None to hold images out"
+            )
+
+    def _check_against(self, classes: np.ndarray) -> None:
+        """Check the parameters that speak of labels, before any picture is read."""
+        _check_number(self.label_count, len(classes))
+        label_weights(self.class_weight, classes, np.ones(len(classes)))
+
+    @property
+    def _counts(self) -> LabelCountPredictor | None:
+        """How the number of labels is estimated; None where it is not asked for."""
+        if self.label_count == "predict":
+            return LabelCountPredictor()
+        return self.label_count if isinstance(self.label_count, LabelCountPredictor) else None
+
+    @property
+    def _has_one_network(self) -> bool:
+        """Whether there can be one network only, so that images have to be held out from it."""
+        return self.early_stopping or self.warm_start or is_trainable(self.image_encoder)
+
+    def _read(self, X: Any, *, reset: bool) -> tuple[Any, Any, int]:
+        """Check X, and split it into images (features or pictures) and tags, either of which may be None."""
+        if self.image_encoder is None:
+            X = check_features(self, X, reset=reset)
+            if reset:
+                self.is_tag_ = tag_mask(self.tag_features, X.shape[1], getattr(self, "feature_names_in_", None))
+            return *split_columns(X, self.is_tag_), X.shape[0]
+        if self.tag_features is None:
+            if reset:
+                self.is_tag_ = np.zeros(0, dtype=bool)
+            if hasattr(X, "iloc") and X.ndim == 2 and X.shape[1] == 1:
+                X = X.iloc[:, 0]  # encoders read a Series; a column transformer before gives a frame
+            return X, None, n_rows_of(X)
+        if not hasattr(X, "iloc"):
+            raise TypeError(f"expected a DataFrame of a column of pictures and columns of tags, got {type(X).__name__}")
+        _check_feature_names(self, X, reset=reset)
+        if reset:
+            self.is_tag_ = tag_mask(self.tag_features, X.shape[1], np.asarray(X.columns))
+        return *split_frame(X, self.is_tag_), len(X)
 
     def _encode(self, images: Any, tags: Any, random_state: np.random.RandomState, resumed: bool) -> InputRows:
         if resumed:
@@ -379,55 +421,108 @@ class MultiLabelAnnotator(ClassifierMixin, AnnotationBase):
         self.image_encoder_, rows = fit_encoder(self.image_encoder, images, random_state)
         return InputRows(rows, tags)
 
-    def _training_rows(
-        self, inputs: InputRows, labels: Any, sample_weight: np.ndarray | None, groups: np.ndarray | None
-    ) -> TrainingRows:
-        parts = [part for part in (inputs.visual, inputs.tags) if part is not None]
-        if self.drop_unlabeled:
-            labeled = np.diff(labels.indptr) > 0
-            if np.count_nonzero(labeled) < 2:
-                raise ValueError(
-                    f"drop_unlabeled=True leaves {np.count_nonzero(labeled)} of {len(labeled)} images, and at least 2 "
-                    "are needed; set it to False, or give images with labels"
-                )
-            sample_weight = labeled.astype(float) if sample_weight is None else sample_weight * labeled
-        return merge_rows([] if is_trainable(self.image_encoder_) else parts, labels, sample_weight, groups)
+    def _told_apart_by(self, inputs: InputRows) -> list[Any]:
+        """Return the matrices whose equal rows are one image; what a trained encoder prepared is none."""
+        if is_trainable(self.image_encoder_):
+            return []
+        return [part for part in (inputs.visual, inputs.tags) if part is not None]
 
-    def _prepare(self, given: GivenLabels, training: TrainingRows) -> None:
-        """Look at the labels, and at what is asked for."""
+    def _note_labels(self, given: GivenLabels, labeled: LabeledImages) -> None:
+        """Take note of the labels there are, and of how many images have."""
         self.classes_, self._form = given.classes, given.form
-        self._calibration: Calibration | None = None
-        self._decisions: Decisions | None = None
         single = self._form.kind == "single"
-        self._never = np.empty(0, np.int64) if single else warn_of_labels(training.labels, self.classes_)
-        counts = not single and self.n_labels == "predict"
-        self._counted = CountTarget.of(self.count_loss, training.counts, training.weight) if counts else None
-        self._mean_count = float(np.average(training.counts, weights=training.weight))
-        self._least = int(training.counts.min() >= 1)
-        self._n_ranks = min(len(self.classes_), ranks_to_look_at(training.counts))
+        shares = resolve_loss(self.loss, LabelLoss, LABEL_LOSSES).shares
+        target = None
+        if self._counts is not None and not single:
+            target = CountTarget.of(self._counts.loss, labeled.counts, labeled.weight)
+        self._scoring = Scoring(
+            "single" if single else "shared" if shares else "independent",
+            target,
+            float(np.average(labeled.counts, weights=labeled.weight)),
+            np.empty(0, np.int64) if single else warn_of_labels(labeled.labels, self.classes_),
+        )
+        self._rules: LabelRules | None = None
+        self._least = int(labeled.counts.min() >= 1)  # where every image has a label, each gets one
+        self._n_ranks = min(len(self.classes_), n_ranks_for(labeled.counts))
 
-    def _tunes(self) -> bool:
-        return self._form.kind != "single" and isinstance(self.n_labels, str)
+    @property
+    def _learns_rules(self) -> bool:
+        return self._form.kind != "single" and not isinstance(self.label_count, Integral)
 
-    def _make_network(self, inputs: InputRows, training: TrainingRows) -> AnnotationNetwork:
-        n_outputs = 0 if self._counted is None else self._counted.n_outputs
-        return make_network(self, self.image_encoder_, inputs, training, n_outputs)
+    def _divide(
+        self, labeled: LabeledImages
+    ) -> tuple[list[tuple[LabeledImages, LabeledImages]], LabeledImages, LabeledImages | None]:
+        """Return folds, what the final network is trained on, and what is held out from it."""
+        if not (self._learns_rules or self.calibrate or self.early_stopping):
+            return [], labeled, None
+        # A seed of its own: where training goes on, the same images are held out.
+        rng = np.random.default_rng(self._split_seed)
+        return divide(labeled, self.n_folds, self.validation_fraction, rng, one_network=self._has_one_network)
 
-    def _decide(self, parts: Sequence[HeldOut]) -> None:
-        """Calibrate scores and fit the rules on images that a network has not been trained on, if there are enough."""
-        self._calibration = calibrate(parts) if self.calibrate else None
-        if self._calibration is not None:
-            parts = with_calibration(parts, self._calibration)
-        self._decisions = tune(parts, self._n_ranks, self._least) if self._tunes() else None
+    def _make_network(self, inputs: InputRows, images: LabeledImages) -> AnnotationNetwork:
+        target = self._scoring.count_target
+        return make_network(
+            self.image_encoder_,
+            inputs,
+            images.rows,
+            images.prevalence(),
+            0 if target is None else target.n_outputs,
+            hidden_layer_sizes=self.hidden_layer_sizes,
+            tag_hidden_layer_sizes=self.tag_hidden_layer_sizes,
+            count_hidden_layer_sizes=() if self._counts is None else self._counts.hidden_layer_sizes,
+            dropout=self.dropout,
+        )
 
-    def _model(self, network: AnnotationNetwork) -> AnnotationModel:
+    def _model(self, network: AnnotationNetwork, images: LabeledImages | None = None) -> AnnotationModel:
+        """Return what scores; to be trained on some images, with its loss."""
         device = resolve_device(self.device)
-        return AnnotationModel(self.image_encoder_, network, device, resolve_dtype(self.precision, device))
+        tower = Tower(self.image_encoder_, nn.Identity(), device, resolve_dtype(self.precision, device))
+        if images is None:
+            return AnnotationModel(tower, network, self._scoring)
+        single = self._scoring.kind == "single"
+        return AnnotationModel(
+            tower,
+            network,
+            replace(self._scoring, calibration=None),  # what is learnt next is learnt from scores as they come
+            loss=SoftmaxLoss() if single else resolve_loss(self.loss, LabelLoss, LABEL_LOSSES),
+            label_weight=label_weights(self.class_weight, self.classes_, images.prevalence()),
+            joint=self._counts is not None and self._counts.joint,
+        )
 
-    def _scores(self, network: AnnotationNetwork) -> LabelScores:
-        """Return the scores of a network, as they come."""
-        kind = "single" if self._form.kind == "single" else "shared" if self.loss == "softmax" else "independent"
-        return LabelScores(self._model(network), kind, self._counted, self._mean_count, self._never)
+    def _stages(
+        self,
+        model: AnnotationModel,
+        inputs: InputRows,
+        images: LabeledImages,
+        held_out: LabeledImages | None,
+        rng: np.random.Generator,
+        prefix: str = "",
+    ) -> list[Stage]:
+        """Return what is trained one after the other: labels, and the count head where it waits for them."""
+        validate = None
+        if held_out is not None:
+            validate = partial(best_f1, [HeldOut(model, inputs, held_out)], self._n_ranks)
+        keeps = model if self.early_stopping else None
+        batches = label_batches(model, inputs, images, self.batch_size, rng)
+        labels = Stage(
+            f"{prefix}label", model, batches, self.max_epochs, self.learning_rate, validate=validate, keeps=keeps
+        )
+        if model.network.count_head is None or model.joint:
+            return [labels]
+        frozen = FrozenFeatures(model, inputs, images.rows)
+        batches = count_batches(images, self.batch_size, rng, frozen.collate, frozen.prepare)
+        return [labels, Stage(f"{prefix}count", frozen.head(), batches, self.max_epochs, self.learning_rate)]
+
+    def _keep_history(self, history: list[EpochRecord]) -> None:
+        self.history_, self.n_epochs_ = history, len(history)
+
+    def _learn_rules(self, parts: Sequence[HeldOut]) -> None:
+        """Calibrate scores and fit the rules on images that a network has not been trained on, if there are enough."""
+        calibration = calibrate(parts) if self.calibrate else None
+        self._scoring = replace(self._scoring, calibration=calibration)
+        if calibration is not None:
+            parts = with_calibration(parts, calibration)  # thresholds are of the scores that `predict` sees
+        self._rules = fit_rules(parts, self._n_ranks, self._least) if self._learns_rules else None
 
     # Use ----------------------------------------------------------------------------------------------------------
 
@@ -458,7 +553,7 @@ class MultiLabelAnnotator(ClassifierMixin, AnnotationBase):
             return chooser.shift(block)
 
         scores = self._table(X, finish)
-        if self._form.kind == "single" and scores.shape[1] == 2:
+        if self._form.kind == "single" and scores.shape[1] == 2:  # scikit-learn's form of a binary classifier
             scores = scores[:, 1] - scores[:, 0]
         return (scores, np.concatenate(counts)) if return_count else scores
 
@@ -507,16 +602,13 @@ class MultiLabelAnnotator(ClassifierMixin, AnnotationBase):
 
     @contextmanager
     def _scored(self, X: Any) -> Iterator[tuple[int, Iterator[tuple[slice, np.ndarray, np.ndarray | None]]]]:
-        """Give the number of images, and block by block their rows, scores and counts."""
+        """Give the number of images, and block by block their rows, scores and estimated numbers of labels."""
         check_is_fitted(self, "network_")
-        images, tags, _ = read_inputs(self, X, reset=False)
-        scores = replace(self._scores(self.network_), calibration=self._calibration)
-        try:
-            with torch_threads(self.n_jobs):
-                inputs = scores.model.prepare(images, tags)
-                yield len(inputs), scores.of_rows(inputs)
-        finally:
-            scores.model.to_cpu()
+        images, tags, _ = self._read(X, reset=False)
+        model = self._model(self.network_)
+        with torch_threads(self.n_jobs):
+            inputs = model.prepare(images, tags)
+            yield len(inputs), model.score_images(inputs)
 
     def _table(self, X: Any, finish: Callable[[np.ndarray, np.ndarray | None], np.ndarray]) -> np.ndarray:
         """Return what becomes of the scores of all images, and of their counts, (n_images, n_labels) float32."""
@@ -533,16 +625,71 @@ class MultiLabelAnnotator(ClassifierMixin, AnnotationBase):
             return sparse.csr_array(sparse.vstack([choose(block, counts)[0] for _, block, counts in blocks], "csr"))
 
     def _chooser(self) -> LabelChooser:
-        """Return the rule of `n_labels`, which may have been set since `fit`."""
+        """Return the rule of `label_count`, which may have been set since `fit`."""
         check_is_fitted(self, "network_")
         validate_params(self)
+        if self._counts is not None:
+            validate_params(self._counts)
         if self._form.kind == "single":
-            return LabelChooser(1, self.count_rounding, self._never, None)
-        check_number(self.n_labels, len(self.classes_))
-        return LabelChooser(self.n_labels, self.count_rounding, self._never, self._decisions)
+            return LabelChooser(1, "round", self._scoring.unseen, None)  # whatever the parameter says
+        _check_number(self.label_count, len(self.classes_))
+        if self._counts is not None:
+            return LabelChooser("predict", self._counts.rounding, self._scoring.unseen, self._rules)
+        return LabelChooser(self.label_count, "round", self._scoring.unseen, self._rules)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         tags.input_tags.sparse = True
         return tags
+
+    @classmethod
+    def _from_format(cls, state: dict[str, Any], number: int) -> dict[str, Any]:
+        """Return a state of an older format as it is today."""
+        return _from_format_1(state) if number == 1 else state
+
+
+def _check_number(label_count: Any, n_classes: int) -> None:
+    """Refuse a fixed number of labels above that of the labels there are."""
+    if isinstance(label_count, Integral) and int(label_count) > n_classes:
+        raise ValueError(
+            f"label_count={label_count} is more than the {n_classes} labels there are; ask for fewer, or for 'predict'"
+        )
+
+
+def _check_lengths(inputs: InputRows, n_rows: int) -> None:
+    if len(inputs) != n_rows:
+        raise ValueError(
+            f"the image encoder gave {len(inputs)} rows for {n_rows} images; leave out the images it skips "
+            "(its errors_), and their labels, before fitting"
+        )
+
+
+def _from_format_1(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a state with the parameters and attributes of format 1 with those of format 2."""
+    state = dict(state)
+    asymmetric = {name: state.pop(name) for name in ("gamma_negative", "gamma_positive", "margin")}
+    if state["loss"] == "asymmetric":
+        state["loss"] = AsymmetricLoss(**asymmetric)
+    counts = LabelCountPredictor(
+        state.pop("count_loss"),
+        hidden_layer_sizes=state.pop("count_hidden_layer_sizes"),
+        rounding=state.pop("count_rounding"),
+        joint=state.pop("count_training") == "joint",
+    )
+    state["label_count"] = state.pop("n_labels")
+    if state["label_count"] == "predict":
+        state["label_count"] = counts
+    for name in ("drop_unlabeled", "clip_norm"):  # rows are dropped by whoever has them, and the norm is fixed
+        del state[name]
+    if "_form" in state:
+        single, shares = state["_form"].kind == "single", state["loss"] == "softmax"
+        state["_scoring"] = Scoring(
+            "single" if single else "shared" if shares else "independent",
+            state.pop("_counted"),
+            state.pop("_mean_count"),
+            state.pop("_never"),
+            state.pop("_calibration"),
+        )
+        state["_rules"] = state.pop("_decisions")
+    return state

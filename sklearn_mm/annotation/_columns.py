@@ -1,4 +1,4 @@
-"""X as users give it: features or pictures, and which columns are tags."""
+"""The columns of X: which are tags, and which features or pictures."""
 
 import re
 from typing import Any
@@ -6,47 +6,10 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 from sklearn.utils import check_array
-from sklearn.utils.validation import _check_feature_names
 
-from sklearn_mm._checks import check_features, did_you_mean
+from sklearn_mm._checks import did_you_mean
 
-__all__ = ["read_inputs", "split_columns", "split_frame", "tag_mask"]
-
-
-def read_inputs(annotator: Any, X: Any, *, reset: bool) -> tuple[Any, Any, int]:
-    """Check X, and split it into images (features or pictures) and tags, either of which may be None.
-
-    Parameters
-    ----------
-    annotator : MultiLabelAnnotator
-        With `reset` it is told the width of X, the names of its columns, and which of them are tags.
-    X : as `MultiLabelAnnotator.fit` takes it
-    reset : bool
-        Whether it is fitted.
-
-    Returns
-    -------
-    images, tags : matrix, sequence or None
-    n_rows : int
-    """
-    if annotator.image_encoder is None:
-        X = check_features(annotator, X, reset=reset)
-        if reset:
-            names = getattr(annotator, "feature_names_in_", None)
-            annotator.is_tag_ = tag_mask(annotator.tag_features, X.shape[1], names)
-        return *split_columns(X, annotator.is_tag_), X.shape[0]
-    if annotator.tag_features is None:
-        if reset:
-            annotator.is_tag_ = np.zeros(0, dtype=bool)
-        if hasattr(X, "iloc") and X.ndim == 2 and X.shape[1] == 1:
-            X = X.iloc[:, 0]
-        return X, None, X.shape[0] if hasattr(X, "shape") else len(X)
-    if not hasattr(X, "iloc"):
-        raise TypeError(f"expected a DataFrame of a column of pictures and columns of tags, got {type(X).__name__}")
-    _check_feature_names(annotator, X, reset=reset)
-    if reset:
-        annotator.is_tag_ = tag_mask(annotator.tag_features, X.shape[1], np.asarray(X.columns))
-    return *split_frame(X, annotator.is_tag_), len(X)
+__all__ = ["split_columns", "split_frame", "tag_mask"]
 
 
 def tag_mask(tag_features: Any, n_features: int, names: np.ndarray | None) -> np.ndarray:
@@ -74,7 +37,7 @@ def tag_mask(tag_features: Any, n_features: int, names: np.ndarray | None) -> np
         if any(isinstance(bound, str) for bound in (tag_features.start, tag_features.stop)):
             raise TypeError(f"tag_features must be a slice of column numbers, got {tag_features}")
         mask[tag_features] = True
-        if not mask.any():
+        if not mask.any():  # numpy takes slices beyond the end without a word
             raise ValueError(f"tag_features={tag_features} takes no column of the {n_features} that X has")
         return mask
     if isinstance(tag_features, str):
@@ -91,6 +54,7 @@ def tag_mask(tag_features: Any, n_features: int, names: np.ndarray | None) -> np
         return wanted.astype(bool)
     if wanted.dtype.kind in "UO":
         return _mask_of_names(wanted, mask, names)
+    # Counted from the end, a column would be another one once X is wider; 2.0 is a number of a column, 2.5 is none.
     missing = wanted[(wanted < 0) | (wanted >= n_features) | (wanted % 1 != 0)]
     if len(missing):
         raise ValueError(f"tag_features names column {missing[0]}, but X has columns 0 to {n_features - 1}")
@@ -143,7 +107,7 @@ def split_columns(X: Any, is_tag: np.ndarray) -> tuple[Any, Any]:
     """
     if not is_tag.any():
         return X, None
-    tags = sparse.csr_array(X[:, _columns(is_tag)], dtype=np.float32)
+    tags = sparse.csr_array(X[:, _columns(is_tag)], dtype=np.float32)  # a branch of tags sees only those that are there
     if is_tag.all():
         return None, tags
     features = X[:, _columns(~is_tag)]
@@ -162,6 +126,7 @@ def split_frame(X: Any, is_tag: np.ndarray) -> tuple[Any, Any]:
     if len(pictures) != 1:
         shown = ", ".join(repr(name) for name in X.columns[pictures[:5]])
         raise ValueError(f"expected one column of pictures beside the tags, got {len(pictures)}: {shown}")
+    # The pictures keep the frame from being checked as a whole.
     tags = check_array(X.iloc[:, np.flatnonzero(is_tag)], dtype=np.float32, input_name="tags")
     return X.iloc[:, pictures[0]], sparse.csr_array(tags)
 
@@ -169,6 +134,7 @@ def split_frame(X: Any, is_tag: np.ndarray) -> tuple[Any, Any]:
 def _columns(mask: np.ndarray) -> Any:
     """Return marked columns as a slice, if they stand together, as they mostly do."""
     columns = np.flatnonzero(mask)
+    # A slice of a dense X is a view, a list of columns a copy of it.
     if columns[-1] - columns[0] + 1 == len(columns):
         return slice(int(columns[0]), int(columns[-1]) + 1)
     return columns

@@ -6,75 +6,96 @@ from functools import partial
 from typing import Any, Self
 
 import numpy as np
-import torch
 from scipy import sparse
-from sklearn.callback import with_callbacks
+from sklearn.base import BaseEstimator
+from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import column_or_1d
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from sklearn_mm._checks import check_features
-from sklearn_mm._device import forked_rng, generator_from, resolve_device, resolve_dtype, torch_threads
-from sklearn_mm._params import validate_params
-from sklearn_mm.annotation._base import AnnotationBase, check_layer_sizes
-from sklearn_mm.annotation._decisions import Evidence, F1Rule, Truth, expected_counts, fit_f1_rule
+from sklearn_mm._device import forked_rng, generator_from, resolve_device, resolve_dtype, settle, torch_threads
+from sklearn_mm._docs import shared_docs
+from sklearn_mm._params import StrOptions, validate_params
+from sklearn_mm.annotation._data import (
+    LabeledImages,
+    check_weights_and_groups,
+    count_labels,
+    merge_labeled,
+    prevalence_of,
+)
 from sklearn_mm.annotation._labels import read_labels
-from sklearn_mm.annotation._steps import CountStep, CountTarget
-from sklearn_mm.annotation._training_rows import TrainingRows, count_labels, merge_rows, prevalence_of
-from sklearn_mm.features._tower import Tower, feature_statistics
+from sklearn_mm.annotation._model import CountModel, CountTarget, check_layer_sizes
+from sklearn_mm.annotation._rules import (
+    CountEstimates,
+    F1Rule,
+    HeldOutLabels,
+    expected_counts,
+    fit_f1_rule,
+    round_counts,
+)
+from sklearn_mm.annotation._training import TRAINING_CONSTRAINTS, count_batches, training_settings
 from sklearn_mm.nn.annotation import CountNetwork
+from sklearn_mm.persistence import PickleStateMixin
 from sklearn_mm.registry import stored_as
-from sklearn_mm.sampling import n_batches, row_batches
-from sklearn_mm.training import Stage, embed
+from sklearn_mm.towers import Tower, column_statistics, embed
+from sklearn_mm.training import EpochCallbacks, EpochRecord, Stage, identify_run, open_checkpoint, train
 
 __all__ = ["LabelCountPredictor"]
 
-_BLOCK = 4096
+_BLOCK = 4096  # rows estimated at once
+_RENAMED = {  # since format 1
+    "count_loss": "loss",
+    "count_hidden_layer_sizes": "hidden_layer_sizes",
+    "count_rounding": "rounding",
+    "rule_": "_rule",
+}
 
 
+@shared_docs
 @stored_as("annotation.LabelCountPredictor")
-class LabelCountPredictor(AnnotationBase):
+class LabelCountPredictor(CallbackSupportMixin, PickleStateMixin, BaseEstimator):
     """Predict how many labels an image has.
 
     A perceptron on features, trained by regression or by classification over numbers: the label quantity prediction
-    of [1]_ as an estimator of its own.
+    of [1]_, as an estimator of its own or as the `label_count` of a `MultiLabelAnnotator`, where it is a second head on
+    the features of the annotator's network.
 
     Parameters
     ----------
-    count_loss : {"regression", "classification"}, default="classification"
-        Whether one number is estimated, or the probability of each number that was seen.
-    count_hidden_layer_sizes : sequence of int, default=(512, 256)
-    count_rounding : {"f1", "round", "floor"}, default="f1"
-        How an estimate becomes a number: "f1" is the number that gives the best overall F1 where labels are
-        rightly ranked, learnt on images held out; "round" and "floor" take the expected number. [1]_ is taken to
-        have rounded down.
+    loss : {"regression", "classification"}, default="classification"
+        Whether one number is estimated, as in [1]_, or the probability of each number that was seen.
+    hidden_layer_sizes : sequence of int, default=(512, 256)
+    rounding : {"f1", "round", "floor"}, default="f1"
+        How an estimate becomes a number. "f1": the number with the best prospect of a high overall F1, learnt on images
+        held out, given the estimate and, inside an annotator, the scores of the labels; alone, labels count as rightly
+        ranked. "round" and "floor": the expected number. [1]_ is taken to have rounded down.
+    joint : bool, default=False
+        Inside an annotator: train with the labels, instead of after them on features that stay as they are [1]_. Of no
+        effect alone.
     max_epochs : int, default=10
+        Passes over the images in `fit`. These and the following parameters are of no effect inside an annotator, which
+        trains its head by its own settings.
     batch_size : int, default=128
     optimizer : {"adamw", "adam", "sgd"}, default="adamw"
     learning_rate : float, default=1e-3
     weight_decay : float, default=1e-4
-    lr_schedule : {"cosine", "linear", "step", "constant"}, default="cosine"
-        "cosine" rises over a tenth of all steps; "step" falls to a tenth after half of them.
-    clip_norm : float, default=2.0
-        The largest norm of the gradient.
+    %(schedule)s
     dropout : float, default=0.5
         Share of hidden units dropped in training.
     early_stopping : bool, default=False
         Stop when the error on the images held out has not improved for `n_iter_no_change` epochs, and keep the best
         weights.
     validation_fraction : float, default=0.1
-        Share of images held out, none of fewer than ten; with `early_stopping` or "f1".
+        Share of images held out, whole groups at a time, none of fewer than ten; with `early_stopping` or "f1".
     n_iter_no_change : int, default=5
     random_state : int, RandomState or None, default=None
     device : str or torch.device, default="auto"
-    precision : {"auto", "float32", "bfloat16", "float16"}, default="float32"
+    %(precision)s
     n_jobs : int, default=None
-        Threads that torch computes with on the CPU; None leaves torch's number, -1 takes all.
+        Threads on the CPU that torch computes with; None leaves torch's number, -1 takes all.
     warm_start : bool, default=False
         `fit` goes on from the weights of the fit before.
-    checkpoint : path, default=None
-        A folder that holds the state of training after every epoch, as in `MultiLabelAnnotator`.
-    verbose : int, default=0
-        Show a bar over epochs.
+    %(resumed_and_shown)s
 
     Attributes
     ----------
@@ -87,7 +108,7 @@ class LabelCountPredictor(AnnotationBase):
 
     See Also
     --------
-    MultiLabelAnnotator : Has such a head on its own features, and ranks labels as well.
+    MultiLabelAnnotator : Ranks labels as well, and takes one of these as its `label_count`.
 
     References
     ----------
@@ -107,42 +128,52 @@ class LabelCountPredictor(AnnotationBase):
     """
 
     network_: CountNetwork
+    history_: list[EpochRecord]
+    n_epochs_: int
+
+    _parameter_constraints: dict[str, Any] = {
+        **TRAINING_CONSTRAINTS,
+        "loss": [StrOptions({"regression", "classification"})],
+        "hidden_layer_sizes": ["array-like"],
+        "rounding": [StrOptions({"f1", "round", "floor"})],
+        "joint": ["boolean"],
+    }
 
     def __init__(
         self,
-        count_loss: str = "classification",
+        loss: str = "classification",
         *,
-        count_hidden_layer_sizes: Sequence[int] = (512, 256),
-        count_rounding: str = "f1",
+        hidden_layer_sizes: Sequence[int] = (512, 256),
+        rounding: str = "f1",
+        joint: bool = False,
         max_epochs: int = 10,
         batch_size: int = 128,
         optimizer: str = "adamw",
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-4,
         lr_schedule: str = "cosine",
-        clip_norm: float = 2.0,
         dropout: float = 0.5,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 5,
         random_state: Any = None,
         device: Any = "auto",
-        precision: str = "float32",
+        precision: str = "auto",
         n_jobs: int | None = None,
         warm_start: bool = False,
         checkpoint: Any = None,
         verbose: int = 0,
     ) -> None:
-        self.count_loss = count_loss
-        self.count_hidden_layer_sizes = count_hidden_layer_sizes
-        self.count_rounding = count_rounding
+        self.loss = loss
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.rounding = rounding
+        self.joint = joint
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.lr_schedule = lr_schedule
-        self.clip_norm = clip_norm
         self.dropout = dropout
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
@@ -156,7 +187,7 @@ class LabelCountPredictor(AnnotationBase):
         self.verbose = verbose
 
     @with_callbacks
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Learn from features and numbers.
 
         Parameters
@@ -167,6 +198,8 @@ class LabelCountPredictor(AnnotationBase):
             `MultiLabelAnnotator.fit` takes; they are counted.
         sample_weight : array-like of shape (n_images,), optional
             How much each image counts; 0 leaves it out.
+        groups : array-like of shape (n_images,), optional
+            Images of one group (one scene, near duplicates) are held out together.
 
         Returns
         -------
@@ -181,88 +214,96 @@ class LabelCountPredictor(AnnotationBase):
             Training diverged.
         """
         validate_params(self)
-        check_layer_sizes(self, "count_hidden_layer_sizes")
+        check_layer_sizes("hidden_layer_sizes", self.hidden_layer_sizes)
         resumed = self.warm_start and hasattr(self, "network_")
         if y is None:
-            read_labels(y, 0)
+            read_labels(y, 0)  # says what y is, before anything is said of X
         X = check_features(self, X, reset=not resumed)
         counts = _counts_of(y, X.shape[0])
-        if sample_weight is not None:
-            sample_weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        sample_weight, groups = check_weights_and_groups(sample_weight, groups, X.shape[0])
         before = self.network_.state_dict() if resumed else None
-        identity, random_state = self._identify(before, X, counts, sample_weight)
-        rng = generator_from(random_state)
-        device = resolve_device(self.device)
-        with torch_threads(self.n_jobs), forked_rng(random_state, device):
-            training = merge_rows([X], _as_column(counts), sample_weight)
-            training = replace(training, counts=counts[training.rows])
+        identity, random_state = identify_run(
+            self.checkpoint,
+            self.random_state,
+            type(self).__name__,
+            self.get_params(deep=False),
+            before,
+            *(X, counts, sample_weight, groups),
+        )
+        rng, settings = generator_from(random_state), training_settings(self)
+        with torch_threads(self.n_jobs), forked_rng(random_state, settings.device):
+            # Numbers stand where labels would, to tell rows apart; they are what is learnt, not how many they would be.
+            images = merge_labeled([X], _as_column(counts), sample_weight, groups)
+            images = replace(images, counts=counts[images.rows])
             if not resumed:
                 self._split_seed = int(rng.integers(2**31))
             held_out = None
-            if self.early_stopping or self.count_rounding == "f1":  # the same images, whenever training goes on
-                training, held_out = training.split(self.validation_fraction, np.random.default_rng(self._split_seed))
+            if self.early_stopping or self.rounding == "f1":  # the same images, whenever training goes on
+                images, held_out = images.split(self.validation_fraction, np.random.default_rng(self._split_seed))
             if not resumed:
-                self._initialize(X, training)
-            stages = [self._stage(X, training, held_out, rng)]
-            self._run_stages(stages, [self.network_], rng, self._checkpoint(identity))
-            self._decide(X, training if held_out is None else held_out)
-        self.network_.cpu()
+                self._initialize(X, images)
+            tower = self._tower()
+            model = CountModel(tower, self._target)
+            stage = Stage(
+                "count",
+                model,
+                count_batches(images, self.batch_size, rng, lambda batch: tower.collate(X[images.rows[batch]])),
+                self.max_epochs,
+                self.learning_rate,
+                validate=None if held_out is None else partial(self._validation, X, held_out),
+                keeps=model if self.early_stopping else None,
+            )
+            train(
+                model,
+                [stage],
+                settings,
+                rng,
+                history=self.history_,
+                keep=self._keep_history,
+                checkpoint=open_checkpoint(self.checkpoint, identity),
+                callbacks=EpochCallbacks(self, self.max_epochs),
+            )
+            self._decide(X, images if held_out is None else held_out)
+        settle(self.network_, settings.device)
         return self
 
-    def _initialize(self, X: Any, training: TrainingRows) -> None:
-        self._target = CountTarget.of(self.count_loss, training.counts, training.weight)
-        self._least = int(training.counts.min() >= 1)
+    def _initialize(self, X: Any, images: LabeledImages) -> None:
+        self._target = CountTarget.of(self.loss, images.counts, images.weight)
+        self._least = int(images.counts.min() >= 1)
         self.network_ = CountNetwork(
             X.shape[1],
             self._target.n_outputs,
-            hidden_layer_sizes=self.count_hidden_layer_sizes,
+            hidden_layer_sizes=self.hidden_layer_sizes,
             dropout=self.dropout,
         )
-        statistics = feature_statistics(X, training.rows)
-        self.network_.features.standardize_by(*map(torch.from_numpy, statistics))
-        self.history_ = []
-        self.n_epochs_ = 0
+        self.network_.features.standardize_by(*column_statistics(X, images.rows))
+        self.history_, self.n_epochs_ = [], 0
 
-    def _stage(self, X: Any, training: TrainingRows, held_out: TrainingRows | None, rng: np.random.Generator) -> Stage:
-        tower = self._tower()
-        step = CountStep(
-            lambda batch: tower.collate(X[training.rows[batch]]),
-            lambda features: tower.forward(features).float(),
-            self._target,
-            training.counts,
-            training.weight,
-        )
-        return Stage(
-            "count",
-            self.max_epochs,
-            self.learning_rate,
-            parts=tower.modules,
-            batches=lambda: row_batches(len(training), self.batch_size, rng),
-            n_batches=n_batches(len(training), self.batch_size),
-            make_step=lambda: step,
-            validate=None if held_out is None else partial(self._validation, X, held_out),
-            keeps=tower.modules if self.early_stopping else (),
-        )
+    def _keep_history(self, history: list[EpochRecord]) -> None:
+        self.history_, self.n_epochs_ = history, len(history)
 
-    def _validation(self, X: Any, held_out: TrainingRows) -> tuple[str, float]:
+    def _validation(self, X: Any, held_out: LabeledImages) -> tuple[str, float]:
         """Score the estimates of images held out by their mean absolute error."""
         expected = expected_counts(self._estimates(X[held_out.rows]))
         return "val_count_mae", -float(np.average(np.abs(expected - held_out.counts), weights=held_out.weight))
 
-    def _decide(self, X: Any, held_out: TrainingRows) -> None:
+    def _decide(self, X: Any, held_out: LabeledImages) -> None:
         """Fit the rule as if labels were ranked rightly: the label of rank r is true of images that have r labels."""
-        self.rule_: F1Rule | None = None
-        if self.count_rounding == "f1":
-            counts = self._estimates(X[held_out.rows])
-            n_ranks = max(1, 2 * self._target.largest)
-            correct = held_out.counts[:, None] >= np.arange(1, n_ranks + 1)
-            truth = Truth(correct.astype(np.float32), held_out.counts.astype(np.float64), held_out.weight.astype(float))
-            self.rule_ = fit_f1_rule(Evidence(counts), truth, self._least)
+        self._rule: F1Rule | None = None
+        if self.rounding == "f1":
+            estimates = CountEstimates(self._estimates(X[held_out.rows]))
+            correct = (held_out.counts[:, None] >= np.arange(1, self._n_ranks + 1)).astype(np.float32)
+            truth = HeldOutLabels(correct, held_out.counts.astype(np.float64), held_out.weight.astype(np.float64))
+            self._rule = fit_f1_rule(estimates, truth, self._least)
+
+    @property
+    def _n_ranks(self) -> int:
+        return max(1, 2 * self._target.largest)  # as an annotator's rule: new images may have more than any had
 
     def predict(self, X: Any) -> np.ndarray:
         """Return how many labels each image has, shape (n_images,), int64."""
         check_is_fitted(self, "network_")
-        validate_params(self)  # `count_rounding` may have been set since
+        validate_params(self)  # `rounding` may have been set since
         X = check_features(self, X, reset=False)
         counts = self._estimates(X)
         return np.concatenate([self._number(block) for block in np.split(counts, range(_BLOCK, len(counts), _BLOCK))])
@@ -286,19 +327,18 @@ class LabelCountPredictor(AnnotationBase):
         return -float(np.average(np.abs(predicted - _counts_of(y, len(predicted))), weights=weight))
 
     def _number(self, counts: np.ndarray) -> np.ndarray:
-        if self.count_rounding == "f1":
-            if self.rule_ is None:
-                raise ValueError("count_rounding='f1' is learnt in fit, which was called with another; fit again")
-            return self.rule_.choose(Evidence(counts), max(1, 2 * self._target.largest))
-        rounded = np.rint if self.count_rounding == "round" else np.floor
-        return rounded(expected_counts(counts)).astype(np.int64)
+        if self.rounding != "f1":
+            return round_counts(counts, self.rounding)
+        if self._rule is None:
+            raise ValueError("rounding='f1' is learnt in fit, which was called with another; fit again")
+        return self._rule.choose(CountEstimates(counts), self._n_ranks)
 
     def _estimates(self, X: Any) -> np.ndarray:
-        """Return what `Evidence.counts` holds."""
+        """Return what `CountEstimates.counts` holds."""
         tower = self._tower()
         with torch_threads(self.n_jobs):
             return embed(
-                tower.modules,
+                tower,
                 tower.collate,
                 X,
                 batch_size=_BLOCK,
@@ -317,6 +357,14 @@ class LabelCountPredictor(AnnotationBase):
         tags.target_tags.positive_only = True
         tags.input_tags.sparse = True
         return tags
+
+    @classmethod
+    def _from_format(cls, state: dict[str, Any], number: int) -> dict[str, Any]:
+        """Return a state of an older format as it is today."""
+        if number == 1:
+            state = {_RENAMED.get(name, name): value for name, value in state.items() if name != "clip_norm"}
+            state["joint"] = False
+        return state
 
 
 def _counts_of(y: Any, n_rows: int) -> np.ndarray:
@@ -345,4 +393,4 @@ def _counts_of(y: Any, n_rows: int) -> np.ndarray:
 
 def _as_column(counts: np.ndarray) -> Any:
     """Return numbers as a matrix of one column, which tells rows apart."""
-    return sparse.csr_array(counts[:, None] + 1)
+    return sparse.csr_array(counts[:, None] + 1)  # a 0 would not be stored

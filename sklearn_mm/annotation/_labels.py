@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,14 @@ from scipy import sparse
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
-from sklearn_mm._checks import did_you_mean
+from sklearn_mm._checks import did_you_mean, label_matrix
 from sklearn_mm.exceptions import LabelWarning
 from sklearn_mm.registry import stored_as
 
-__all__ = ["GivenLabels", "LabelForm", "read_labels", "shown", "warn_of_labels"]
+__all__ = ["GivenLabels", "LabelForm", "label_weights", "overall_f1", "read_labels", "warn_of_labels"]
 
-_SHOWN = 5
-_BLOCK = 1 << 22  # entries of a dense Y that are looked at in one go
+_N_NAMED = 5  # labels that a warning names
+_BLOCK = 1 << 22  # entries of a dense Y that are looked at in one go: 32 MB of float64
 
 
 @stored_as("annotation.LabelForm")
@@ -51,12 +52,12 @@ class LabelForm:
         if self.kind == "single":
             return classes[indicator.indices]
         if self.kind == "lists":
-            lists = np.empty(indicator.shape[0], dtype=object)
+            lists = np.empty(indicator.shape[0], dtype=object)  # lists of one length must not become a matrix
             lists[:] = [labels.tolist() for labels in np.split(classes[indicator.indices], indicator.indptr[1:-1])]
             return lists
         indicator = indicator.astype(self.dtype)
         if self.kind == "sparse":
-            indicator.sort_indices()
+            indicator.sort_indices()  # they were in the order of lists, which scipy does not expect
             return getattr(sparse, self.container)(indicator)
         return indicator.toarray()
 
@@ -115,7 +116,7 @@ class GivenLabels:
         matrix, unknown = self.among(classes)
         if len(unknown):
             column = self.matrix[:, unknown].tocoo()
-            first = int(np.argmin(column.row))
+            first = int(np.argmin(column.row))  # the entries stand by columns
             label = self.classes[unknown[column.col[first]]]
             hint = did_you_mean(str(label), map(str, classes))
             raise ValueError(f"row {column.row[first]} has the label {label!r}, which was not there before; {hint}")
@@ -150,9 +151,9 @@ def warn_of_labels(matrix: Any, classes: np.ndarray) -> np.ndarray:
     never, always = np.flatnonzero(n_true == 0), np.flatnonzero((n_true == n_known) & (n_true > 0))
     parts = []
     if len(never):
-        parts.append(f"true of no image, and will never be predicted: {shown(classes[never])}")
+        parts.append(f"true of no image, and will never be predicted: {_name(classes[never])}")
     if len(always):
-        parts.append(f"true of every image, which teaches nothing: {shown(classes[always])}")
+        parts.append(f"true of every image, which teaches nothing: {_name(classes[always])}")
     if parts:
         warnings.warn(f"some labels are {'; some are '.join(parts)}", LabelWarning, stacklevel=4)
     return never
@@ -163,10 +164,10 @@ def _count(matrix: Any, test: Any) -> np.ndarray:
     return np.bincount(matrix.indices[test(matrix.data)], minlength=matrix.shape[1])
 
 
-def shown(labels: np.ndarray) -> str:
+def _name(labels: np.ndarray) -> str:
     """Name some labels, and say how many more there are."""
-    named = ", ".join(repr(label) for label in labels[:_SHOWN].tolist())
-    return named + (f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else "")
+    named = ", ".join(repr(label) for label in labels[:_N_NAMED].tolist())
+    return named + (f" and {len(labels) - _N_NAMED} more" if len(labels) > _N_NAMED else "")
 
 
 # Telling forms apart --------------------------------------------------------------------------------------------
@@ -188,7 +189,7 @@ def _as_matrix_or_rows(Y: Any) -> Any:
         return _as_matrix_or_rows(list(Y))
     if array.ndim not in (1, 2):
         raise ValueError(f"expected Y of 1 or 2 dimensions, got {array.ndim}")
-    if array.ndim == 2 and array.shape[1] == 1 and not _is_indicator(array):
+    if array.ndim == 2 and array.shape[1] == 1 and not _is_indicator(array):  # a column of single labels
         return column_or_1d(array, warn=True)
     return array
 
@@ -203,6 +204,7 @@ def _nested_indicator(rows: Sequence[Any]) -> np.ndarray | None:
     if not all(isinstance(row, list | tuple | np.ndarray) for row in rows):
         return None
     lengths = {len(row) for row in rows}
+    # Labels by name are told before numpy would copy them all.
     if len(lengths) != 1 or 0 in lengths or any(isinstance(entry, str | bytes) for entry in rows[0]):
         return None
     array = np.asarray(rows)
@@ -226,7 +228,7 @@ def _from_sparse(Y: Any) -> Any:
     matrix = sparse.csr_array(Y, copy=True)
     if matrix.dtype.kind not in "biuf":
         raise ValueError(f"expected a sparse indicator of numbers, got one of dtype {matrix.dtype}")
-    matrix.sum_duplicates()
+    matrix.sum_duplicates()  # an entry stored twice is 2, which is refused below
     matrix.eliminate_zeros()
     wrong = np.flatnonzero(~((matrix.data == 1) | (matrix.data != matrix.data)))
     if len(wrong):
@@ -240,7 +242,7 @@ def _from_dense(Y: np.ndarray) -> Any:
         Y = _as_floats(Y)
     if Y.dtype.kind not in "biuf":
         raise ValueError(f"expected an indicator of 0 and 1, got an array of dtype {Y.dtype}; give labels as lists")
-    step = max(1, _BLOCK // max(1, Y.shape[1]))
+    step = max(1, _BLOCK // max(1, Y.shape[1]))  # comparing the whole takes several times its memory
     blocks = []
     for start in range(0, len(Y), step):
         block = Y[start : start + step]
@@ -273,7 +275,7 @@ def _from_single(y: np.ndarray) -> GivenLabels:
     if y.dtype.kind == "f" and not np.isfinite(y).all():
         row = int(np.argmin(np.isfinite(y)))
         raise ValueError(f"Input y contains NaN or infinity in row {row}; a label is a str or an int")
-    check_classification_targets(y)
+    check_classification_targets(y)  # floats that are no whole numbers are a regression's
     classes, column = np.unique(y, return_inverse=True)
     matrix = sparse.csr_array(
         (np.ones(len(y), np.float32), column.astype(np.int64), np.arange(len(y) + 1)), shape=(len(y), len(classes))
@@ -291,14 +293,11 @@ def _from_lists(rows: list[Any]) -> GivenLabels:
         raise TypeError(f"expected labels of one type, got {' and '.join(kinds)}") from error
     if not ordered:
         raise ValueError(f"no row has a label: expected lists with labels in them, got {len(rows)} empty ones")
+    # As objects, str come back as they were given, and not as numpy's.
     classes = np.empty(len(ordered), dtype=int if all(type(label) is int for label in ordered) else object)
     classes[:] = ordered
     place = {label: column for column, label in enumerate(ordered)}
-    columns = [sorted({place[label] for label in own}) for own in listed]
-    starts = np.concatenate([[0], np.cumsum([len(own) for own in columns], dtype=np.int64)])
-    indices = np.array([column for own in columns for column in own], dtype=np.int64)
-    matrix = sparse.csr_array((np.ones(len(indices), np.float32), indices, starts), shape=(len(rows), len(classes)))
-    return GivenLabels(LabelForm("lists"), classes, matrix)
+    return GivenLabels(LabelForm("lists"), classes, label_matrix(listed, place, np.float32))
 
 
 def _labels_of(entry: Any, row: int) -> list[Hashable]:
@@ -310,4 +309,70 @@ def _labels_of(entry: Any, row: int) -> list[Hashable]:
     for label in labels:
         if not isinstance(label, Hashable) or label is None or label != label:
             raise TypeError(f"expected labels of type str or int, got {label!r:.60} in row {row}")
+    # Numbers of numpy would not be told for int where the dtype of all labels is chosen.
     return [label.item() if isinstance(label, np.generic) else label for label in labels]
+
+
+# What is done with labels ---------------------------------------------------------------------------------------
+
+
+def label_weights(class_weight: Any, classes: np.ndarray, prevalence: np.ndarray) -> np.ndarray | None:
+    """Return what a true label counts in the loss, shape (n_labels,) float32; None for 1.
+
+    Parameters
+    ----------
+    class_weight : dict, "balanced" or None
+    classes : ndarray of shape (n_labels,)
+    prevalence : ndarray of shape (n_labels,), float64
+        Of which share of the images each label is true.
+
+    Raises
+    ------
+    ValueError
+        A label is not there, or its weight is no finite number, 0 or more; the message names it.
+    """
+    if class_weight is None:
+        return None
+    if isinstance(class_weight, str):
+        mean = prevalence.sum() / max(np.count_nonzero(prevalence), 1)  # of the labels that are true somewhere
+        return np.where(prevalence > 0, mean / np.maximum(prevalence, 1e-12), 1.0).astype(np.float32)
+    labels = classes.tolist()
+    known = set(labels)
+    for label, weight in class_weight.items():
+        if label not in known:
+            hint = did_you_mean(str(label), map(str, labels))
+            raise ValueError(f"class_weight names the label {label!r}, which is not there; {hint}")
+        if not isinstance(weight, Real) or not 0 <= float(weight) < np.inf:
+            raise ValueError(f"class_weight must be a finite number, 0 or more, got {weight!r} for the label {label!r}")
+    return np.array([float(class_weight.get(label, 1.0)) for label in labels], dtype=np.float32)
+
+
+def overall_f1(chosen: Any, given: GivenLabels, classes: np.ndarray, weight: np.ndarray) -> float:
+    """Compute the overall F1 of predicted labels; 1 where there are none, neither predicted nor true.
+
+    Parameters
+    ----------
+    chosen : csr_array of shape (n_images, n_classes), float64
+        1 where a label is predicted.
+    given : GivenLabels
+        What is true. A label that is none of the classes counts as missed, with a `LabelWarning`.
+    classes : ndarray of shape (n_classes,)
+    weight : ndarray of shape (n_images,), float64
+    """
+    truth, unknown = given.among(classes)
+    if len(unknown):
+        warnings.warn(
+            f"{len(unknown)} labels of y were not there in training and count as missed: "
+            f"{_name(given.classes[unknown])}",
+            LabelWarning,
+            stacklevel=3,
+        )
+    not_known = np.isnan(truth.data)
+    true, missing = (
+        sparse.csr_array((data, truth.indices, truth.indptr), shape=truth.shape) for data in (~not_known, not_known)
+    )
+    n_correct = (chosen * true).sum(axis=1)
+    n_chosen = (chosen - chosen * missing).sum(axis=1)  # what is not known is neither right nor wrong
+    n_true = (given.matrix == 1).sum(axis=1)
+    total = weight @ (n_chosen + n_true)
+    return float(2 * weight @ n_correct / total) if total > 0 else 1.0

@@ -1,20 +1,87 @@
-"""The network of an annotator with its encoder, as it is driven in training and in use."""
+"""The model of an annotator: what it sees of images, the network it trains, and how outputs become log odds."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from numbers import Integral
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from sklearn_mm._device import autocast
-from sklearn_mm.features._tower import Tower, is_trainable
+from sklearn_mm._device import autocast, settle, to_device
+from sklearn_mm.losses import LabelLoss
 from sklearn_mm.nn.annotation import AnnotationNetwork, TagBags
+from sklearn_mm.registry import stored_as
+from sklearn_mm.towers import Tower, column_statistics, is_trainable, n_rows_of
+from sklearn_mm.training import made_ahead
 
-__all__ = ["AnnotationModel", "InputRows"]
+__all__ = [
+    "AnnotationModel",
+    "Calibration",
+    "CountBatch",
+    "CountModel",
+    "CountTarget",
+    "FusedImages",
+    "InputBatch",
+    "InputRows",
+    "LabelBatch",
+    "Scoring",
+    "check_layer_sizes",
+    "make_network",
+]
 
-_BLOCK = 1 << 22  # label scores computed in one go
+_BLOCK = 1 << 22  # label scores computed in one go: 16 MB of float32
+_UNSEEN = -200.0  # log odds of a label never seen: its probability is 0 in float32, and its score still finite
+
+
+# Images ---------------------------------------------------------------------------------------------------------
+
+
+class InputBatch(NamedTuple):
+    """What the model takes of some images.
+
+    Attributes
+    ----------
+    visual : what the tower takes, or None
+    tags : TagBags or None
+    """
+
+    visual: Any
+    tags: TagBags | None
+
+
+class LabelBatch(NamedTuple):
+    """Some images with their labels.
+
+    Attributes
+    ----------
+    inputs : InputBatch
+    labels : Tensor of shape (n, n_labels), float32
+        NaN where it is not known.
+    counts, weight : Tensor of shape (n,), float32
+    """
+
+    inputs: InputBatch
+    labels: Tensor
+    counts: Tensor
+    weight: Tensor
+
+
+class CountBatch(NamedTuple):
+    """Some images with their numbers of labels.
+
+    Attributes
+    ----------
+    inputs : Tensor of shape (n, n_features), or what gives the features
+    counts, weight : Tensor of shape (n,), float32
+    """
+
+    inputs: Any
+    counts: Tensor
+    weight: Tensor
 
 
 @dataclass(frozen=True)
@@ -32,74 +99,389 @@ class InputRows:
     tags: Any
 
     def __len__(self) -> int:
-        rows = self.tags if self.visual is None else self.visual
-        return int(rows.shape[0]) if hasattr(rows, "shape") else len(rows)
+        return n_rows_of(self.tags if self.visual is None else self.visual)
 
     def __getitem__(self, rows: Any) -> "InputRows":
         return InputRows(*(None if part is None else part[rows] for part in (self.visual, self.tags)))
 
 
+# From outputs to log odds ---------------------------------------------------------------------------------------
+
+
+@stored_as("annotation.CountTarget")
 @dataclass(frozen=True)
-class AnnotationModel:
-    """An encoder, or none, and the network behind it.
+class CountTarget:
+    """How a number of labels is learnt.
 
     Attributes
     ----------
-    encoder : estimator or None
-        A trainable encoder, a fitted transformer (frozen), or None for features as they come.
-    network : AnnotationNetwork
-    device, dtype : torch.device, torch.dtype
+    kind : {"regression", "classification"}
+    largest : int
+        The largest number in training.
+    mean, deviation : float
+        Of the numbers in training.
     """
 
-    encoder: Any
-    network: AnnotationNetwork
-    device: torch.device
-    dtype: torch.dtype
+    kind: str
+    largest: int
+    mean: float
+    deviation: float
+
+    @classmethod
+    def of(cls, kind: str, counts: np.ndarray, weight: np.ndarray) -> "CountTarget":
+        """Learn from numbers of shape (n,), weighted."""
+        mean = float(np.average(counts, weights=weight))
+        deviation = float(np.sqrt(np.average((counts - mean) ** 2, weights=weight)))
+        # Numbers that are all the same are divided by next to nothing instead of by 0.
+        return cls(kind, int(np.rint(counts.max())), mean, max(deviation, 1e-6 * max(1.0, abs(mean))))
 
     @property
-    def modules(self) -> list[nn.Module]:
-        """What is trained, in the order of the data."""
-        return [self.encoder.module_, self.network] if is_trainable(self.encoder) else [self.network]
+    def n_outputs(self) -> int:
+        """Outputs of the head."""
+        return 1 if self.kind == "regression" else self.largest + 1
 
-    @property
-    def _tower(self) -> Tower:
-        return Tower(self.encoder, nn.Identity(), self.device, self.dtype)
+    def loss(self, outputs: Tensor, counts: Tensor) -> Tensor:
+        """Compute the loss of outputs (n, n_outputs) against numbers (n,): (n,)."""
+        if self.kind == "regression":
+            return ((outputs[:, 0] - (counts - self.mean) / self.deviation) ** 2) / 2
+        # Labels that are not known make broken numbers.
+        return functional.cross_entropy(outputs, counts.round().clamp(max=self.largest).long(), reduction="none")
+
+    def estimate(self, outputs: Tensor) -> Tensor:
+        """Return the estimated number (n, 1), or the log probability of each (n, largest + 1)."""
+        if self.kind == "regression":
+            return outputs * self.deviation + self.mean
+        return torch.log_softmax(outputs, dim=1)
+
+
+@stored_as("annotation.Calibration")
+@dataclass(frozen=True)
+class Calibration:
+    """Log odds that fit what was held out.
+
+    Attributes
+    ----------
+    slope : float
+    intercepts : ndarray of shape (n_labels,), float32
+    """
+
+    slope: float
+    intercepts: np.ndarray
+
+    def __call__(self, scores: np.ndarray, labels: slice = slice(None)) -> np.ndarray:
+        """Correct the log odds (n, n_labels) of all labels, or of some."""
+        corrected: np.ndarray = np.float32(self.slope) * scores + self.intercepts[labels]
+        return corrected
+
+
+@stored_as("annotation.Scoring")
+@dataclass(frozen=True)
+class Scoring:
+    """How the outputs of a network become log odds.
+
+    Attributes
+    ----------
+    kind : {"independent", "shared", "single"}
+        Each label has log odds of its own; or the network says which share of an image's labels each is, which is
+        turned into log odds by their expected number; or an image has one label, and scores are log probabilities.
+    count_target : CountTarget or None
+        None for a network that does not count.
+    mean_count : float
+        What an image is expected to have, where nothing better is known.
+    unseen : ndarray of int64
+        Labels that were never seen.
+    calibration : Calibration or None
+    """
+
+    kind: str
+    count_target: CountTarget | None
+    mean_count: float
+    unseen: np.ndarray
+    calibration: Calibration | None = None
+
+    def log_odds(self, logits: Tensor, normalizer: Tensor, counts: Tensor | None) -> Tensor:
+        """Compute log odds (n, n_some_labels) from logits of all labels or some, before any calibration.
+
+        Parameters
+        ----------
+        logits : Tensor of shape (n, n_some_labels)
+        normalizer : Tensor of shape (n,)
+            The logarithm of the sum of a softmax over all labels.
+        counts : Tensor of shape (n, n_counts), or None
+            As `CountTarget.estimate` gives them.
+        """
+        if self.kind == "independent":
+            return logits
+        log_share = logits - normalizer[:, None]
+        if self.kind == "single":
+            return log_share
+        # The odds of a share that is small are n times as high; a share of 1 is certain for any number.
+        log_others = torch.log(-torch.expm1(log_share.clamp(max=-1e-6)))
+        return log_share - log_others + self._log_number(log_share, counts)
+
+    def _log_number(self, log_share: Tensor, counts: Tensor | None) -> Tensor:
+        if counts is None:
+            return log_share.new_tensor(max(self.mean_count, 1e-3)).log()  # there may be no label at all
+        if counts.shape[1] == 1:
+            number = counts[:, 0]
+        else:
+            number = counts.exp() @ torch.arange(counts.shape[1], device=counts.device, dtype=counts.dtype)
+        return number.clamp(min=1e-3).log()[:, None]  # a regression may say less than 0
+
+    def correct(self, scores: np.ndarray, labels: slice) -> np.ndarray:
+        """Calibrate the log odds (n, n_some_labels) of some labels, and rule out those never seen."""
+        if self.calibration is not None:
+            scores = self.calibration(scores, labels)
+        if len(self.unseen):
+            unseen = self.unseen[(self.unseen >= labels.start) & (self.unseen < labels.stop)]
+            scores[:, unseen - labels.start] = _UNSEEN
+        return scores
+
+
+@dataclass(frozen=True)
+class FusedImages:
+    """What the scores of some images come from, on the device.
+
+    Attributes
+    ----------
+    features : Tensor of shape (n_images, n_fused)
+    normalizer : Tensor of shape (n_images,)
+        The logarithm of the sum of a softmax over the labels.
+    counts : Tensor of shape (n_images, n_counts), or None
+    """
+
+    features: Tensor
+    normalizer: Tensor
+    counts: Tensor | None
+
+
+# What is trained ------------------------------------------------------------------------------------------------
+
+
+class AnnotationModel(nn.Module):
+    """A tower for the pictures, the network behind it, and the loss it is trained by.
+
+    Parameters
+    ----------
+    tower : Tower
+        Whose head is none: features or pictures in, features out.
+    network : AnnotationNetwork
+    scoring : Scoring
+    loss : LabelLoss, optional
+        A model that is used alone needs none.
+    label_weight : ndarray of shape (n_labels,), float32, optional
+        What a true label counts in the loss.
+    joint : bool
+        Whether the loss holds that of the number of labels too.
+    """
+
+    label_weight: Tensor | None
+
+    def __init__(
+        self,
+        tower: Tower,
+        network: AnnotationNetwork,
+        scoring: Scoring,
+        *,
+        loss: LabelLoss | None = None,
+        label_weight: np.ndarray | None = None,
+        joint: bool = False,
+    ) -> None:
+        super().__init__()
+        self.tower, self.network = tower, network
+        self.scoring = scoring
+        self.loss = loss
+        self.joint = joint
+        weight = None if label_weight is None else torch.from_numpy(label_weight)
+        # It follows from the data, so it is no part of a checkpoint; as a buffer it goes to the device.
+        self.register_buffer("label_weight", weight, persistent=False)
+
+    def forward(self, batch: LabelBatch) -> Tensor:
+        """Return the mean loss of a batch, a 0-d tensor."""
+        if self.loss is None:
+            raise TypeError("this model was made without a loss, to be used and not to be trained")
+        fused = self.fuse(batch.inputs)
+        loss = self.loss(self._head(self.network.label_head, fused), batch.labels, self.label_weight)
+        target = self.scoring.count_target
+        if self.joint and target is not None and self.network.count_head is not None:
+            loss = loss + target.loss(self._head(self.network.count_head, fused), batch.counts)
+        return (loss * batch.weight).mean()
+
+    def fuse(self, inputs: InputBatch) -> Tensor:
+        """Compute the fused features of a batch on the device, (n, n_fused)."""
+        visual = None if inputs.visual is None else self.tower(inputs.visual)  # in autocast by itself
+        with autocast(self.tower.device, self.tower.dtype):
+            return self.network.fuse(visual, inputs.tags)
+
+    def fuse_frozen(self, inputs: InputBatch) -> Tensor:
+        """Compute them without a gradient."""
+        with torch.no_grad():
+            return self.fuse(inputs)
+
+    def _head(self, head: Callable[[Tensor], Tensor], fused: Tensor) -> Tensor:
+        with autocast(self.tower.device, self.tower.dtype):
+            return head(fused).float()  # losses and softmaxes lose too many digits in bfloat16
+
+    # The way of the data ------------------------------------------------------------------------------------------
 
     def prepare(self, visual: Any, tags: Any) -> InputRows:
         """Do once what need not be done every epoch."""
-        return InputRows(None if visual is None else self._tower.prepare(visual), tags)
+        return InputRows(None if visual is None else self.tower.prepare(visual), tags)
 
-    def fuse(self, rows: InputRows, rng: np.random.Generator | None = None) -> Tensor:
-        """Compute the fused features of a batch, (n, n_fused); with `rng`, of one for training."""
+    def collate(self, rows: InputRows, rng: np.random.Generator | None = None) -> InputBatch:
+        """Make a batch of some rows, on the CPU; with `rng`, one for training."""
         visual, tags = None, None
         if rows.visual is not None:
-            visual = self._tower.collate(rows.visual, rng)
+            visual = self.tower.collate(rows.visual, rng)
         if rows.tags is not None:
+            # Rows of a sparse matrix are bags as they stand; torch takes their numbers as int64 alone.
             parts = (rows.tags.indices.astype(np.int64), rows.tags.data, rows.tags.indptr[:-1].astype(np.int64))
-            tags = TagBags(*(torch.from_numpy(part).to(self.device) for part in parts))
-        if visual is not None and is_trainable(self.encoder):
-            visual = self._tower.forward(visual)
-        with autocast(self.device, self.dtype):
-            return self.network.fuse(visual, tags)
-
-    def head(self, part: Callable[[Tensor], Tensor], fused: Tensor) -> Tensor:
-        """Apply a head of the network to fused features; float32."""
-        with autocast(self.device, self.dtype):
-            return part(fused).float()
+            tags = TagBags(*map(torch.from_numpy, parts))
+        return InputBatch(visual, tags)
 
     def blocks(self, inputs: InputRows, rows: np.ndarray | None = None) -> Iterator[tuple[slice, Tensor]]:
         """Go over some rows in use, and yield the fused features of a block of them on the device."""
         n_rows = len(inputs) if rows is None else len(rows)
-        step = max(1, min(self._tower.batch_size, _BLOCK // self.network.label_head.out_features))
-        for module in self.modules:
-            module.to(self.device).eval()
-        for start in range(0, n_rows, step):
-            part = slice(start, min(start + step, n_rows))
+        step = max(1, min(self.tower.batch_size, _BLOCK // self.network.label_head.out_features))
+        settle(self, self.tower.device)
+        parts = [slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
+        batches: Iterator[InputBatch] = (self.collate(inputs[part if rows is None else rows[part]]) for part in parts)
+        if len(parts) > 1:  # one block has nothing to be read meanwhile
+            batches = made_ahead(batches)
+        for part, batch in zip(parts, batches, strict=True):
             with torch.inference_mode():  # not around the yield: who stops half way would be left in it
-                fused = self.fuse(inputs[part if rows is None else rows[part]])
+                fused = self.fuse(to_device(batch, self.tower.device))
             yield part, fused
 
-    def to_cpu(self) -> None:
-        """Leave the device."""
-        for module in self.modules:
-            module.cpu()
+    # Scores -------------------------------------------------------------------------------------------------------
+
+    def score_images(
+        self, inputs: InputRows, rows: np.ndarray | None = None
+    ) -> Iterator[tuple[slice, np.ndarray, np.ndarray | None]]:
+        """Yield some images, their scores (n, n_labels) float32, and the estimates of their number of labels."""
+        n_labels = self.network.label_head.out_features
+        for part, fused in self.blocks(inputs, rows):
+            with torch.inference_mode():
+                logits = self._head(self.network.label_head, fused)
+                counts = self._estimates(fused)
+                odds = self.scoring.log_odds(logits, torch.logsumexp(logits, dim=1), counts)
+            scores = self.scoring.correct(odds.cpu().numpy(), slice(0, n_labels))
+            yield part, scores, None if counts is None else counts.cpu().numpy()
+
+    def fuse_images(self, inputs: InputRows, rows: np.ndarray) -> FusedImages:
+        """Compute once what the scores of some images come from."""
+        features, normalizers, estimates = [], [], []
+        for _, fused in self.blocks(inputs, rows):
+            with torch.inference_mode():
+                features.append(fused)
+                normalizers.append(torch.logsumexp(self._head(self.network.label_head, fused), dim=1))
+                estimates.append(self._estimates(fused))
+        counts = None if estimates[0] is None else torch.cat([own for own in estimates if own is not None])
+        return FusedImages(torch.cat(features), torch.cat(normalizers), counts)
+
+    def score_labels(self, images: FusedImages, n_images: int) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield some labels, and the scores (n, n_some_labels) float32 of all images.
+
+        The labels are as many at a time as if there were `n_images` images.
+        """
+        head = self.network.label_head
+        step = max(1, _BLOCK // n_images)
+        for start in range(0, head.out_features, step):
+            part = slice(start, min(start + step, head.out_features))
+            with torch.inference_mode():
+                # The head of some labels is some rows of the head of all.
+                some = partial(functional.linear, weight=head.weight[part], bias=head.bias[part])
+                odds = self.scoring.log_odds(self._head(some, images.features), images.normalizer, images.counts)
+            yield part, self.scoring.correct(odds.cpu().numpy(), part)
+
+    def _estimates(self, fused: Tensor) -> Tensor | None:
+        if self.scoring.count_target is None or self.network.count_head is None:
+            return None
+        return self.scoring.count_target.estimate(self._head(self.network.count_head, fused))
+
+
+class CountModel(nn.Module):
+    """What estimates numbers of labels, trained for that alone.
+
+    Parameters
+    ----------
+    tower : Tower
+        Without an encoder: from features to the outputs of `target`.
+    target : CountTarget
+    features_of : callable, optional
+        Gives the features of a batch, without a gradient; by default its inputs are the features.
+    """
+
+    def __init__(self, tower: Tower, target: CountTarget, features_of: Callable[[Any], Tensor] | None = None) -> None:
+        super().__init__()
+        self.tower = tower
+        self._target = target
+        self._features_of = features_of  # a function: what it belongs to is no part of this, and learns nothing
+
+    def forward(self, batch: CountBatch) -> Tensor:
+        """Return the mean loss of a batch, a 0-d tensor."""
+        features = batch.inputs if self._features_of is None else self._features_of(batch.inputs)
+        return (self._target.loss(self.tower(features).float(), batch.counts) * batch.weight).mean()
+
+
+# A network for given images -------------------------------------------------------------------------------------
+
+
+def make_network(
+    encoder: Any,
+    inputs: InputRows,
+    rows: np.ndarray,
+    prevalence: np.ndarray,
+    n_count_outputs: int,
+    *,
+    hidden_layer_sizes: Sequence[int],
+    tag_hidden_layer_sizes: Sequence[int],
+    count_hidden_layer_sizes: Sequence[int],
+    dropout: float,
+) -> AnnotationNetwork:
+    """Build a network under torch's current random state, and let it start from what labels there are.
+
+    Parameters
+    ----------
+    encoder : fitted estimator or None
+        Of the pictures.
+    inputs : InputRows
+    rows : ndarray of int64
+        Those that are trained on; their statistics standardise features.
+    prevalence : ndarray of shape (n_labels,), float64
+        Of which share of them each label is true.
+    n_count_outputs : int
+        0 for no count head.
+    hidden_layer_sizes, tag_hidden_layer_sizes, count_hidden_layer_sizes, dropout
+        As in `AnnotationNetwork`.
+    """
+    n_features, statistics = 0, None
+    if inputs.visual is not None and is_trainable(encoder):
+        # Features that are learnt on have no statistics yet; pretrained ones have those of a sample.
+        n_features, statistics = encoder.n_features_out, encoder.output_statistics(inputs.visual[rows])
+    elif inputs.visual is not None:
+        n_features, statistics = inputs.visual.shape[1], column_statistics(inputs.visual, rows)
+    network = AnnotationNetwork(
+        n_features,
+        0 if inputs.tags is None else inputs.tags.shape[1],
+        len(prevalence),
+        n_count_outputs,
+        hidden_layer_sizes=hidden_layer_sizes,
+        tag_hidden_layer_sizes=tag_hidden_layer_sizes,
+        count_hidden_layer_sizes=count_hidden_layer_sizes,
+        dropout=dropout,
+    )
+    if network.visual is not None and statistics is not None:
+        network.visual.standardize_by(*statistics)
+    least = 0.1 / len(rows)  # a label of no image, or of all, starts from finite log odds
+    prevalence = prevalence.clip(least, 1 - least)
+    # Starting from how often labels are true spares the first epochs, in which nothing else would be learnt.
+    network.start_from(torch.from_numpy(np.log(prevalence) - np.log1p(-prevalence)).float())
+    return network
+
+
+def check_layer_sizes(name: str, sizes: Sequence[Any], least: int = 0) -> None:
+    """Check a parameter that lists the sizes of hidden layers, at least so many."""
+    if len(sizes) < least or not all(isinstance(size, Integral) and int(size) >= 1 for size in sizes):
+        number = "at least one positive int" if least else "positive ints"
+        raise ValueError(f"{name} must hold {number}, one for each hidden layer, got {sizes!r}")

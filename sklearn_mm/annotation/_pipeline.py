@@ -8,7 +8,7 @@ from sklearn.pipeline import Pipeline
 
 from sklearn_mm.annotation._annotator import MultiLabelAnnotator
 from sklearn_mm.features import FullNetworkEmbedding, TagVectorizer
-from sklearn_mm.features._tower import is_trainable
+from sklearn_mm.towers import is_trainable
 
 __all__ = ["make_annotation_pipeline"]
 

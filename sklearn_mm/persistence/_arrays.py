@@ -31,11 +31,15 @@ def _encode_array(array: np.ndarray, writer: Writer, where: str) -> dict[str, An
         return {"objects": encode_items(array.ravel().tolist(), writer, where), "shape": list(array.shape)}
     if array.dtype.kind == "U":
         return {"strings": array.ravel().tolist(), "shape": list(array.shape), "dtype": array.dtype.str}
+    # Tensors of a file are in C order and of the machine's byte order: of an array by columns the transpose is stored,
+    # and the order beside it.
     by_column = array.flags.f_contiguous and not array.flags.c_contiguous
     array = np.asarray(array.T if by_column else array, dtype=array.dtype.newbyteorder("="), order="C")
+    # torch.from_numpy warns of an array that cannot be written to, such as a memory map of joblib.
     if not array.flags.writeable:
         array = array.copy()
     order = {"order": "F"} if by_column else {}
+    # Not longdouble, and not complex128: torch lacks the one, safetensors the other.
     if (array.dtype.kind in "biuf" and array.dtype.itemsize <= 8) or array.dtype == np.complex64:
         return {"tensor": writer.add_tensor(torch.from_numpy(array), where), **order}
     if array.dtype.kind in _AS_BYTES:
@@ -48,6 +52,7 @@ def _decode_array(node: dict[str, Any], reader: Reader, where: str) -> np.ndarra
     if "objects" in node:
         items = decode_items(node["objects"], reader, where)
         objects = np.empty(len(items), dtype=object)
+        # Not np.array(items): lists of one length would become a matrix.
         objects[:] = items
         return objects.reshape(node["shape"])
     if "strings" in node:
@@ -59,6 +64,7 @@ def _decode_array(node: dict[str, Any], reader: Reader, where: str) -> np.ndarra
 
 
 def _typed(node: dict[str, Any], kinds: str, flat: np.ndarray) -> np.ndarray:
+    # The dtype comes from the file: as objects, bytes of a stranger would be taken for addresses.
     if flat.dtype.kind not in kinds:
         raise ValueError(f"dtype {node['dtype']!r} is not allowed here")
     return flat.reshape(node["shape"])
@@ -77,6 +83,7 @@ def _encode_sparse(matrix: Any, writer: Writer, where: str) -> dict[str, Any]:
     if name in _COMPRESSED:
         parts = {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr}
     else:
+        # The other forms hold lists and dicts, which coordinates say in numbers alone.
         matrix = matrix.tocoo()
         parts = {"data": matrix.data, **{f"axis {axis}": index for axis, index in enumerate(matrix.coords)}}
     return {**node, **{part: _encode_array(array, writer, join(where, part)) for part, array in parts.items()}}
@@ -100,6 +107,7 @@ def _decode_sparse(node: dict[str, Any], reader: Reader, where: str) -> Any:
 
 
 def _encode_tensor(tensor: Tensor, writer: Writer, where: str) -> str:
+    # What safetensors does not hold is refused while saving, with its place.
     if tensor.layout is not torch.strided or tensor.is_quantized or tensor.dtype == torch.complex128:
         raise TypeError(f"{where} is a {tensor.layout} tensor of {tensor.dtype}, which the format does not hold")
     return writer.add_tensor(tensor, where)
@@ -155,6 +163,7 @@ def _decode_generator(node: Any, reader: Reader, where: str) -> np.random.Genera
 
 
 ARRAY_CODECS = (
+    # By type and not isinstance: an array of another class (a matrix, a masked one) would come back as a plain one.
     Codec("$array", lambda value: type(value) in (np.ndarray, np.memmap), _encode_array, _decode_array),
     Codec(
         "$sparse",

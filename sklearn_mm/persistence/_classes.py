@@ -24,6 +24,8 @@ def public_name(cls: type) -> str:
         return f"{_OURS}{stored}"
     if cls is nn.Identity:
         return _IDENTITY
+    # "sklearn.svm._classes.SVC" is sklearn.svm.SVC: private files of scikit-learn may be other ones in its next
+    # version.
     parts = cls.__module__.split(".")
     private = [number for number, part in enumerate(parts) if part.startswith("_")]
     return ".".join([*parts[: private[0] if private else None], cls.__qualname__])
@@ -89,6 +91,7 @@ def _scikit_learns(name: str) -> type[Any] | None:
     """Return what scikit-learn has under a public name, if anything."""
     module, _, own_name = name.rpartition(".")
     package, *subpackages = module.split(".")
+    # Checked before anything is imported: the name comes from a file that may be a stranger's.
     is_public = not any(part.startswith("_") or part == "tests" for part in [*subpackages, own_name])
     if package != "sklearn" or not subpackages or subpackages[0] not in sklearn.__all__ or not is_public:
         return None
@@ -96,4 +99,6 @@ def _scikit_learns(name: str) -> type[Any] | None:
         found = getattr(importlib.import_module(module), own_name, None)
     except ImportError as error:
         raise ValueError(f"{module!r} cannot be imported: {error}") from error
+    # A module has also what it imports: a class of another package, or of the standard library, is none of
+    # scikit-learn's.
     return found if inspect.isclass(found) and found.__module__.startswith("sklearn.") else None

@@ -69,14 +69,17 @@ class Writer:
         TypeError
             It is code, of an unknown class, or refers to itself; the message names the place.
         """
+        # By type and not isinstance: np.float64 is a float, and would come back as a plain one.
         if value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value)):
             return value
+        # The way down to here, not all that was seen: an object may stand in two places, but not in itself.
         if id(value) in self._open:
             raise TypeError(f"{where} refers to itself")
         self._open.add(id(value))
         try:
             if type(value) is list:
                 return [self.encode(item, join(where, row)) for row, item in enumerate(value)]
+            # JSON turns keys of other types into str without a word; a key that begins as a tag would be taken for one.
             if type(value) is dict and all(type(key) is str and not key.startswith(TAG) for key in value):
                 return {key: self.encode(item, join(where, key)) for key, item in value.items()}
             for codec in self._codecs:
@@ -92,12 +95,14 @@ class Writer:
         """Keep a tensor, and return its name; the same memory seen again has the name it got first."""
         tensor = tensor.detach().cpu()
         key = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
+        # Empty tensors all have the address 0.
         if tensor.numel() and key in self._name_of:
             return self._name_of[key]
         while where in self.tensors:
-            where += "'"
+            where += "'"  # a key with a dot reads like a place below
         kept = tensor.contiguous()
         storages = {each.untyped_storage().data_ptr() for each in (tensor, kept)}
+        # safetensors refuses tensors with memory in common: a view of what is kept already is stored apart.
         self.tensors[where] = kept.clone() if storages & self._storages else kept
         self._storages |= storages
         self._alive.append(tensor)
@@ -149,6 +154,7 @@ class Reader:
             return self._codec_of[tag].decode(node[tag], self, where)
         except (MalformedError, RecursionError):
             raise
+        # Whatever a malformed entry makes a constructor raise is told with the place of the entry, innermost first.
         except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise MalformedError(f"{where}: malformed entry {tag!r}: {error}") from error
 

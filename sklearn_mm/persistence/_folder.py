@@ -98,6 +98,7 @@ def save(estimator: BaseEstimator, path: str | os.PathLike[str]) -> None:
     """
     if not isinstance(estimator, BaseEstimator) or isinstance(estimator, type):
         raise TypeError(f"expected an estimator to save, got {type(estimator).__name__}")
+    # Links are followed first: renaming would replace the link, and not the folder it leads to.
     folder = Path(path).resolve()
     _check_replaceable(folder)
     writer = Writer(_CODECS)
@@ -119,6 +120,8 @@ def save(estimator: BaseEstimator, path: str | os.PathLike[str]) -> None:
         },
         _ROOT: model,
     }
+    # NaN and infinities have a tag of their own, as they are no JSON. surrogatepass below: names of files may hold
+    # bytes that are no text.
     _write(folder, json.dumps(config, indent=1, ensure_ascii=False, allow_nan=False), writer.tensors)
 
 
@@ -181,6 +184,7 @@ def load(path: str | os.PathLike[str]) -> Any:
         raise ValueError(f"{folder / _CONFIG} is nested too deeply") from error
     if not isinstance(estimator, BaseEstimator):
         raise ValueError(f"{folder / _CONFIG} holds no estimator")
+    # A tensor too much means that the two files do not belong together, or that one was changed.
     if reader.unused:
         raise ValueError(f"{folder / _TENSORS} holds tensors that are no part of the model: {reader.unused[0]!r}")
     return estimator
@@ -199,6 +203,8 @@ def _write(folder: Path, config: str, tensors: Mapping[str, Tensor]) -> None:
     """Write a folder beside the one it replaces, then rename."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     mark = uuid.uuid4().hex[:12]
+    # Beside it, as a rename is atomic within one file system only; a name of its own, as two processes may save at
+    # once.
     new, old = (folder.with_name(f".{folder.name}.{mark}.{what}") for what in ("new", "old"))
     new.mkdir()
     try:
@@ -208,6 +214,7 @@ def _write(folder: Path, config: str, tensors: Mapping[str, Tensor]) -> None:
         if folder.exists():
             folder.rename(old)
         new.rename(folder)
+    # An interrupt from the keyboard is no Exception.
     except BaseException:
         if old.exists():
             old.rename(folder)
@@ -225,6 +232,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         if not file.is_file():
             raise FileNotFoundError(f"no saved model at {folder}: {file.name} is missing")
     try:
+        # parse_constant, as Python's json reads NaN and Infinity by default.
         config = json.loads((folder / _CONFIG).read_bytes().decode("utf-8", "surrogatepass"), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{folder / _CONFIG} is no valid JSON: {error}") from error

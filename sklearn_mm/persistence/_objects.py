@@ -23,10 +23,12 @@ _REQUESTS = "_metadata_request"  # where scikit-learn keeps what set_fit_request
 def _encode_estimator(estimator: BaseEstimator, writer: Writer, where: str) -> dict[str, Any]:
     name = public_name(type(estimator))
     _check_class(estimator, name, estimator_class, where)
+    # The state that a pickle would hold: what an estimator leaves out or brings to the CPU it says once, for both.
     state = dict(estimator.__getstate__())
     requests = state.pop(_REQUESTS, None)
     node = {"class": name, "state": {key: writer.encode(value, join(where, key)) for key, value in state.items()}}
     if requests is not None:
+        # As plain values: the object itself is of no class that the format holds.
         told = {method: own.requests for method, own in vars(requests).items() if hasattr(own, "requests")}
         node["requests"] = writer.encode({method: own for method, own in told.items() if own}, where)
     return node
@@ -35,7 +37,7 @@ def _encode_estimator(estimator: BaseEstimator, writer: Writer, where: str) -> d
 def _decode_estimator(node: dict[str, Any], reader: Reader, where: str) -> BaseEstimator:
     cls = estimator_class(_class_name(node, reader))
     state = {key: reader.decode(value, join(where, key)) for key, value in node["state"].items()}
-    estimator = cls.__new__(cls)
+    estimator = cls.__new__(cls)  # as pickle does, without __init__
     if "requests" in node:
         state[_REQUESTS] = MetadataRequest(owner=estimator)
         for method, own in node["requests"].items():
@@ -56,6 +58,7 @@ def _encode_module(module: nn.Module, writer: Writer, where: str) -> dict[str, A
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{where} has {key} in its state, which is no tensor")
         tensors[key] = writer.add_tensor(tensor, join(where, key))
+    # requires_grad is in no state_dict.
     frozen = [key for key, parameter in module.named_parameters() if not parameter.requires_grad]
     return {
         "class": name,
@@ -76,11 +79,13 @@ def _decode_module(node: dict[str, Any], reader: Reader, where: str) -> nn.Modul
     if shapes != {key: tuple(tensor.shape) for key, tensor in state.items()}:
         differing = sorted(key for key in shapes.keys() | state.keys() if not _fits(key, shapes, state))
         raise ValueError(f"the tensors do not fit the network's configuration: {', '.join(differing[:3])}")
+    # First weights are drawn and overwritten; the caller's random state must not notice.
     with torch.random.fork_rng(devices=[]):
         module = cls(**config)
     module.load_state_dict(state, strict=True)
     for key in node["frozen"]:
         module.get_parameter(key).requires_grad_(False)
+    # By `train`, as networks with frozen parts have their own, which leaves these in evaluation mode.
     return module.train(node["training"])
 
 
@@ -94,6 +99,7 @@ def _fits(key: str, shapes: dict[str, tuple[int, ...]], state: dict[str, Tensor]
 def _encode_record(record: Any, writer: Writer, where: str) -> dict[str, Any]:
     name = public_name(type(record))
     _check_class(record, name, record_class, where)
+    # Only what the constructor takes; the rest follows from it.
     names = [field.name for field in fields(record) if field.init] if is_dataclass(record) else record._fields
     values = {field: writer.encode(getattr(record, field), join(where, field)) for field in names}
     return {"class": name, "fields": values}
@@ -117,6 +123,7 @@ def _class_name(node: dict[str, Any], reader: Reader) -> str:
 
 def _check_class(value: Any, name: str, find: Any, where: str) -> None:
     try:
+        # Asked while saving: a model that would not open is worse than an error now.
         known = find(name) is type(value)
     except ValueError as error:
         raise TypeError(f"{where} cannot be named in the format: {error}") from error

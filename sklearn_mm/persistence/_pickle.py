@@ -54,6 +54,7 @@ class PickleStateMixin:
         warn_of_versions(type(self).__name__, kept.pop(_OURS, None), kept.pop(_TORCHS, None))
         kept = to_current(type(self), kept)
         parent = super()
+        # BaseEstimator has one; an estimator of another base may not.
         if hasattr(parent, "__setstate__"):
             parent.__setstate__(kept)
         else:
@@ -70,6 +71,7 @@ class PickleStateMixin:
 
 def torch_version() -> str:
     """Return torch's version as "major.minor"."""
+    # Without the patch release and the build ("2.4.1+cu121"), which change no answer that would be worth a warning.
     return ".".join(torch.__version__.split(".")[:2])
 
 
@@ -94,6 +96,7 @@ def _on_cpu(value: Any) -> Any:
         return value if _is_on_cpu(value) else value.cpu()
     if isinstance(value, nn.Module):
         return _module_on_cpu(value)
+    # By type: a subclass may have another constructor, and is left as it is.
     if type(value) is dict:
         return {key: _on_cpu(item) for key, item in value.items()}
     if type(value) in (list, tuple):

@@ -20,6 +20,8 @@ def encode_items(value: Any, writer: Writer, where: str) -> list[Any]:
 
 
 def _sorted_items_of(value: Any, writer: Writer, where: str) -> list[Any]:
+    # A set has another order in every process; sorted, equal models are equal files. By repr, as its items may not
+    # compare.
     return encode_items(sorted(value, key=repr), writer, where)
 
 

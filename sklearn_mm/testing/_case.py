@@ -55,6 +55,7 @@ class Case:
     def fresh(self) -> Any:
         """Return an unfitted clone, every `random_state` in it set to 0."""
         estimator = clone(self.estimator)
+        # Nested ones too: a check that compares two fits must not depend on an encoder's own seed.
         seeds = {name: 0 for name in estimator.get_params() if name.rpartition("__")[2] == "random_state"}
         return estimator.set_params(**seeds)
 
@@ -80,6 +81,7 @@ def named(checks: tuple[Check, ...], case: Case) -> Iterator[tuple[str, Callable
 
 def take(rows: Any, index: Any) -> Any:
     """Return some rows of a list or an array."""
+    # A list stays a list: np.array would make a matrix of captions, and decode pictures.
     return rows[index] if isinstance(rows, np.ndarray) else [rows[i] for i in index]
 
 
@@ -111,6 +113,7 @@ def expect_near(actual: Any, expected: Any, what: str) -> None:
     actual, expected = np.asarray(actual), np.asarray(expected)
     expect(actual.shape == expected.shape, f"{what}: shape {actual.shape} instead of {expected.shape}")
     if expected.dtype.kind == "f":
+        # Relative to the largest value: entries near 0 are sums in which large terms cancel.
         scale = float(np.abs(expected).max(initial=0.0))
         np.testing.assert_allclose(actual, expected, rtol=_NEAR, atol=_NEAR * scale, err_msg=what)
     else:
@@ -142,9 +145,11 @@ def expect_error(
     try:
         call(*arguments)
     except kinds as error:
+        # By whole words, so that row 7 is not found in "17 pictures".
         words = "".join(letter if letter.isalnum() else " " for letter in str(error)).split()
         if row is not None and str(row) not in words:
             raise AssertionError(f"{what}: the message does not name row {row}: {error}") from error
+    # An error of another kind is a failed check, and not the error of the suite.
     except Exception as error:
         raise AssertionError(f"{what}: expected {wanted}, got {type(error).__name__}: {error}") from error
     else:

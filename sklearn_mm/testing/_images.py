@@ -28,6 +28,7 @@ def check_every_form_of_pictures_is_fitted_alike(case: Case) -> None:
     expected = case.fitted.transform(case.X)
     with image_forms(case.X) as forms:
         for form in ("a list of paths", "a uint8 array", "an object array of PIL images"):
+            # Pictures of one's own may differ in size, and make no array.
             if form in forms:
                 with noted(f"fit on {form}"):
                     fitted = case.fresh().fit(forms[form], case.y)
@@ -51,6 +52,7 @@ def check_pictures_are_turned_upright(case: Case) -> None:
     """A photo turned by its EXIF orientation is embedded as the one turned by hand."""
     turned = picture_modes(case.X[0])["turned by EXIF"]
     with Image.open(io.BytesIO(turned)) as stored:
+        # Orientation 6 is shown by a quarter turn clockwise. A copy, as rot90 gives a view with negative strides.
         upright = Image.fromarray(np.rot90(np.asarray(stored.convert("RGB")), k=-1).copy())
     expect_near(
         case.fitted.transform([turned]), case.fitted.transform([upright]), f"{case.name}.transform of a turned photo"

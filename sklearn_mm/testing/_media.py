@@ -68,6 +68,7 @@ def text_forms(texts: list[str]) -> dict[str, Any]:
 
 def series(rows: list[Any]) -> Any:
     """Hold rows in a pandas Series with an index that does not start at 0; None without pandas."""
+    # pandas is optional: without it its forms are not checked.
     try:
         import pandas as pd
     except ImportError:
@@ -78,6 +79,7 @@ def series(rows: list[Any]) -> Any:
 def as_objects(rows: list[Any]) -> np.ndarray:
     """Hold rows in an object array of one dimension."""
     held = np.empty(len(rows), dtype=object)
+    # Not np.array(rows, dtype=object): captions and pictures of one size would become a matrix.
     held[:] = rows
     return held
 
@@ -86,13 +88,13 @@ def picture_modes(image: Image.Image) -> dict[str, Any]:
     """Return one picture in the modes and shapes that a folder of photos has."""
     turned = io.BytesIO()
     exif = Image.Exif()
-    exif[_EXIF_ORIENTATION] = 6
+    exif[_EXIF_ORIENTATION] = 6  # to be shown by a quarter turn clockwise
     image.convert("RGB").save(turned, format="JPEG", exif=exif.tobytes())
     grey = np.asarray(image.convert("L"))
     modes = {mode: image.convert(mode) for mode in ("L", "LA", "P", "RGBA", "CMYK", "1")}
     return {
         **modes,
-        "16 bits": Image.fromarray(grey.astype(np.uint16) * 257),
+        "16 bits": Image.fromarray(grey.astype(np.uint16) * 257),  # 255 becomes 65,535
         "tall": image.resize((20, 90)),
         "wide": image.resize((90, 20)),
         "large": image.resize((300, 200)),

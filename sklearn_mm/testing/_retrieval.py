@@ -185,6 +185,7 @@ def check_partial_fit_continues(case: Case) -> None:
     """`partial_fit` returns the estimator, whether fitted or not, and keeps the space as wide as it is."""
     if not hasattr(case.estimator, "partial_fit"):
         return
+    # The second call has fewer rows, and may not build the space anew.
     estimator = case.fresh()
     for X, y in ((case.X, case.y), (take(case.X, np.arange(6)), case.y[:6])):
         expect(estimator.partial_fit(X, y) is estimator, f"{case.name}.partial_fit does not return self")
@@ -216,6 +217,7 @@ def check_model_selection_takes_images_and_captions(case: Case) -> None:
     expect(set(predicted) <= set(_texts(case)), f"{case.name}: cross_val_predict predicts no captions")
     search = GridSearchCV(
         make_pipeline(FunctionTransformer(), case.fresh()),
+        # A parameter that changes nothing: what is checked is the way of X, y and the score through a search.
         {"functiontransformer__check_inverse": [False, True]},
         scoring=RetrievalScorer(k=(1, 5)),
         refit="t2i_hit@5",
@@ -230,6 +232,7 @@ def check_metadata_is_routed(case: Case) -> None:
     """With metadata routing, `groups` and `sample_weight` reach `fit` and `score` inside a pipeline; without, neither
     is needed.
     """
+    # Groups of two, so that GroupKFold has something to keep together.
     metadata = {"groups": np.arange(len(case.X)) // 2, "sample_weight": np.ones(len(case.X))}
     folds = GroupKFold(3)
     without = cross_validate(case.fresh(), case.X, case.y, cv=_folds(), error_score="raise")
@@ -240,6 +243,8 @@ def check_metadata_is_routed(case: Case) -> None:
         ranker.set_fit_request(**wanted).set_score_request(groups=True, sample_weight=True)
         pipeline = make_pipeline(FunctionTransformer(), ranker)
         routed = cross_validate(pipeline, case.X, case.y, cv=folds, params=metadata, error_score="raise")
+        # With routing on, Pipeline.score passes sample_weight=None even if nobody asked for it: a `score` without it
+        # fails.
         plain = make_pipeline(FunctionTransformer(), case.fresh()).fit(case.X, case.y).score(case.X, case.y)
     expect(bool(np.isfinite(routed["test_score"]).all()), f"{case.name} is scored NaN with routing")
     expect(np.isfinite(plain), f"{case.name} in a pipeline is scored NaN with routing on and nothing requested")

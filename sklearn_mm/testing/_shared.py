@@ -39,8 +39,10 @@ def check_init_only_stores(case: Case) -> None:
     params = case.estimator.get_params(deep=False)
     parameters = signature(type(case.estimator).__init__).parameters
     defaults = {name: parameters[name].default for name in params if parameters[name].default is not Parameter.empty}
+    # The parameters of the estimator given, and the defaults, which may be copied or replaced by themselves.
     for given in (params, {**params, **defaults}):
         built = type(case.estimator)(**given)
+        # `is`, as scikit-learn's clone asks: a copy of a parameter is a change.
         changed = [name for name, value in given.items() if getattr(built, name) is not value]
         expect(not changed, f"{case.name}.__init__ changes its parameters: {', '.join(changed)}")
     added = sorted(set(vars(built)) - set(params))
@@ -50,6 +52,7 @@ def check_init_only_stores(case: Case) -> None:
 def check_parameters_survive_clone_and_set_params(case: Case) -> None:
     """`clone` and `set_params` give an estimator with equal parameters."""
     params = case.estimator.get_params()
+    # By hash, as nested estimators and arrays do not compare by ==.
     expect(joblib.hash(clone(case.estimator).get_params()) == joblib.hash(params), f"clone changes {case.name}")
     other = clone(case.estimator)
     expect(other.set_params(**params) is other, f"{case.name}.set_params does not return self")
@@ -60,6 +63,7 @@ def check_parameters_survive_clone_and_set_params(case: Case) -> None:
 def check_fit_returns_self_and_keeps_parameters(case: Case) -> None:
     """`fit` returns the estimator, and leaves its parameters, nested estimators included, as they were."""
     estimator = case.fresh()
+    # Hashes, as a parameter that is changed in place is changed in what was noted, too.
     before = {name: joblib.hash(value) for name, value in estimator.get_params().items()}
     expect(estimator.fit(case.X, case.y) is estimator, f"{case.name}.fit does not return self")
     changed = [name for name, value in estimator.get_params().items() if joblib.hash(value) != before[name]]
@@ -86,6 +90,7 @@ def check_global_random_states_are_left_alone(case: Case) -> None:
     """Fitting and answering draw nothing from the global random states of numpy and torch."""
 
     def states() -> tuple[Any, ...]:
+        # None stands for numpy's global state.
         return joblib.hash(check_random_state(None).get_state()), joblib.hash(torch.random.get_rng_state().numpy())
 
     before = states()
@@ -102,6 +107,7 @@ def check_fits_with_one_random_state_agree(case: Case) -> None:
 
 def check_fit_starts_anew(case: Case) -> None:
     """`fit` forgets an earlier fit, on other data, altogether."""
+    # Fewer rows have other words and other statistics, which a second fit may not keep.
     half = np.arange(len(case.X) // 2)
     again = case.fresh().fit(take(case.X, half), take(case.y, half)).fit(case.X, case.y)
     for method, answer in case.answers(case.fitted).items():
@@ -171,6 +177,7 @@ def check_feature_names_fit_the_width(case: Case) -> None:
 
 def check_set_output_gives_a_frame(case: Case) -> None:
     """After ``set_output(transform="pandas")`` a frame comes, with the names of the features and X's index."""
+    # A Series whose index does not begin at 0: what is numbered anew is noticed.
     column = series(list(case.X))
     if column is None:
         raise SkipTest("pandas is not installed")

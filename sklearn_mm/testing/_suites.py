@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 NamedChecks = Iterator[tuple[str, Callable[[], None]]]
-_FEATURE_SIZE = 6
+_FEATURE_SIZE = 6  # pixels: 108 features
 
 
 def image_estimator_checks(
@@ -74,6 +74,7 @@ def image_estimator_checks(
     X = drawn_images if images is None else list(images)
     y = captions
     if y is None:
+        # Captions of drawn pictures say nothing of others.
         y = drawn_captions if images is None else [["a picture"]] * len(X)
     yield from named((*COMMON_CHECKS, *TRANSFORMER_CHECKS, *IMAGE_CHECKS, *PIPELINE_CHECKS), Case(estimator, X, y))
 
@@ -163,6 +164,7 @@ def retrieval_estimator_checks(estimator: Any, images: Any = None, captions: Any
         raise ValueError("expected both images and captions, or neither")
     if images is None:
         images, captions = draw_media()
+        # A ranker without an image encoder takes features.
         if get_tags(estimator).input_tags.two_d_array:
             images = np.stack([_features(image) for image in images])
     X = images if isinstance(images, np.ndarray) else list(images)

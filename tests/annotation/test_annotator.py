@@ -11,8 +11,9 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, cross_val_p
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_mm.annotation import MultiLabelAnnotator
-from sklearn_mm.exceptions import LabelWarning
+from sklearn_mm.annotation import LabelCountPredictor, MultiLabelAnnotator
+from sklearn_mm.exceptions import LabelWarning, VersionMismatchWarning
+from sklearn_mm.losses import AsymmetricLoss, LabelLoss
 from sklearn_mm.metrics import AnnotationScorer, annotation_report
 from sklearn_mm.persistence import load, save
 
@@ -92,10 +93,10 @@ def test_lists_name_the_best_label_first(data, test_data):
         assert (np.diff(scores[row, columns]) <= 0).all()
 
 
-@pytest.mark.parametrize("n_labels", ["predict", "threshold", "label-thresholds", 2])
-def test_predict_gives_as_many_of_the_best_labels_as_predict_count_says(fitted, test_data, n_labels):
+@pytest.mark.parametrize("label_count", ["predict", "threshold", "label-thresholds", 2])
+def test_predict_gives_as_many_of_the_best_labels_as_predict_count_says(fitted, test_data, label_count):
     X, _ = test_data
-    annotator = pickle.loads(pickle.dumps(fitted)).set_params(n_labels=n_labels)
+    annotator = pickle.loads(pickle.dumps(fitted)).set_params(label_count=label_count)
     predicted, scores, count = annotator.predict(X), annotator.decision_function(X), annotator.predict_count(X)
     np.testing.assert_array_equal(predicted.sum(axis=1), count)
     for both, one in zip(annotator.decision_function(X, return_count=True), (scores, count), strict=True):
@@ -103,7 +104,7 @@ def test_predict_gives_as_many_of_the_best_labels_as_predict_count_says(fitted, 
         np.testing.assert_array_equal(both, one)
     rank = np.argsort(np.argsort(-scores, axis=1), axis=1)
     np.testing.assert_array_equal(predicted, rank < count[:, None])
-    if n_labels in ("threshold", "label-thresholds"):
+    if label_count in ("threshold", "label-thresholds"):
         np.testing.assert_array_equal(predicted, scores > 0)
 
 
@@ -132,12 +133,13 @@ def test_score_is_the_overall_f1(fitted, test_data):
     [
         {"loss": "softmax"},
         {"loss": "asymmetric"},
-        {"count_loss": "regression"},
-        {"count_training": "joint"},
-        {"count_loss": "regression", "count_training": "joint", "loss": "softmax"},
-        {"count_rounding": "round"},
-        {"n_labels": "threshold"},
-        {"n_labels": "label-thresholds"},
+        {"loss": AsymmetricLoss(gamma_negative=2.0)},
+        {"label_count": LabelCountPredictor("regression")},
+        {"label_count": LabelCountPredictor(joint=True)},
+        {"label_count": LabelCountPredictor("regression", joint=True), "loss": "softmax"},
+        {"label_count": LabelCountPredictor(rounding="round")},
+        {"label_count": "threshold"},
+        {"label_count": "label-thresholds"},
         {"hidden_layer_sizes": ()},
         {"hidden_layer_sizes": (32, 32)},
         {"class_weight": "balanced"},
@@ -227,16 +229,16 @@ def test_unknown_labels_are_left_out_of_training_and_of_the_score(data, test_dat
         assert annotator.score(X, Y) == pytest.approx(expected)
 
 
-def test_images_without_labels_are_kept_unless_told(data):
+def test_images_without_labels_are_kept_unless_left_out(data):
     X, truth = data
     empty = truth.sum(axis=1) == 0
     assert empty.sum() > 50
     kept = MultiLabelAnnotator(**FAST).fit(X, truth)
     assert (kept.predict_count(X)[empty] == 0).mean() > 0.5
-    dropped = MultiLabelAnnotator(**FAST, drop_unlabeled=True).fit(X, truth)
-    assert (dropped.predict_count(X) >= 1).all()
-    with pytest.raises(ValueError, match="drop_unlabeled=True leaves 0 of 600 images, .*set it to False"):
-        MultiLabelAnnotator(**FAST, drop_unlabeled=True).fit(X, np.zeros_like(truth))
+    left_out = MultiLabelAnnotator(**FAST).fit(X, truth, sample_weight=~empty)
+    assert (left_out.predict_count(X) >= 1).all()
+    dropped = MultiLabelAnnotator(**FAST).fit(X[~empty], truth[~empty])
+    np.testing.assert_array_equal(dropped.decision_function(X), left_out.decision_function(X))
 
 
 def test_one_label_a_row_makes_a_plain_classifier(data):
@@ -252,7 +254,7 @@ def test_one_label_a_row_makes_a_plain_classifier(data):
 
 def test_early_stopping_keeps_the_best_weights(data):
     annotator = MultiLabelAnnotator(
-        **{**FAST, "max_epochs": 80}, early_stopping=True, n_iter_no_change=3, n_labels="threshold"
+        **{**FAST, "max_epochs": 80}, early_stopping=True, n_iter_no_change=3, label_count="threshold"
     ).fit(*data)
     f1 = [record["val_f1"] for record in annotator.history_]
     assert len(f1) < 80
@@ -264,7 +266,7 @@ def test_folds_leave_all_images_to_the_network(data):
     annotator = MultiLabelAnnotator(**{**FAST, "n_folds": 3}).fit(X, truth)
     assert [record["stage"] for record in annotator.history_] == ["label"] * 12 + ["count"] * 12
     assert "val_f1" not in annotator.history_[0]
-    lone = MultiLabelAnnotator(**{**FAST, "n_labels": 3}).fit(X, truth)
+    lone = MultiLabelAnnotator(**{**FAST, "label_count": 3}).fit(X, truth)
     assert np.corrcoef(annotator.predict_proba(X).ravel(), lone.predict_proba(X).ravel())[0, 1] > 0.9
     np.testing.assert_array_equal(annotator.decision_function(X), clone(annotator).fit(X, truth).decision_function(X))
 
@@ -326,11 +328,36 @@ def test_warm_start_goes_on_from_where_it_was(data):
         lists.fit(data[0][:2], [["sea"], ["brid"]])
 
 
+def test_a_calibration_is_learnt_from_scores_as_they_come_where_training_goes_on(data):
+    parameters = {**FAST, "hidden_layer_sizes": (), "dropout": 0.0, "loss": "asymmetric"}  # no batch norm moves on
+    annotator = MultiLabelAnnotator(**parameters, calibrate=True, warm_start=True).fit(*data)
+    before = annotator.predict_proba(data[0])
+    annotator.set_params(learning_rate=1e-12, weight_decay=0.0).fit(*data)  # to the same network
+    np.testing.assert_allclose(annotator.predict_proba(data[0]), before, atol=1e-4)
+
+
+def test_a_count_head_learns_the_same_from_features_that_are_kept_or_computed_anew(data, fitted, monkeypatch):
+    monkeypatch.setattr("sklearn_mm.annotation._training._MAX_CACHED", 0)
+    anew = MultiLabelAnnotator(**FAST).fit(*data)
+    np.testing.assert_allclose(
+        [record["train_loss"] for record in anew.history_],
+        [record["train_loss"] for record in fitted.history_],
+        rtol=1e-4,  # of a batch's products, summed in another order than those of a block
+    )
+    assert (anew.predict_count(data[0]) == fitted.predict_count(data[0])).mean() > 0.98
+
+
+def test_what_is_set_after_fit_does_not_change_what_scores_mean(data):
+    shares = MultiLabelAnnotator(**FAST, loss="softmax").fit(*data)
+    expected = shares.predict_proba(data[0])
+    np.testing.assert_array_equal(shares.set_params(loss="bce").predict_proba(data[0]), expected)
+
+
 def test_grid_search_and_cross_validation_need_no_wrapper(data):
     X, truth = data
     pipe = make_pipeline(StandardScaler(), MultiLabelAnnotator(**FAST))
-    search = GridSearchCV(pipe, {"multilabelannotator__n_labels": [1, "predict"]}, cv=3, error_score="raise")
-    assert search.fit(X, truth).best_params_ == {"multilabelannotator__n_labels": "predict"}
+    search = GridSearchCV(pipe, {"multilabelannotator__label_count": [1, "predict"]}, cv=3, error_score="raise")
+    assert search.fit(X, truth).best_params_ == {"multilabelannotator__label_count": "predict"}
     probability = cross_val_predict(pipe, X, truth, cv=3, method="predict_proba")
     assert probability.shape == truth.shape
     assert sparse.issparse(cross_val_predict(pipe, X, sparse.csr_array(truth), cv=3))
@@ -358,8 +385,8 @@ def test_weights_and_groups_are_routed(data):
         scores = cross_validate(
             pipe, X, truth, cv=GroupKFold(2), params=params, return_estimator=True, return_indices=True
         )
-        search = GridSearchCV(pipe, {"multilabelannotator__n_labels": [1, "predict"]}, cv=GroupKFold(2))
-        assert search.fit(X, truth, **params).best_params_ == {"multilabelannotator__n_labels": "predict"}
+        search = GridSearchCV(pipe, {"multilabelannotator__label_count": [1, "predict"]}, cv=GroupKFold(2))
+        assert search.fit(X, truth, **params).best_params_ == {"multilabelannotator__label_count": "predict"}
     train, test = scores["indices"]["train"][0], scores["indices"]["test"][0]
     routed = scores["estimator"][0]
     plain = MultiLabelAnnotator(**FAST).fit(
@@ -392,11 +419,11 @@ def test_saved_annotators_answer_to_the_bit_as_before(data, form, tmp_path):
     save(annotator, tmp_path / "model")
     for opened in (load(tmp_path / "model"), pickle.loads(pickle.dumps(annotator))):
         np.testing.assert_array_equal(opened.decision_function(X), annotator.decision_function(X))
-        for n_labels in ("predict", "threshold", "label-thresholds"):
-            answers = [each.set_params(n_labels=n_labels).predict(X) for each in (opened, annotator)]
+        for label_count in ("predict", "threshold", "label-thresholds"):
+            answers = [each.set_params(label_count=label_count).predict(X) for each in (opened, annotator)]
             answers = [each.toarray() if sparse.issparse(each) else each for each in answers]
             np.testing.assert_array_equal(*answers)
-        annotator.set_params(n_labels="predict")
+        annotator.set_params(label_count="predict")
 
 
 @pytest.mark.parametrize("more", [{"early_stopping": True}, {"n_folds": 2, "calibrate": True}], ids=str)
@@ -460,6 +487,109 @@ def test_callbacks_see_every_epoch_and_may_stop_a_stage(data):
     assert stopper.seen == [("label", (2, 6))] * 3 + [("count", (2, 6))] * 12
 
 
+class SquaredLoss(LabelLoss):
+    """A loss of a user's own."""
+
+    def __init__(self, power=2):
+        self.power = power
+
+    def __call__(self, logits, targets, label_weight=None):
+        factor = 1 if label_weight is None else torch.where(targets == 1, label_weight, 1)
+        return (factor * (torch.sigmoid(logits) - targets).abs() ** self.power).nansum(dim=1)
+
+
+def test_a_loss_of_ones_own_trains_and_its_parameters_are_reached(data, test_data):
+    annotator = MultiLabelAnnotator(**FAST, loss=SquaredLoss()).fit(*data)
+    assert annotator.score(*test_data) > 0.8
+    other = clone(annotator).set_params(loss__power=4).fit(*data)
+    assert annotator.loss.power == 2
+    assert other.history_[0]["train_loss"] < annotator.history_[0]["train_loss"]
+    weighted = MultiLabelAnnotator(**FAST, loss=SquaredLoss(), class_weight={0: 20.0}).fit(*data)
+    X = test_data[0]
+    assert weighted.predict_proba(X)[:, 0].mean() > annotator.predict_proba(X)[:, 0].mean() + 0.02
+
+
+def test_a_name_of_a_loss_is_the_loss_with_its_default_parameters(data):
+    named = MultiLabelAnnotator(**FAST, loss="asymmetric").fit(*data)
+    given = MultiLabelAnnotator(**FAST, loss=AsymmetricLoss()).fit(*data)
+    np.testing.assert_array_equal(given.decision_function(data[0]), named.decision_function(data[0]))
+    other = given.set_params(loss__gamma_negative=2.0).fit(*data)
+    assert (other.decision_function(data[0]) != named.decision_function(data[0])).any()
+    with pytest.raises(ValueError, match="'gamma_negative' parameter of AsymmetricLoss .* Got -1"):
+        MultiLabelAnnotator(loss=AsymmetricLoss(gamma_negative=-1)).fit(*data)
+    for loss, message in (("hinge", "or an object derived from LabelLoss, got 'hinge'"), (AsymmetricLoss, "call it")):
+        with pytest.raises(ValueError, match=message):
+            MultiLabelAnnotator(loss=loss).fit(*data)
+
+
+def test_what_a_number_is_estimated_by_may_be_searched_and_only_its_rounding_set_after_fit(data, fitted):
+    X = data[0]
+    np.testing.assert_array_equal(
+        MultiLabelAnnotator(**FAST, label_count=LabelCountPredictor()).fit(*data).predict(X), fitted.predict(X)
+    )
+    predictor = LabelCountPredictor("regression", rounding="round")
+    annotator = MultiLabelAnnotator(**FAST, label_count=predictor).fit(*data)
+    rounded = annotator.predict_count(X)
+    floored = annotator.set_params(label_count__rounding="floor").predict_count(X)
+    assert set(np.unique(rounded - floored)) == {0, 1}
+    assert not hasattr(predictor, "network_")
+    grid = {"label_count__loss": ["classification", "regression"], "label_count__joint": [False, True]}
+    search = GridSearchCV(annotator.set_params(max_epochs=2), grid, cv=2, error_score="raise").fit(*data)
+    assert len(search.cv_results_["params"]) == 4
+
+
+def test_what_a_predictor_is_trained_by_alone_has_no_effect_inside_an_annotator(data, fitted):
+    alone = {"max_epochs": 1, "learning_rate": 1.0, "dropout": 0.0, "batch_size": 7, "random_state": 3}
+    annotator = MultiLabelAnnotator(**FAST, label_count=LabelCountPredictor(**alone)).fit(*data)
+    np.testing.assert_array_equal(annotator.predict_count(data[0]), fitted.predict_count(data[0]))
+
+
+def test_parameters_of_losses_and_numbers_are_saved(data, tmp_path):
+    counts = LabelCountPredictor("regression", rounding="floor")
+    annotator = MultiLabelAnnotator(**FAST, loss=AsymmetricLoss(margin=0.1), label_count=counts, calibrate=True)
+    annotator.fit(*data)
+    save(annotator, tmp_path / "model")
+    opened = load(tmp_path / "model")
+    assert repr(opened) == repr(annotator)
+    np.testing.assert_array_equal(opened.predict(data[0]), annotator.predict(data[0]))
+
+
+OF_FORMAT_1 = {
+    **{name: value for name, value in MultiLabelAnnotator().get_params(deep=False).items() if name != "label_count"},
+    "gamma_negative": 4.0,
+    "gamma_positive": 1.0,
+    "margin": 0.05,
+    "clip_norm": 1.0,
+    "drop_unlabeled": True,
+    "n_labels": "predict",
+    "count_loss": "classification",
+    "count_training": "staged",
+    "count_hidden_layer_sizes": (512, 256),
+    "count_rounding": "f1",
+}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({}, {"label_count": LabelCountPredictor()}),
+        ({"n_labels": "threshold", "count_loss": "regression"}, {"label_count": "threshold"}),
+        ({"n_labels": 3, "loss": "softmax"}, {"label_count": 3, "loss": "softmax"}),
+        (
+            {"loss": "asymmetric", "margin": 0.1, "count_training": "joint", "count_rounding": "floor"},
+            {"loss": AsymmetricLoss(margin=0.1), "label_count": LabelCountPredictor(joint=True, rounding="floor")},
+        ),
+    ],
+    ids=str,
+)
+def test_the_parameters_of_the_first_format_are_those_of_today(old, new):
+    opened = MultiLabelAnnotator.__new__(MultiLabelAnnotator)
+    with pytest.warns(VersionMismatchWarning):
+        opened.__setstate__({**OF_FORMAT_1, **old})  # as unpickling does
+    assert repr(opened) == repr(MultiLabelAnnotator(**new))
+    assert vars(opened).keys() == vars(MultiLabelAnnotator()).keys()
+
+
 # Errors ---------------------------------------------------------------------------------------------------------
 
 
@@ -470,7 +600,7 @@ def test_labels_that_cannot_be_learned_are_named_once_and_never_predicted(data):
         annotator = MultiLabelAnnotator(**FAST).fit(X, odd)
     assert len(record) == 1
     assert (annotator.predict_proba(X)[:, 6] == 0).all()
-    assert (annotator.set_params(n_labels=8).predict(X)[:, 6] == 0).all()
+    assert (annotator.set_params(label_count=8).predict(X)[:, 6] == 0).all()
     assert (annotator.predict_proba(X)[:, 7] > 0.9).all()
 
 
@@ -519,25 +649,23 @@ def test_labels_of_wrong_types_are_named(y, message):
 
 
 def test_a_number_above_that_of_the_labels_is_refused(data):
-    with pytest.raises(ValueError, match="n_labels=7 is more than the 6 labels there are"):
-        MultiLabelAnnotator(**FAST, n_labels=7).fit(*data)
+    with pytest.raises(ValueError, match="label_count=7 is more than the 6 labels there are"):
+        MultiLabelAnnotator(**FAST, label_count=7).fit(*data)
 
 
 def test_what_is_set_after_fit_is_checked_before_use(data):
     annotator = MultiLabelAnnotator(**FAST).fit(*data)
-    with pytest.raises(ValueError, match="n_labels=7 is more than the 6 labels there are"):
-        annotator.set_params(n_labels=7).predict(data[0])
-    for name in ("n_labels", "count_rounding"):
+    with pytest.raises(ValueError, match="label_count=7 is more than the 6 labels there are"):
+        annotator.set_params(label_count=7).predict(data[0])
+    for name, label_count in (("label_count", "most"), ("rounding", LabelCountPredictor(rounding="most"))):
         with pytest.raises(ValueError, match=f"'{name}' parameter .* Got 'most'"):
-            pickle.loads(pickle.dumps(annotator)).set_params(n_labels="predict").set_params(
-                **{name: "most"}
-            ).predict_count(data[0])
+            pickle.loads(pickle.dumps(annotator)).set_params(label_count=label_count).predict_count(data[0])
 
 
 def test_a_call_that_fails_leaves_torch_as_it_was(data):
-    fixed = MultiLabelAnnotator(**FAST, n_labels=2, n_jobs=1).fit(*data)
+    fixed = MultiLabelAnnotator(**FAST, label_count=2, n_jobs=1).fit(*data)
     with pytest.raises(ValueError) as failure:
-        fixed.set_params(n_labels="predict").predict(data[0])
+        fixed.set_params(label_count="predict").predict(data[0])
     assert failure.tb is not None  # keeps what was left half way
     assert not torch.is_inference_mode_enabled()
     assert MultiLabelAnnotator(**FAST).fit(*data).score(*data) > 0.8
@@ -548,7 +676,10 @@ def test_a_call_that_fails_leaves_torch_as_it_was(data):
     [
         ({"hidden_layer_sizes": (32, 0)}, r"hidden_layer_sizes must hold positive ints, .* got \(32, 0\)"),
         ({"hidden_layer_sizes": (2.5,)}, "hidden_layer_sizes must hold positive ints"),
-        ({"count_hidden_layer_sizes": ("a",)}, "count_hidden_layer_sizes must hold positive ints"),
+        (
+            {"label_count": LabelCountPredictor(hidden_layer_sizes=("a",))},
+            "label_count__hidden_layer_sizes must hold positive ints",
+        ),
         ({"tag_features": [0], "tag_hidden_layer_sizes": ()}, "tag_hidden_layer_sizes must hold at least one positive"),
         ({"class_weight": {2: -1.0}}, "class_weight must be a finite number, 0 or more, got -1.0 for the label 2"),
         ({"class_weight": {2: "much"}}, "got 'much' for the label 2"),
@@ -561,12 +692,12 @@ def test_parameters_that_make_no_network_or_loss_are_named(data, parameters, mes
 
 
 def test_rules_that_were_not_learnt_are_asked_for(data):
-    fixed = MultiLabelAnnotator(**FAST, n_labels=2).fit(*data)
-    with pytest.raises(ValueError, match="n_labels='threshold' is tuned in fit"):
-        fixed.set_params(n_labels="threshold").predict(data[0])
-    tuned = MultiLabelAnnotator(**FAST, n_labels="threshold").fit(*data)
-    with pytest.raises(ValueError, match="fit with n_labels='predict'"):
-        tuned.set_params(n_labels="predict").predict(data[0])
+    fixed = MultiLabelAnnotator(**FAST, label_count=2).fit(*data)
+    with pytest.raises(ValueError, match="label_count='threshold' is learnt in fit"):
+        fixed.set_params(label_count="threshold").predict(data[0])
+    tuned = MultiLabelAnnotator(**FAST, label_count="threshold").fit(*data)
+    with pytest.raises(ValueError, match="fit with label_count='predict'"):
+        tuned.set_params(label_count="predict").predict(data[0])
 
 
 def test_weights_of_labels_that_are_not_there_are_refused(data):

@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn_mm.annotation import LabelCountPredictor
 from sklearn_mm.persistence import load, save
 
-FAST = {"count_hidden_layer_sizes": (32,), "batch_size": 32, "learning_rate": 3e-3, "random_state": 0}
+FAST = {"hidden_layer_sizes": (32,), "batch_size": 32, "learning_rate": 3e-3, "random_state": 0}
 NAMES = np.array(["bird", "cloud", "dog", "sea", "tree", "wall"])
 
 
@@ -27,30 +27,30 @@ def data():
     return make_counts(600, 0)
 
 
-@pytest.mark.parametrize("count_loss", ["classification", "regression"])
-@pytest.mark.parametrize("count_rounding", ["f1", "round", "floor"])
-def test_every_estimate_is_closer_than_the_best_constant(data, count_loss, count_rounding):
+@pytest.mark.parametrize("loss", ["classification", "regression"])
+@pytest.mark.parametrize("rounding", ["f1", "round", "floor"])
+def test_every_estimate_is_closer_than_the_best_constant(data, loss, rounding):
     X, truth = make_counts(400, 1)
     number = truth.sum(axis=1)
-    predictor = LabelCountPredictor(count_loss, **FAST, count_rounding=count_rounding).fit(*data)
+    predictor = LabelCountPredictor(loss, **FAST, rounding=rounding).fit(*data)
     predicted = predictor.predict(X)
     assert predicted.dtype == np.int64
     assert predicted.min() >= 0
     constant = np.abs(number - np.median(number)).mean()
-    assert np.abs(predicted - number).mean() < constant * (0.95 if count_rounding == "floor" else 0.75)
+    assert np.abs(predicted - number).mean() < constant * (0.95 if rounding == "floor" else 0.75)
 
 
 def test_the_loss_and_the_rounding_are_those_asked_for(data):
-    rounded = LabelCountPredictor(**FAST, count_rounding="round").fit(*data)
-    floored = clone(rounded).set_params(count_rounding="floor").fit(*data)
+    rounded = LabelCountPredictor(**FAST, rounding="round").fit(*data)
+    floored = clone(rounded).set_params(rounding="floor").fit(*data)
     X = data[0]
     assert (floored.predict(X) <= rounded.predict(X)).all()
     assert set(np.unique(rounded.predict(X) - floored.predict(X))) == {0, 1}
-    np.testing.assert_array_equal(rounded.set_params(count_rounding="floor").predict(X), floored.predict(X))
-    with pytest.raises(ValueError, match="count_rounding='f1' is learnt in fit, which was called with another"):
-        rounded.set_params(count_rounding="f1").predict(X)
-    with pytest.raises(ValueError, match="'count_rounding' parameter"):
-        rounded.set_params(count_rounding="ceil").predict(X)
+    np.testing.assert_array_equal(rounded.set_params(rounding="floor").predict(X), floored.predict(X))
+    with pytest.raises(ValueError, match="rounding='f1' is learnt in fit, which was called with another"):
+        rounded.set_params(rounding="f1").predict(X)
+    with pytest.raises(ValueError, match="'rounding' parameter"):
+        rounded.set_params(rounding="ceil").predict(X)
 
 
 def test_labels_of_any_form_are_counted(data):
@@ -98,15 +98,31 @@ def test_weights_repeat_rows_and_zero_leaves_them_out(data):
 
 def test_training_that_goes_on_holds_out_the_same_images(data):
     class Recorder(LabelCountPredictor):
-        def _stage(self, X, training, held_out, rng):
+        def _validation(self, X, held_out):
             self.held_out_ = np.sort(held_out.rows)
-            return super()._stage(X, training, held_out, rng)
+            return super()._validation(X, held_out)
 
     predictor = Recorder(**FAST, warm_start=True, max_epochs=2).fit(*data)
     first = predictor.held_out_
     predictor.fit(*data)
     np.testing.assert_array_equal(predictor.held_out_, first)
     assert predictor.n_epochs_ == 4
+
+
+def test_groups_are_held_out_together(data):
+    class Recorder(LabelCountPredictor):
+        def _validation(self, X, held_out):
+            self.held_out_ = X[held_out.rows]
+            return super()._validation(X, held_out)
+
+    X, truth = data
+    groups = np.random.default_rng(0).integers(0, 100, len(X))
+    held_out = Recorder(**FAST, max_epochs=2).fit(X, truth, groups=groups).held_out_
+    found = (X[:, None] == held_out).all(axis=2).any(axis=1)
+    assert 0.05 < found.mean() < 0.15
+    assert not set(groups[found]) & set(groups[~found])
+    with pytest.raises(ValueError, match="one group for each row of X, got 2 for 600"):
+        LabelCountPredictor(**FAST).fit(X, truth, groups=[0, 1])
 
 
 def test_early_stopping_keeps_the_best_weights(data):
@@ -143,5 +159,5 @@ def test_what_is_no_number_of_labels_is_named(y, message):
 
 
 def test_sizes_of_layers_are_checked(data):
-    with pytest.raises(ValueError, match=r"count_hidden_layer_sizes must hold positive ints, .* got \(0,\)"):
-        LabelCountPredictor(count_hidden_layer_sizes=(0,)).fit(*data)
+    with pytest.raises(ValueError, match=r"hidden_layer_sizes must hold positive ints, .* got \(0,\)"):
+        LabelCountPredictor(hidden_layer_sizes=(0,)).fit(*data)

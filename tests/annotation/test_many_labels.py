@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from sklearn_mm.annotation import MultiLabelAnnotator
+from sklearn_mm.annotation import LabelCountPredictor, MultiLabelAnnotator
 
 N_IMAGES, N_LABELS = 20_000, 10_000
 DENSE_BYTES = N_IMAGES * N_LABELS  # of int8, the smallest there is: 200 MB
@@ -60,7 +60,7 @@ def test_neither_training_nor_predicting_makes_labels_dense():
 @pytest.mark.filterwarnings("ignore::sklearn_mm.exceptions.LabelWarning")
 def test_probabilities_are_held_once():
     X, Y = make_many()
-    annotator = MultiLabelAnnotator(**{**settings(), "n_labels": 3}).fit(X[:1000], Y[:1000])
+    annotator = MultiLabelAnnotator(**{**settings(), "label_count": 3}).fit(X[:1000], Y[:1000])
     tracemalloc.start()
     probability = annotator.predict_proba(X[:5000])
     _, peak = tracemalloc.get_traced_memory()
@@ -73,7 +73,7 @@ def test_one_image_of_all_labels_does_not_blow_up_the_rules():
     X, Y = make_many()
     Y = sparse.vstack([np.ones((1, N_LABELS), np.int8), Y[1:2000]], format="csr")
     tracemalloc.start()
-    annotator = MultiLabelAnnotator(**settings(), count_loss="regression").fit(X[:2000], Y)
+    annotator = MultiLabelAnnotator(**settings(), label_count=LabelCountPredictor("regression")).fit(X[:2000], Y)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert annotator.predict_count(X[:2000]).max() <= 200

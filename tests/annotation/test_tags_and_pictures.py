@@ -11,11 +11,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from torch import nn
 
-from sklearn_mm.annotation import MultiLabelAnnotator, make_annotation_pipeline
+from sklearn_mm.annotation import LabelCountPredictor, MultiLabelAnnotator, make_annotation_pipeline
 from sklearn_mm.datasets import make_captioned_shapes
 from sklearn_mm.features import FullNetworkEmbedding, ImageCNNEncoder, MultiScaleCNNEncoder
 from sklearn_mm.metrics import AnnotationScorer, annotation_report
 from sklearn_mm.persistence import load, save
+from sklearn_mm.towers import TrainableEncoder
 
 FAST = {
     "hidden_layer_sizes": (32,),
@@ -133,15 +134,14 @@ PICTURES = {**FAST, "dropout": 0.1, "max_epochs": 40}
 # Pictures -------------------------------------------------------------------------------------------------------
 
 
-class Shrunken(BaseEstimator):
-    """A trainable encoder of the tower protocol: pictures made small, and one linear layer."""
+class Shrunken(TrainableEncoder):
+    """A trainable encoder: pictures made small, and one linear layer."""
 
     def __init__(self, n_components=24):
         self.n_components = n_components
 
     def initialize(self, data, random_state=None):
         self.module_ = Linear(8 * 8 * 3, self.n_components)
-        self._n_features_out = self.n_components
         return self
 
     def fit(self, X, y=None):
@@ -214,7 +214,7 @@ ENCODERS = [
 @pytest.mark.parametrize("encoder", ENCODERS, ids=["frozen backbone", "end to end", "one scale"])
 def test_encoders_of_raw_pictures_are_trained_with_the_labels(frame, encoder):
     _, target, shapes = frame
-    settings = {**PICTURES, "max_epochs": 5, "count_training": "joint"}
+    settings = {**PICTURES, "max_epochs": 5, "label_count": LabelCountPredictor(joint=True)}
     annotator = MultiLabelAnnotator(encoder, **settings).fit(shapes.images, target)
     assert annotator.history_[-1]["train_loss"] < annotator.history_[0]["train_loss"] - 0.1
     assert annotator.predict(shapes.images).shape == target.shape
@@ -307,7 +307,7 @@ def test_the_pipeline_gives_a_trainable_encoder_to_the_annotator(frame):
 
 
 @pytest.mark.parametrize(
-    "parameters", [{"n_labels": 99}, {"class_weight": {"zebra": 2.0}}, {"hidden_layer_sizes": (0,)}], ids=str
+    "parameters", [{"label_count": 99}, {"class_weight": {"zebra": 2.0}}, {"hidden_layer_sizes": (0,)}], ids=str
 )
 def test_what_cannot_be_asked_for_is_refused_before_pictures_are_read(frame, parameters):
     _, target, shapes = frame

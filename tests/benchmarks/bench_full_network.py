@@ -4,8 +4,8 @@ Both get the same pictures, decoded before: `transform` as uint8 arrays of the n
 as the normalised, channels-last float batches made of them, under the same autocast. They take turns, so that
 whatever else the machine does falls on all; medians over the turns are reported.
 
-On a CPU `transform` splits batches into pieces that fit the caches, which speeds the network up as well: so it is
-also compared with the bare network on such pieces.
+On a CPU `transform` splits batches into chunks that fit the caches, which speeds the network up as well: so it is
+also compared with the bare network on such chunks.
 
     python tests/benchmarks/bench_full_network.py --backbones resnet50 efficientnet_lite0
 """
@@ -45,14 +45,14 @@ def compare(name, *, n_images, batch_size, n_turns, precision, layers, activatio
     def run_bare(batch_size):
         with torch.inference_mode(), autocast(device, dtype):
             for batch in batches:
-                for piece in batch.split(batch_size):
-                    network(piece)
+                for chunk in batch.split(batch_size):
+                    network(chunk)
 
-    piece_size = embedding._network[1].piece_size or batch_size
+    chunk_size = embedding._network[1].chunk_size or batch_size
     runs = {
         "bare": lambda: run_bare(batch_size),
         "transform": lambda: embedding.transform(images),
-        "pieces": lambda: run_bare(piece_size),
+        "chunks": lambda: run_bare(chunk_size),
     }
     seconds = {what: [] for what in runs}
     for turn in range(n_turns + 1):
@@ -67,13 +67,13 @@ def compare(name, *, n_images, batch_size, n_turns, precision, layers, activatio
                 seconds[what].append(clock() - start)
     rate = {what: n_images / statistics.median(times) for what, times in seconds.items()}
     ratios = sorted(one / other for one, other in zip(seconds["bare"], seconds["transform"], strict=True))
-    pieces_ratio = rate["transform"] / rate["pieces"]
+    chunks_ratio = rate["transform"] / rate["chunks"]
     print(
         f"{name} in {str(dtype).removeprefix('torch.')}, {embedding.n_features_out_} activations: "
         f"transform {rate['transform']:.1f}/s\n"
         f"  bare network, batches of {batch_size}: {rate['bare']:.1f}/s, ratio {rate['transform'] / rate['bare']:.3f} "
         f"(single turns {ratios[0]:.3f} to {ratios[-1]:.3f})\n"
-        f"  bare network, pieces of {piece_size}: {rate['pieces']:.1f}/s, ratio {pieces_ratio:.3f}"
+        f"  bare network, chunks of {chunk_size}: {rate['chunks']:.1f}/s, ratio {chunks_ratio:.3f}"
     )
 
 

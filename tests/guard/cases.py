@@ -18,7 +18,12 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from sklearn_mm.annotation import LabelCountPredictor, MultiLabelAnnotator, make_annotation_pipeline
+try:
+    from sklearn_mm.annotation import LabelCountPredictor, MultiLabelAnnotator, make_annotation_pipeline
+except ImportError:
+    from unittest.mock import Mock
+
+    LabelCountPredictor = MultiLabelAnnotator = make_annotation_pipeline = Mock()
 from sklearn_mm.datasets import make_captioned_shapes
 from sklearn_mm.features import (
     FullNetworkEmbedding,
@@ -30,6 +35,7 @@ from sklearn_mm.features import (
     TextNGramEncoder,
     TextSequenceEncoder,
 )
+from sklearn_mm.losses import AsymmetricLoss, InfoNCELoss, InstanceLoss, RankingLoss
 from sklearn_mm.retrieval import JointEmbeddingRanker, recipes
 
 N_SCENES, N_PICTURES, N_FEATURES = 60, 24, 16
@@ -103,6 +109,11 @@ def indicator():
     return labels
 
 
+def labeled():
+    """0 for the rows without labels."""
+    return (indicator().sum(axis=1) > 0).astype(np.float64)
+
+
 def partly_known():
     labels = indicator()
     labels[np.random.default_rng(1).random(labels.shape) < 0.1] = np.nan
@@ -151,7 +162,7 @@ def told_of_ranker(ranker, X):
         "scores of images": scores,
         "images found": found,
         "predicted": ranker.predict(X)[:8],
-        "temperature": np.array(ranker.temperature_),
+        **({"temperature": np.array(ranker.loss_.temperature)} if ranker.loss_.initial() else {}),
     }
 
 
@@ -181,6 +192,7 @@ def told_of_counts(predictor, X):
 
 def told_of_encoder(encoder, data):
     history = told_of_history(encoder) if getattr(encoder, "history_", None) else {}
+    history.pop("stage", None)  # there is only one
     return {**history, **told_of_table("embedding", encoder.transform(data))}
 
 
@@ -272,48 +284,39 @@ def ranker(text_encoder=None, image_encoder=None, **parameters):
 
 RANKERS = {
     "infonce": ranker(),
-    "infonce, hardest": ranker(negatives="hardest"),
-    "infonce, semi-hard": ranker(negatives="semi-hard"),
-    "infonce, by text": ranker(negative_side="text"),
-    "infonce, by image": ranker(negative_side="image"),
-    "infonce, order": ranker(similarity="order", temperature=0.2),
-    "infonce, order-root": ranker(similarity="order-root", temperature=0.2),
-    "infonce, trained temperature": ranker(train_temperature=True, temperature=0.1),
+    "infonce, by text": ranker(loss=InfoNCELoss(side="text")),
+    "infonce, by image": ranker(loss=InfoNCELoss(side="image")),
+    "infonce, order": ranker(similarity="order", loss=InfoNCELoss(0.2)),
+    "infonce, order-root": ranker(similarity="order-root", loss=InfoNCELoss(0.2)),
+    "infonce, trained temperature": ranker(loss=InfoNCELoss(0.1, trainable=True)),
     "infonce, trained temperature, early stopping": ranker(
-        train_temperature=True, early_stopping=True, validation_fraction=0.3
+        loss=InfoNCELoss(trainable=True), early_stopping=True, validation_fraction=0.3
     ),
-    "infonce, instances": ranker(instance_weight=0.5),
-    "ranking": ranker(loss="ranking", margin=0.3),
-    "ranking, hardest": ranker(loss="ranking", margin=0.3, negatives="hardest"),
-    "ranking, hardest-anchor": ranker(loss="ranking", margin=0.3, negatives="hardest-anchor"),
-    "ranking, semi-hard": ranker(loss="ranking", margin=0.3, negatives="semi-hard"),
-    "ranking, random": ranker(loss="ranking", margin=0.3, negatives="random"),
-    "ranking, two kinds": ranker(loss="ranking", margin=0.3, negatives=("hardest", "random")),
-    "ranking, by text": ranker(loss="ranking", margin=0.3, negative_side="text"),
-    "ranking, by image": ranker(loss="ranking", margin=0.3, negative_side="image", negatives="hardest"),
-    "ranking, order": ranker(loss="ranking", margin=0.05, similarity="order"),
-    "ranking, order-root": ranker(loss="ranking", margin=0.05, similarity="order-root"),
-    "ranking, instances": ranker(
-        loss="ranking", instance_weight=(1.0, 0.1), instance_temperature=None, instance_dropout=0.2
-    ),
-    "ranking, instances, temperature": ranker(
-        loss="ranking", instance_weight=(1.0, 0.1), instance_temperature=0.05, instance_dropout=0.2
-    ),
-    "two stages": ranker(pretrain_epochs=2, max_epochs=2),
+    "infonce, instances": ranker(instance_loss=InstanceLoss(0.5)),
+    "ranking": ranker(loss=RankingLoss(0.3)),
+    "ranking, hardest": ranker(loss=RankingLoss(0.3, negatives="hardest")),
+    "ranking, hardest-anchor": ranker(loss=RankingLoss(0.3, negatives="hardest-anchor")),
+    "ranking, semi-hard": ranker(loss=RankingLoss(0.3, negatives="semi-hard")),
+    "ranking, random": ranker(loss=RankingLoss(0.3, negatives="random")),
+    "ranking, two kinds": ranker(loss=RankingLoss(0.3, negatives=("hardest", "random"))),
+    "ranking, by text": ranker(loss=RankingLoss(0.3, side="text")),
+    "ranking, by image": ranker(loss=RankingLoss(0.3, side="image", negatives="hardest")),
+    "ranking, order": ranker(loss=RankingLoss(0.05), similarity="order"),
+    "ranking, order-root": ranker(loss=RankingLoss(0.05), similarity="order-root"),
+    "ranking, instances": ranker(loss="ranking", instance_loss=InstanceLoss((1.0, 0.1), temperature=None, dropout=0.2)),
+    "ranking, instances, temperature": ranker(loss="ranking", instance_loss=InstanceLoss((1.0, 0.1), dropout=0.2)),
+    "two stages": ranker(instance_loss=InstanceLoss(0.0, pretrain_epochs=2), max_epochs=2),
     "two stages, instances": ranker(
-        loss="ranking",
-        negatives="hardest",
-        pretrain_epochs=2,
-        pretrain_learning_rate=1e-2,
-        instance_weight=(1.0, 0.1),
+        loss=RankingLoss(negatives="hardest"),
+        instance_loss=InstanceLoss((1.0, 0.1), pretrain_epochs=2, pretrain_learning_rate=1e-2),
         max_epochs=2,
     ),
     "two stages, early stopping": ranker(
-        pretrain_epochs=2, instance_weight=0.5, early_stopping=True, validation_fraction=0.3
+        instance_loss=InstanceLoss(0.5, pretrain_epochs=2), early_stopping=True, validation_fraction=0.3
     ),
-    "mined": ranker(loss="ranking", negatives="hardest", text_pool_size=40),
-    "mined, infonce": ranker(text_pool_size=200, final_relu=True),
-    "final relu": ranker(loss="ranking", final_relu=True, instance_weight=0.5),
+    "mined": ranker(loss=RankingLoss(negatives="hardest", pool_size=40)),
+    "mined, final relu": ranker(loss=RankingLoss(pool_size=200), instance_loss=InstanceLoss(0.0, relu=True)),
+    "final relu": ranker(loss="ranking", instance_loss=InstanceLoss(0.5, relu=True)),
     "early stopping": ranker(
         early_stopping=True, validation_fraction=0.3, max_epochs=6, n_iter_no_change=2, learning_rate=0.05
     ),
@@ -330,7 +333,7 @@ RANKERS = {
     "text head": ranker(TextNGramEncoder(12, word_dim=8)),
     "frozen texts": ranker(VECTORIZER),
     "frozen texts, hidden layers": ranker(
-        VECTORIZER, text_hidden_layer_sizes=(12,), loss="ranking", negatives="hardest"
+        VECTORIZER, text_hidden_layer_sizes=(12,), loss=RankingLoss(negatives="hardest")
     ),
     "frozen images": ranker(image_encoder=StandardScaler()),
     "n-grams": ranker(TextNGramEncoder(8, ngram_range=(1, 2), word_dim=8, hidden_layer_sizes=(8,), min_df=2)),
@@ -339,7 +342,9 @@ RANKERS = {
         TextCNNEncoder(8, width=0.01, word_dim=8, position_shift=False, word_learning_rate=0.1), **STEADY
     ),
     "text cnn, final relu": ranker(
-        TextCNNEncoder(8, width=0.01, word_dim=8, final_relu=True), **STEADY, loss="ranking", text_pool_size=40
+        TextCNNEncoder(8, width=0.01, word_dim=8, position_shift=False, final_relu=True),
+        **STEADY,
+        loss=RankingLoss(pool_size=40),
     ),
     "text gru": ranker(TextGRUEncoder(8, word_dim=8, end_token=True)),
     "text gru, both ways": ranker(
@@ -350,16 +355,17 @@ RANKERS = {
 
 # Name: ranker, how it is fitted, and on what.
 PAIRED = fitted_on(features, captions)
+TRAINED_TEMPERATURE = InfoNCELoss(trainable=True)
 RANKERS_OTHERWISE = {
     "groups": (ranker(), fitted, fitted_on(features, captions, {"groups": groups})),
     "groups, instances, early stopping": (
-        ranker(instance_weight=0.5, early_stopping=True, validation_fraction=0.3),
+        ranker(instance_loss=InstanceLoss(0.5), early_stopping=True, validation_fraction=0.3),
         fitted,
         fitted_on(features, captions, {"groups": groups}),
     ),
     "sample weight": (ranker(), fitted, fitted_on(features, captions, {"sample_weight": weights})),
     "sample weight, instances": (
-        ranker(loss="ranking", instance_weight=0.5),
+        ranker(loss="ranking", instance_loss=InstanceLoss(0.5)),
         fitted,
         fitted_on(features, captions, {"sample_weight": weights, "groups": groups}),
     ),
@@ -375,20 +381,20 @@ RANKERS_OTHERWISE = {
     "numbers for captions": (ranker(), fitted, fitted_on(features, lambda: scenes().target.argmax(axis=1))),
     "warm start": (ranker(warm_start=True), fitted_twice, PAIRED),
     "warm start, trained temperature": (
-        ranker(warm_start=True, train_temperature=True, pretrain_epochs=1, instance_weight=0.5),
+        ranker(warm_start=True, loss=TRAINED_TEMPERATURE, instance_loss=InstanceLoss(0.5, pretrain_epochs=1)),
         fitted_twice,
         PAIRED,
     ),
     "in parts": (ranker(), fitted_in_parts, PAIRED),
-    "in parts, trained temperature": (ranker(train_temperature=True, optimizer="adam"), fitted_in_parts, PAIRED),
-    "resumed": (ranker(train_temperature=True), fitted_after(1), PAIRED),
+    "in parts, trained temperature": (ranker(loss=TRAINED_TEMPERATURE, optimizer="adam"), fitted_in_parts, PAIRED),
+    "resumed": (ranker(loss=TRAINED_TEMPERATURE), fitted_after(1), PAIRED),
     "resumed in the first stage": (
-        ranker(pretrain_epochs=2, instance_weight=0.5, early_stopping=True, validation_fraction=0.3),
+        ranker(instance_loss=InstanceLoss(0.5, pretrain_epochs=2), early_stopping=True, validation_fraction=0.3),
         fitted_after(1),
         PAIRED,
     ),
     "resumed in the second stage": (
-        ranker(pretrain_epochs=2, instance_weight=0.5, early_stopping=True, validation_fraction=0.3),
+        ranker(instance_loss=InstanceLoss(0.5, pretrain_epochs=2), early_stopping=True, validation_fraction=0.3),
         fitted_after(3),
         PAIRED,
     ),
@@ -410,10 +416,8 @@ RANKERS_OF_PICTURES = {
         TextCNNEncoder(8, width=0.01, word_dim=8),
         ImageCNNEncoder("shufflenet_v2_x0_5", **CNN, fix_batch_norm=False, hidden_layer_sizes=(8,), n_components=8),
         **END_TO_END,
-        loss="ranking",
-        pretrain_epochs=1,
-        instance_weight=(1.0, 0.1),
-        text_pool_size=20,
+        loss=RankingLoss(pool_size=20),
+        instance_loss=InstanceLoss((1.0, 0.1), pretrain_epochs=1),
     ),
     "picture scales": ranker(
         None, MultiScaleCNNEncoder("shufflenet_v2_x0_5", **CNN, n_components=8, width=0.1), **END_TO_END
@@ -422,7 +426,7 @@ RANKERS_OF_PICTURES = {
         None,
         MultiScaleCNNEncoder("squeezenet1_1", **CNN, n_components=12, width=0.1, trainable="all"),
         **END_TO_END,
-        negatives="hardest",
+        loss=RankingLoss(negatives="hardest"),
     ),
     "frozen picture network": ranker(
         None, FullNetworkEmbedding("squeezenet1_1", **CNN, layers=2), **END_TO_END, loss="ranking"
@@ -467,7 +471,9 @@ def fitted_recipe(make, folder):
     """Fit a recipe made small: fewer epochs, narrower, on smaller pictures."""
     pipeline = make(network(), random_state=0)
     ranker = pipeline["ranker"]
-    ranker.set_params(max_epochs=2, pretrain_epochs=min(1, ranker.pretrain_epochs), batch_size=8, device="cpu")
+    ranker.set_params(max_epochs=2, batch_size=8, device="cpu")
+    if ranker.instance_loss is not None:
+        ranker.set_params(instance_loss__pretrain_epochs=1)
     ranker.set_params(n_components=8, text_encoder__n_components=8, text_encoder__word_dim=8)
     if ranker.image_encoder is None:
         pipeline.set_params(features__image_size=32, features__precision="float32", features__device="cpu")
@@ -483,7 +489,6 @@ ANNOTATOR = {
     **HERE,
     "hidden_layer_sizes": (12,),
     "tag_hidden_layer_sizes": (8,),
-    "count_hidden_layer_sizes": (8,),
     "max_epochs": 3,
     "batch_size": 16,
     "learning_rate": 1e-2,
@@ -493,7 +498,12 @@ ANNOTATOR = {
 
 
 def annotator(image_encoder=None, **parameters):
-    return MultiLabelAnnotator(image_encoder, **{**ANNOTATOR, **parameters})
+    return MultiLabelAnnotator(image_encoder, **{"label_count": counts(), **ANNOTATOR, **parameters})
+
+
+def counts(loss="classification", **parameters):
+    """How an annotator counts."""
+    return LabelCountPredictor(loss, **{"hidden_layer_sizes": (8,), **parameters})
 
 
 def tags():
@@ -508,29 +518,31 @@ TAGS = slice(N_FEATURES, None)
 ANNOTATORS = {
     "bce": annotator(),
     "softmax": annotator(loss="softmax"),
-    "asymmetric": annotator(loss="asymmetric", gamma_negative=3.0, gamma_positive=0.5, margin=0.1),
+    "asymmetric": annotator(loss=AsymmetricLoss(3.0, 0.5, 0.1)),
     "asymmetric, calibrated": annotator(loss="asymmetric", calibrate=True),
-    "regression": annotator(count_loss="regression"),
-    "jointly": annotator(count_training="joint"),
-    "jointly, regression": annotator(count_training="joint", count_loss="regression", loss="softmax"),
-    "jointly, early stopping": annotator(count_training="joint", early_stopping=True, max_epochs=5, n_iter_no_change=1),
-    "rounded": annotator(count_rounding="round"),
-    "rounded, regression": annotator(count_rounding="round", count_loss="regression"),
-    "rounded down": annotator(count_rounding="floor"),
-    "rounded down, regression": annotator(count_rounding="floor", count_loss="regression"),
-    "threshold": annotator(n_labels="threshold"),
-    "label thresholds": annotator(n_labels="label-thresholds"),
-    "three labels": annotator(n_labels=3),
+    "regression": annotator(label_count=counts("regression")),
+    "jointly": annotator(label_count=counts(joint=True)),
+    "jointly, regression": annotator(label_count=counts("regression", joint=True), loss="softmax"),
+    "jointly, early stopping": annotator(
+        label_count=counts(joint=True), early_stopping=True, max_epochs=5, n_iter_no_change=1
+    ),
+    "rounded": annotator(label_count=counts(rounding="round")),
+    "rounded, regression": annotator(label_count=counts("regression", rounding="round")),
+    "rounded down": annotator(label_count=counts(rounding="floor")),
+    "rounded down, regression": annotator(label_count=counts("regression", rounding="floor")),
+    "threshold": annotator(label_count="threshold"),
+    "label thresholds": annotator(label_count="label-thresholds"),
+    "three labels": annotator(label_count=3),
     "calibrated": annotator(calibrate=True),
-    "calibrated, softmax": annotator(calibrate=True, loss="softmax", n_labels="threshold"),
+    "calibrated, softmax": annotator(calibrate=True, loss="softmax", label_count="threshold"),
     "folds": annotator(n_folds="auto"),
-    "three folds, calibrated": annotator(n_folds=3, calibrate=True, count_loss="regression"),
+    "three folds, calibrated": annotator(n_folds=3, calibrate=True, label_count=counts("regression")),
     "early stopping": annotator(early_stopping=True, max_epochs=6, n_iter_no_change=2, learning_rate=0.05),
     "balanced": annotator(class_weight="balanced"),
     "class weights": annotator(class_weight={"red": 3.0, "circle": 0.5}),
-    "no hidden layers": annotator(hidden_layer_sizes=(), count_hidden_layer_sizes=(), dropout=0.0),
+    "no hidden layers": annotator(hidden_layer_sizes=(), label_count=counts(hidden_layer_sizes=()), dropout=0.0),
     "adam, linear": annotator(optimizer="adam", lr_schedule="linear"),
-    "sgd, step": annotator(optimizer="sgd", lr_schedule="step", clip_norm=0.1, learning_rate=0.1),
+    "sgd, step": annotator(optimizer="sgd", lr_schedule="step", learning_rate=0.1),
     "constant": annotator(lr_schedule="constant", weight_decay=0.1),
 }
 
@@ -539,16 +551,16 @@ ANNOTATORS_OTHERWISE = {
     "indicator": (annotator(), fitted, fitted_on(features, indicator)),
     "sparse indicator": (annotator(), fitted, fitted_on(features, lambda: sparse.csr_array(indicator()))),
     "sparse features": (annotator(), fitted, fitted_on(lambda: sparse.csr_array(np.maximum(features(), 0)), tags)),
-    "unlabeled dropped": (annotator(drop_unlabeled=True), fitted, fitted_on(features, indicator)),
+    "unlabeled dropped": (annotator(), fitted, fitted_on(features, indicator, {"sample_weight": labeled})),
     "partly known": (annotator(), fitted, fitted_on(features, partly_known)),
     "partly known, softmax": (
-        annotator(loss="softmax", count_training="joint", calibrate=True),
+        annotator(loss="softmax", label_count=counts(joint=True), calibrate=True),
         fitted,
         fitted_on(features, partly_known),
     ),
     "tags": (annotator(tag_features=TAGS), fitted, WITH_TAGS),
     "tags, jointly": (
-        annotator(tag_features=TAGS, tag_hidden_layer_sizes=(8, 6), count_training="joint", n_folds=3),
+        annotator(tag_features=TAGS, tag_hidden_layer_sizes=(8, 6), label_count=counts(joint=True), n_folds=3),
         fitted,
         WITH_TAGS,
     ),
@@ -577,7 +589,7 @@ ANNOTATORS_OTHERWISE = {
 TRAINED_CNN = ImageCNNEncoder("squeezenet1_1", **CNN, backbone_learning_rate=0.1)
 ANNOTATORS_OF_PICTURES = {
     "picture cnn": annotator(TRAINED_CNN, **END_TO_END),
-    "picture cnn, jointly": annotator(TRAINED_CNN, **END_TO_END, count_training="joint"),
+    "picture cnn, jointly": annotator(TRAINED_CNN, **END_TO_END, label_count=counts(joint=True)),
     "picture scales": annotator(
         MultiScaleCNNEncoder("shufflenet_v2_x0_5", **CNN, n_components=8, width=0.1), **END_TO_END
     ),
@@ -600,7 +612,7 @@ def fitted_pipeline(image_encoder, folder):
 
 COUNTS = {
     **HERE,
-    "count_hidden_layer_sizes": (8,),
+    "hidden_layer_sizes": (8,),
     "max_epochs": 4,
     "batch_size": 16,
     "learning_rate": 1e-2,
@@ -615,11 +627,11 @@ def count_predictor(*given, **parameters):
 COUNTED = fitted_on(features, indicator)
 COUNT_PREDICTORS = {
     "classification": (count_predictor("classification"), fitted, COUNTED),
-    "classification, rounded": (count_predictor("classification", count_rounding="round"), fitted, COUNTED),
-    "classification, rounded down": (count_predictor("classification", count_rounding="floor"), fitted, COUNTED),
+    "classification, rounded": (count_predictor("classification", rounding="round"), fitted, COUNTED),
+    "classification, rounded down": (count_predictor("classification", rounding="floor"), fitted, COUNTED),
     "regression": (count_predictor("regression"), fitted, COUNTED),
-    "regression, rounded": (count_predictor("regression", count_rounding="round"), fitted, COUNTED),
-    "regression, rounded down": (count_predictor("regression", count_rounding="floor"), fitted, COUNTED),
+    "regression, rounded": (count_predictor("regression", rounding="round"), fitted, COUNTED),
+    "regression, rounded down": (count_predictor("regression", rounding="floor"), fitted, COUNTED),
     "early stopping": (
         count_predictor(early_stopping=True, max_epochs=8, n_iter_no_change=2, learning_rate=0.1),
         fitted,

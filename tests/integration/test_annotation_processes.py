@@ -20,7 +20,7 @@ from sklearn_mm.persistence import save
 SETTINGS = {
     MultiLabelAnnotator: {
         "hidden_layer_sizes": (16,),
-        "count_hidden_layer_sizes": (16,),
+        "label_count": LabelCountPredictor(hidden_layer_sizes=(16,)),
         "max_epochs": 30,
         "batch_size": 16,
         "n_folds": 2,
@@ -29,7 +29,7 @@ SETTINGS = {
         "n_jobs": 1,
     },
     LabelCountPredictor: {
-        "count_hidden_layer_sizes": (16,),
+        "hidden_layer_sizes": (16,),
         "max_epochs": 60,
         "batch_size": 16,
         "random_state": 0,

