@@ -78,8 +78,8 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
         Of the branch of the tags, at least one.
     loss : {"bce", "softmax", "asymmetric"} or LabelLoss, default="bce"
         Binary cross-entropy; a softmax against the normalised label vector; or the asymmetric loss [2]_, which plays
-        down labels that are easily seen not to hold. A str stands for the loss of `sklearn_mm.losses` with its default
-        parameters; an object may have others, as ``AsymmetricLoss(gamma_negative=2.0)``, or be a loss of your own.
+        down labels that are easily seen not to hold. A str stands for the loss of ``sklearn_mm.losses`` with its
+        defaults; an object may have others, as ``AsymmetricLoss(gamma_negative=2.0)``, or be a loss of your own.
     class_weight : dict from label to float, "balanced" or None, default=None
         What a true label counts in the loss. "balanced": inversely to how often it is true, on average 1.
     label_count : {"predict", "threshold", "label-thresholds"}, int or LabelCountPredictor, default="predict"

@@ -80,7 +80,7 @@ class JointEmbeddingRanker(JointSpaceMixin, CallbackSupportMixin, PickleStateMix
         "order": minus the squared violation of "each component of the text is below the image's", on vectors of
         absolute values [3]_. "order-root": minus its root, on vectors of any sign, as in the code of [2]_.
     loss : {"infonce", "ranking", "sigmoid"} or PairLoss, default="infonce"
-        What pairs are ranked by: an object of `sklearn_mm.losses`, which holds its own parameters (a margin, a
+        What pairs are ranked by: an object of ``sklearn_mm.losses``, which holds its own parameters (a margin, a
         temperature, how negatives are chosen), or one of them with its defaults, by name.
     instance_loss : InstanceLoss, default=None
         Beside the ranking [4]_: each image (each group) with its texts is a class, and one linear classifier tells them
@@ -137,7 +137,7 @@ class JointEmbeddingRanker(JointSpaceMixin, CallbackSupportMixin, PickleStateMix
     See Also
     --------
     sklearn_mm.features.FullNetworkEmbedding : The features to put before it in a `Pipeline`.
-    sklearn_mm.losses : The losses, and how to write one.
+    sklearn_mm.losses.PairLoss : What a loss of one's own derives from.
     sklearn_mm.metrics.RetrievalScorer : Recall@K for `GridSearchCV`.
 
     Notes
