@@ -35,6 +35,7 @@ _FIXPOINT_STEPS = 50
 _COST_PRIOR = 300.0  # images that the cost which is computed counts for, against the one that is best on few images
 _RIDGE = {"intercept": 1.0, "score": 1.0, "other": 10.0}  # terms besides the score have to prove themselves
 _NEWTON_STEPS = 50
+_BLOCK = 1 << 20  # scores sorted in one go, which takes ten times their memory
 _MIN_POSITIVES = 5  # a label of fewer images has no threshold of its own
 
 
@@ -365,6 +366,12 @@ def label_thresholds(scores: np.ndarray, correct: np.ndarray, weight: np.ndarray
     -------
     ndarray of shape (n_labels,), float64
     """
+    step = max(1, _BLOCK // len(scores))
+    parts = [slice(start, start + step) for start in range(0, scores.shape[1], step)]
+    return np.concatenate([_own_thresholds(scores[:, part], correct[:, part], weight, otherwise) for part in parts])
+
+
+def _own_thresholds(scores: np.ndarray, correct: np.ndarray, weight: np.ndarray, otherwise: float) -> np.ndarray:
     known = ~np.isnan(correct)
     weights = np.where(known, weight[:, None], 0)
     true = np.where(known, correct, 0)
