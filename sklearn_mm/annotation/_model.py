@@ -28,6 +28,7 @@ __all__ = [
     "InputBatch",
     "InputRows",
     "LabelBatch",
+    "LabelEntries",
     "Scoring",
     "check_layer_sizes",
     "make_network",
@@ -53,19 +54,39 @@ class InputBatch(NamedTuple):
     tags: TagBags | None
 
 
+class LabelEntries(NamedTuple):
+    """The labels of a batch that are not false, as batches wait in memory: several of them, made ahead.
+
+    Attributes
+    ----------
+    row, column : Tensor of shape (n_entries,), int64
+    value : Tensor of shape (n_entries,), float32
+        1, or NaN where it is not known.
+    """
+
+    row: Tensor
+    column: Tensor
+    value: Tensor
+
+    def dense(self, n_images: int, n_labels: int) -> Tensor:
+        """Return all labels, (n_images, n_labels) float32."""
+        labels = self.value.new_zeros(n_images, n_labels)
+        labels[self.row, self.column] = self.value
+        return labels
+
+
 class LabelBatch(NamedTuple):
     """Some images with their labels.
 
     Attributes
     ----------
     inputs : InputBatch
-    labels : Tensor of shape (n, n_labels), float32
-        NaN where it is not known.
+    labels : LabelEntries
     counts, weight : Tensor of shape (n,), float32
     """
 
     inputs: InputBatch
-    labels: Tensor
+    labels: LabelEntries
     counts: Tensor
     weight: Tensor
 
@@ -301,7 +322,8 @@ class AnnotationModel(nn.Module):
         if self.loss is None:
             raise TypeError("this model was made without a loss, to be used and not to be trained")
         fused = self.fuse(batch.inputs)
-        loss = self.loss(self._head(self.network.label_head, fused), batch.labels, self.label_weight)
+        logits = self._head(self.network.label_head, fused)
+        loss = self.loss(logits, batch.labels.dense(*logits.shape), self.label_weight)
         target = self.scoring.count_target
         if self.joint and target is not None and self.network.count_head is not None:
             loss = loss + target.loss(self._head(self.network.count_head, fused), batch.counts)

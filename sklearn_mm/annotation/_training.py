@@ -31,6 +31,7 @@ from sklearn_mm.annotation._model import (
     FusedImages,
     InputRows,
     LabelBatch,
+    LabelEntries,
 )
 from sklearn_mm.annotation._rules import (
     CountEstimates,
@@ -146,9 +147,11 @@ def label_batches(
     """Make the batches that a model is trained on; pictures are augmented from `rng`."""
 
     def collate(positions: np.ndarray) -> LabelBatch:
+        entries = images.labels[positions].tocoo()
+        row, column = (torch.from_numpy(part.astype(np.int64)) for part in (entries.row, entries.col))
         return LabelBatch(
             model.collate(inputs[images.rows[positions]], rng),
-            torch.from_numpy(images.labels[positions].toarray()),
+            LabelEntries(row, column, torch.from_numpy(entries.data)),
             torch.from_numpy(images.counts[positions]),
             torch.from_numpy(images.weight[positions]),
         )
