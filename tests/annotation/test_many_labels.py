@@ -45,7 +45,14 @@ def make_many():
 
 
 def settings():
-    return {"hidden_layer_sizes": (8,), "max_epochs": 1, "batch_size": 1024, "n_folds": None, "random_state": 0}
+    return {
+        "hidden_layer_sizes": (8,),
+        "max_epochs": 1,
+        "batch_size": 1024,
+        "n_folds": None,
+        "random_state": 0,
+        "precision": "float32",
+    }
 
 
 def test_neither_training_nor_predicting_makes_labels_dense():

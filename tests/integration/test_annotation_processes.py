@@ -26,6 +26,7 @@ SETTINGS = {
         "n_folds": 2,
         "random_state": 0,
         "device": "cpu",
+        "precision": "float32",  # as the other process may have bfloat16 for "auto"
         "n_jobs": 1,
     },
     LabelCountPredictor: {
@@ -34,6 +35,7 @@ SETTINGS = {
         "batch_size": 16,
         "random_state": 0,
         "device": "cpu",
+        "precision": "float32",  # as the other process may have bfloat16 for "auto"
         "n_jobs": 1,
     },
 }
@@ -125,7 +127,9 @@ def test_a_pipeline_of_pictures_and_tags_answers_as_before_in_a_fresh_process(sh
     tags = [own[0].split()[:2] for own in shapes.captions]
     frame = pandas.DataFrame({"image": paths, "tags": tags})
     embedding = FullNetworkEmbedding("squeezenet1_1", weights=None, image_size=32, layers=2, precision="float32")
-    annotator = MultiLabelAnnotator(hidden_layer_sizes=(16,), max_epochs=3, random_state=0, calibrate=True)
+    annotator = MultiLabelAnnotator(
+        hidden_layer_sizes=(16,), max_epochs=3, random_state=0, calibrate=True, precision="float32"
+    )
     model = make_annotation_pipeline(annotator, image_encoder=embedding).fit(frame, shapes.tags)
     joblib.dump(model, tmp_path / "model.joblib")
     save(model, tmp_path / "model")

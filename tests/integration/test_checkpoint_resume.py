@@ -29,6 +29,7 @@ SETTINGS = {
     "loss": InfoNCELoss(trainable=True),
     "random_state": 0,
     "device": "cpu",
+    "precision": "float32",  # as the other process may have bfloat16 for "auto"
     "n_jobs": 1,
 }
 KILLED = """

@@ -60,7 +60,11 @@ def model(shapes, folder):
     trained = make_pipeline(
         FullNetworkEmbedding("squeezenet1_1", weights=str(weights), image_size=32, layers=4, precision="float32"),
         JointEmbeddingRanker(
-            TextNGramEncoder(n_components=16, word_dim=16), n_components=16, max_epochs=3, random_state=0
+            TextNGramEncoder(n_components=16, word_dim=16),
+            n_components=16,
+            max_epochs=3,
+            random_state=0,
+            precision="float32",
         ),
     ).fit(shapes.images, shapes.captions)
     joblib.dump(trained, folder / "model.joblib")

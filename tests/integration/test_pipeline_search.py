@@ -53,7 +53,11 @@ def pipeline(tmp_path):
             (
                 "fne",
                 FullNetworkEmbedding(
-                    CountingNetwork(tmp_path / "seen.txt"), image_size=32, cache=tmp_path / "cache", layers="auto"
+                    CountingNetwork(tmp_path / "seen.txt"),
+                    image_size=32,
+                    cache=tmp_path / "cache",
+                    layers="auto",
+                    precision="float32",
                 ),
             ),
             (
