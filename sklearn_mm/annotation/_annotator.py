@@ -504,14 +504,14 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
             validate = partial(best_f1, [HeldOut(model, inputs, held_out)], self._n_ranks)
         keeps = model if self.early_stopping else None
         batches = label_batches(model, inputs, images, self.batch_size, rng)
-        labels = Stage(
-            f"{prefix}label", model, batches, self.max_epochs, self.learning_rate, validate=validate, keeps=keeps
-        )
+        ahead = is_trainable(self.image_encoder_)  # reads pictures
+        length = (self.max_epochs, self.learning_rate)
+        labels = Stage(f"{prefix}label", model, batches, *length, validate=validate, keeps=keeps, ahead=ahead)
         if model.network.count_head is None or model.joint:
             return [labels]
         frozen = FrozenFeatures(model, inputs, images.rows)
         batches = count_batches(images, self.batch_size, rng, frozen.collate, frozen.prepare)
-        return [labels, Stage(f"{prefix}count", frozen.head(), batches, self.max_epochs, self.learning_rate)]
+        return [labels, Stage(f"{prefix}count", frozen.head(), batches, *length, ahead=ahead)]
 
     def _keep_history(self, history: list[EpochRecord]) -> None:
         self.history_, self.n_epochs_ = history, len(history)

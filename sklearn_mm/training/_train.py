@@ -53,6 +53,8 @@ class Stage:
     batches : EpochBatches
     n_epochs : int
     learning_rate : float
+    ahead : bool
+        Whether batches are made in a thread: not worth it for rows of features in memory.
     begin : callable
         Called before the optimiser is made; says which parts of the model learn.
     validate : callable or None
@@ -70,6 +72,7 @@ class Stage:
     begin: Callable[[], None] = _do_nothing
     validate: Callable[[], tuple[str, float]] | None = None
     keeps: nn.Module | None = None
+    ahead: bool = True
 
 
 def train(
@@ -230,4 +233,4 @@ def _prepared(stage: Stage, settings: TrainingSettings) -> Iterator[Any]:
     batches = iter(stage.batches)  # what they compute once with the frozen part of a model, they compute here
     stage.model.train()  # a score of what is held out, or a callback, may have left it otherwise
     # Batches are made on the CPU in a thread, and brought to the device by this one.
-    return (to_device(batch, settings.device) for batch in made_ahead(batches))
+    return (to_device(batch, settings.device) for batch in (made_ahead(batches) if stage.ahead else batches))
