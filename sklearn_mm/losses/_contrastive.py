@@ -115,9 +115,8 @@ class InfoNCELoss(PairLoss):
         Tensor of shape (n_pairs,)
         """
         sides = {"text": pairs.text_negatives, "image": pairs.image_negatives}
-        temperature = temperature_of(learnt, self.temperature)
         losses = [
-            infonce_loss(pairs.positive, negatives(), temperature)
+            infonce_loss(pairs.positive, negatives(), temperature_of(learnt, self.temperature))
             for side, negatives in sides.items()
             if self.side in ("both", side)
         ]
