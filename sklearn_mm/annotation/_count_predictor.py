@@ -252,6 +252,7 @@ class LabelCountPredictor(CallbackSupportMixin, PickleStateMixin, BaseEstimator)
                 self.learning_rate,
                 validate=None if held_out is None else partial(self._validation, X, held_out),
                 keeps=model if self.early_stopping else None,
+                ahead=False,  # it sees nothing but rows of features
             )
             train(
                 model,

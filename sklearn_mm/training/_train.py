@@ -53,8 +53,6 @@ class Stage:
     batches : EpochBatches
     n_epochs : int
     learning_rate : float
-    ahead : bool
-        Whether batches are made in a thread: not worth it for rows of features in memory.
     begin : callable
         Called before the optimiser is made; says which parts of the model learn.
     validate : callable or None
@@ -62,6 +60,8 @@ class Stage:
     keeps : Module or None
         Whose weights of the best score are kept; training stops when it has not improved for long. None without early
         stopping.
+    ahead : bool
+        Whether batches are made in a thread: not worth it for rows of features in memory.
     """
 
     name: str
