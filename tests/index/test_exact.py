@@ -128,6 +128,7 @@ def test_an_empty_index_has_nothing_to_find():
         (np.empty((0, 4)), "non-empty"),
         ([[0, 0, 0, 0], [0, np.nan, 0, 0], [0, 0, np.inf, 0]], "NaN, infinity .* row 1 and 1 other rows"),
         ([[1e300, 0, 0, 0]], "beyond float32 in row 0"),
+        ([[1, 0, 0, 0], [0, 1e20, 0, 0]], "longer than 1e.18 in row 1 and 0 other rows"),
     ],
 )
 def test_vectors_that_do_not_fit_are_named(vectors, message):
@@ -144,3 +145,10 @@ def test_without_a_copy_the_vectors_given_are_searched():
     index = ExactIndex().add(vectors, copy=False)
     assert index.search(vectors[:1], k=1)[1].item() == 0
     assert any(np.shares_memory(part, vectors) for part in vars(index)["_parts"])
+
+
+def test_the_longest_vectors_allowed_are_found():
+    long = np.full((3, 4), 0.49e18) * [[1.0], [-1.0], [0.5]]
+    scores, indices = ExactIndex().add(long).search(long, k=3)
+    assert np.isfinite(scores).all()
+    assert indices.tolist() == [[0, 2, 1], [1, 2, 0], [0, 2, 1]]
