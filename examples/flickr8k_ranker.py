@@ -49,7 +49,7 @@ def tune(make_ranker, X, captions):
     reached = []
     for setting in settings:
         ranker = make_ranker(random_state=0, **setting).fit(X[0], captions[0])
-        reached.append(RetrievalScorer()(ranker, X[1], captions[1])["rsum"])
+        reached.append(RetrievalScorer(equal_captions="wrong")(ranker, X[1], captions[1])["rsum"])
         print(f"    validation: {reached[-1]:.1f} with {setting}", flush=True)
     return settings[int(np.argmax(reached))]
 

@@ -12,6 +12,8 @@ from sklearn_mm.metrics import (
     check_cutoff,
     check_report_options,
     check_retrieval_input,
+    check_wording,
+    embed_captions,
     hit_at_k,
     rank_directions,
     recall_at_k,
@@ -83,7 +85,7 @@ class RecallCurveDisplay:
         X : sequence of length n_images
             Images or their features, as the estimator takes them.
         y : sequence of (str or sequence of str), length n_images
-            The captions of each image.
+            The captions of each image. Those of one wording are equally right, as in `RetrievalScorer`.
         max_k : int, default=50
             The largest k; less where both galleries are smaller.
         definition : {"hit", "recall"}, default="hit"
@@ -107,10 +109,12 @@ class RecallCurveDisplay:
         """
         captions = check_captions(y, X)
         ranker = unwrap_ranker(estimator)
+        text_embedding, wording = embed_captions(ranker, captions.texts)
         return cls.from_predictions(
             estimator.transform(X),
-            ranker.transform_text(captions.texts),
+            text_embedding,
             captions.image_index,
+            wording=wording,
             max_k=max_k,
             definition=definition,
             similarity=getattr(ranker, "similarity", "cosine"),
@@ -127,6 +131,7 @@ class RecallCurveDisplay:
         max_k: int = 50,
         definition: str = "hit",
         similarity: str = "cosine",
+        wording: Any = None,
         ax: Any = None,
     ) -> "RecallCurveDisplay":
         """Draw the curves of embeddings.
@@ -145,6 +150,8 @@ class RecallCurveDisplay:
             See `retrieval_report`.
         similarity : {"cosine", "order", "order-root"}, default="cosine"
             See `retrieval_ranks`.
+        wording : array-like of shape (n_texts,), optional
+            See `retrieval_ranks`.
         ax : matplotlib Axes, optional
             What to draw into; a new figure by default.
 
@@ -162,16 +169,16 @@ class RecallCurveDisplay:
         """
         check_report_options(max_k, definition)
         image, text, owner, _ = check_retrieval_input(image_embedding, text_embedding, text_to_image, None)
-        ranks = rank_directions(image, text, owner, None, similarity, DIRECTIONS, definition == "recall")
+        same = check_wording(wording, len(text))
+        ranks = rank_directions(image, text, owner, None, similarity, DIRECTIONS, definition == "recall", same)
         # Beyond both galleries the curves are 1 and tell nothing.
         cutoffs = range(1, min(check_cutoff(max_k), max(len(image), len(text))) + 1)
         share = hit_at_k if definition == "hit" else recall_at_k
         curves = {direction: np.array([share(ranks[direction], k) for k in cutoffs]) for direction in DIRECTIONS}
-        n_texts_of = np.bincount(owner)
+        n_texts_of, n_images_of = _count_right(owner, np.arange(len(text)) if same is None else same)
         chance = {
             "i2t": _chance(n_texts_of, len(text), cutoffs, definition),
-            # One query stands for all: each text has one image. Images differ in how many texts they have.
-            "t2i": _chance(np.ones(1, dtype=np.int64), len(image), cutoffs, definition),
+            "t2i": _chance(n_images_of, len(image), cutoffs, definition),
         }
         return cls(curves=curves, chance=chance, definition=definition).plot(ax)
 
@@ -212,6 +219,15 @@ class RecallCurveDisplay:
         self.figure_ = ax.figure
         self.axes_ = np.array([ax], dtype=object)
         return self
+
+
+def _count_right(owner: np.ndarray, wording: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Count the texts that are right for each image, (n_images,), and the images right for each text, (n_texts,)."""
+    number = np.unique(wording, return_inverse=True)[1]
+    # Each image and wording once: rows (image, number).
+    pairs = np.unique(np.column_stack([owner, number]), axis=0)
+    n_texts = np.bincount(pairs[:, 0], weights=np.bincount(number)[pairs[:, 1]]).astype(np.int64)
+    return n_texts, np.bincount(pairs[:, 1])[number]
 
 
 def _chance(n_positives: np.ndarray, n_gallery: int, cutoffs: range, definition: str) -> np.ndarray:

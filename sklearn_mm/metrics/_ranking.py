@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from sklearn_mm.metrics._counting import Thresholds, count_gallery
+from sklearn_mm.metrics._equal_texts import EqualTexts, find_equal_texts
 from sklearn_mm.metrics._ranks import PositiveRanks, RetrievalRanks
-from sklearn_mm.metrics._similarity import check_embedding, resolve_similarity
+from sklearn_mm.metrics._similarity import Similarity, check_embedding, resolve_similarity
 
-__all__ = ["check_retrieval_input", "rank_directions", "retrieval_ranks"]
+__all__ = ["check_retrieval_input", "check_wording", "rank_directions", "retrieval_ranks"]
 
 
 def retrieval_ranks(
@@ -22,6 +23,7 @@ def retrieval_ranks(
     similarity: str = "cosine",
     every_positive: bool = False,
     groups: Any = None,
+    wording: Any = None,
 ) -> RetrievalRanks:
     """Rank the right answers of every query among all items of the gallery.
 
@@ -42,10 +44,15 @@ def retrieval_ranks(
         scores 0 with everything.
     every_positive : bool, default=False
         Find the place of every positive, not of the best alone, as `recall_at_k` needs it. It makes a
-        difference for "i2t" only: a text has one image.
+        difference for "i2t" only: a text has one image, but for texts of one `wording`.
     groups : array-like of shape (n_images,), optional
         Images of one group (near-duplicates, pictures of one scene) and their texts are no negatives of
         each other. They are no positives either: they are left out of the gallery, query by query.
+    wording : array-like of shape (n_texts,), optional
+        The texts themselves, or anything that is equal for texts of one wording. Every text of a wording is then
+        right for every image that has one of them, in its group or not, and the embedding of the first stands for
+        all. None: a text is right for its own image alone, as in papers; a perfect model then finds the right one
+        of equal texts by chance.
 
     Returns
     -------
@@ -93,7 +100,8 @@ def retrieval_ranks(
     if direction not in ("i2t", "t2i"):
         raise ValueError(f"direction must be 'i2t' or 't2i', got {direction!r}")
     image, text, owner, label = check_retrieval_input(image_embedding, text_embedding, text_to_image, groups)
-    return rank_directions(image, text, owner, label, similarity, {direction}, every_positive)[direction]
+    same = check_wording(wording, len(text))
+    return rank_directions(image, text, owner, label, similarity, {direction}, every_positive, same)[direction]
 
 
 def check_retrieval_input(
@@ -130,6 +138,19 @@ def check_retrieval_input(
     return image, text, owner.astype(np.int64), label
 
 
+def check_wording(wording: Any, n_texts: int) -> np.ndarray | None:
+    """Return what is equal for texts of one wording as an array of shape (n_texts,), or None."""
+    if wording is None:
+        return None
+    # dtype=object: an array of str is as wide as its longest text, for every text
+    array = np.empty(len(wording), dtype=object) if isinstance(wording, list | tuple) else np.asarray(wording)
+    if isinstance(wording, list | tuple):
+        array[:] = wording
+    if array.shape != (n_texts,):
+        raise ValueError(f"wording must hold one entry for each of the {n_texts} texts, got shape {array.shape}")
+    return array
+
+
 def rank_directions(
     image: np.ndarray,
     text: np.ndarray,
@@ -138,49 +159,71 @@ def rank_directions(
     similarity: str,
     directions: Collection[str],
     every_positive: bool,
+    wording: np.ndarray | None = None,
 ) -> dict[str, RetrievalRanks]:
     """Return the ranks of checked input by direction, from one pass over the scores."""
-    image_order, text_order, ignored = _order_by_group(owner, len(image), groups)
+    label = np.arange(len(image)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    image_order, text_order, ignored = _order_by_group(owner, label)
     # From here on rows are in that order: the texts of a group, and in it those of an image, are neighbours.
     position = np.argsort(image_order)
+    group = label[owner[text_order]]
     owner = position[owner[text_order]]  # never decreasing
-    scores = resolve_similarity(similarity, _reorder(image, image_order), _reorder(text, text_order))
+    equal = None if wording is None else find_equal_texts(wording[text_order], owner, group)
+    text = _reorder(text, text_order)
+    scores = resolve_similarity(
+        similarity, _reorder(image, image_order), text if equal is None else equal.embed_alike(text)
+    )
     positive = scores.exact(owner, np.arange(len(text)))  # the score of each text with its own image
     start = np.searchsorted(owner, np.arange(len(image)))  # (n_images,)
     # Every image has a text, as was checked: of an empty run reduceat gives the element behind it.
     best = np.maximum.reduceat(positive, start)
     best_text = np.flatnonzero(positive == best[owner])  # all that are as good; the next line keeps the first
     best_text = best_text[np.searchsorted(owner[best_text], np.arange(len(image)))]
+    # The score of each text with the best image that is right for it: its own, unless others have its wording.
+    best_image = positive if equal is None else equal.best_images(positive)
 
     asked = np.arange(len(text)) if every_positive else best_text
     i2t = Thresholds.around(owner[asked], positive[asked], scores.tie_tolerance[asked], scores)
-    t2i = Thresholds.around(np.arange(len(text)), positive, scores.tie_tolerance, scores)
+    t2i = Thresholds.around(np.arange(len(text)), best_image, scores.tie_tolerance, scores)
     count_gallery(scores, ignored, i2t if "i2t" in directions else None, t2i if "t2i" in directions else None)
 
     ranks = {}
     if "i2t" in directions:
+        tolerance = scores.tie_tolerance[best_text]
         # Positives within the tolerance are tied as negatives are: hit_probability draws from both.
-        tied = positive >= (best - scores.tie_tolerance[best_text])[owner]
-        of_best = best_text[position] if every_positive else position
+        tied = positive >= (best - tolerance)[owner]
+        of_best = np.searchsorted(asked, best_text)
+        n_tied, n_tied_positives = i2t.n_tied[of_best], np.add.reduceat(tied.astype(np.int64), start)
+        if equal is not None:
+            n_right, n_miscounted = equal.right_texts(positive, best, tolerance)
+            # Not below 0: a score at the very edge of the tolerance may have been counted on its other side.
+            n_tied, n_tied_positives = np.maximum(n_tied - n_miscounted, 0), n_tied_positives + n_right
         ranks["i2t"] = RetrievalRanks(
-            n_better=i2t.n_better[of_best],
-            n_tied=i2t.n_tied[of_best],
-            n_tied_positives=np.add.reduceat(tied.astype(np.int64), start)[position],
-            positives=_place_positives(i2t, positive, image_order) if every_positive else None,
+            n_better=i2t.n_better[of_best][position],
+            n_tied=n_tied[position],
+            n_tied_positives=n_tied_positives[position],
+            positives=_place_positives(i2t, positive, image_order, equal) if every_positive else None,
         )
     if "t2i" in directions:
         back = np.argsort(text_order)
-        n_better, n_tied = t2i.n_better[back], t2i.n_tied[back]
-        only_positive = PositiveRanks(np.arange(len(text)), n_better, n_tied + 1)  # itself
-        ranks["t2i"] = RetrievalRanks(n_better, n_tied, np.ones_like(n_tied), only_positive)
+        n_better, n_tied, n_right = t2i.n_better, t2i.n_tied, np.ones(len(text), dtype=np.int64)
+        places = None
+        if equal is not None:
+            n_right, n_miscounted = equal.right_images(positive, best_image, scores.tie_tolerance)
+            n_tied = np.maximum(n_tied - n_miscounted, 0)
+            if every_positive:
+                places = _place_images(scores, ignored, positive, equal, back)
+        n_better, n_tied, n_right = n_better[back], n_tied[back], n_right[back]
+        if places is None:
+            places = PositiveRanks(np.arange(len(text)), n_better, n_tied + 1)  # itself
+        ranks["t2i"] = RetrievalRanks(n_better, n_tied, n_right, places)
     return ranks
 
 
 def _order_by_group(
-    owner: np.ndarray, n_images: int, groups: np.ndarray | None
+    owner: np.ndarray, label: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """Sort images and texts by group; say which texts (start, stop) an image ignores."""
-    label = np.arange(n_images) if groups is None else np.unique(groups, return_inverse=True)[1]
+    """Sort images and texts by the label of the group; say which texts (start, stop) an image ignores."""
     # stable: images that are in order stay there, and are not copied.
     image_order = np.argsort(label, kind="stable")
     text_order = np.lexsort((owner, label[owner]))  # by the last key first
@@ -198,7 +241,9 @@ def _reorder(rows: np.ndarray, order: np.ndarray) -> np.ndarray:
     return rows if in_order else rows[order]
 
 
-def _place_positives(queries: Thresholds, score: np.ndarray, image_order: np.ndarray) -> PositiveRanks:
+def _place_positives(
+    queries: Thresholds, score: np.ndarray, image_order: np.ndarray, equal: EqualTexts | None
+) -> PositiveRanks:
     """Add, to the negatives counted at each positive, the query's other positives."""
     n_better, n_tied = queries.n_better.copy(), queries.n_tied.copy()
     bounds = np.searchsorted(queries.row, np.arange(len(image_order) + 1))
@@ -211,4 +256,24 @@ def _place_positives(queries: Thresholds, score: np.ndarray, image_order: np.nda
         n_tied[start:stop] += above - np.searchsorted(own, queries.low[start:stop], side="left")
     query = image_order[queries.row]
     by_query = np.argsort(query, kind="stable")
-    return PositiveRanks(query[by_query], n_better[by_query], n_tied[by_query])
+    # Texts of other images that are equal to one of its own stand where that one does, and are counted there already.
+    weight = None if equal is None else (equal.n_same / equal.n_own)[by_query]
+    return PositiveRanks(query[by_query], n_better[by_query], n_tied[by_query], weight)
+
+
+def _place_images(
+    scores: Similarity,
+    ignored: tuple[np.ndarray, np.ndarray],
+    positive: np.ndarray,
+    equal: EqualTexts,
+    back: np.ndarray,
+) -> PositiveRanks:
+    """Find the place of every image that is right for a wording; all texts of the wording share them."""
+    own = Thresholds.around(np.arange(len(positive)), positive, scores.tie_tolerance, scores)
+    # A pass of its own: the ranks of the best image were counted at another threshold.
+    count_gallery(scores, ignored, None, own)
+    pairs = np.flatnonzero(equal.is_first)
+    pairs = pairs[np.argsort(equal.wording[pairs], kind="stable")]
+    return PositiveRanks(
+        equal.wording[pairs], own.n_better[pairs], own.n_tied[pairs] + 1, shared_by=equal.wording[back]
+    )

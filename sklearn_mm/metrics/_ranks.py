@@ -18,6 +18,9 @@ __all__ = [
     "recall_at_k",
 ]
 
+_LARGE_WEIGHT = 1e150  # their squares and sums still fit into float64
+_FEW = 16  # tied positives that are gone through one by one
+
 
 @stored_as("metrics.PositiveRanks")
 @dataclass(frozen=True, eq=False)
@@ -32,11 +35,18 @@ class PositiveRanks:
         Items of the gallery that score above the positive.
     n_tied : ndarray of shape (n_pairs,), int64
         Items that score as the positive does, itself included.
+    weight : ndarray of shape (n_pairs,), float64, or None
+        How many positives of the query stand there, where equal texts count together; None is one each.
+    shared_by : ndarray of shape (n_query,), int64, or None
+        The entry of `query` whose positives are those of each query, where queries that are equal share them; None
+        where each query has its own.
     """
 
     query: np.ndarray
     n_better: np.ndarray
     n_tied: np.ndarray
+    weight: np.ndarray | None = None
+    shared_by: np.ndarray | None = None
 
 
 @stored_as("metrics.RetrievalRanks")
@@ -89,10 +99,17 @@ class RetrievalRanks:
         one minus the hypergeometric probability of drawing no positive.
         """
         room = np.maximum(check_cutoff(k) - self.n_better, 0)
-        # C(t, room) / C(t + p, room) as a product of p factors: the binomials themselves overflow for large t, and p is
-        # a handful.
+        # C(t, room) / C(t + p, room) as a product of p factors, or of room ones: the binomials themselves overflow for
+        # large t. p is a handful, but where many texts are equal; room is at most k.
         missed = np.ones(len(self))
-        for i in range(1, int(self.n_tied_positives.max(initial=0)) + 1):
+        most = int(self.n_tied_positives.max(initial=0))
+        if most > _FEW and room.max(initial=0) < most:
+            for i in range(int(room.max(initial=0))):
+                left = np.maximum(self.n_tied + self.n_tied_positives - i, 1)
+                factor = np.maximum(self.n_tied - i, 0) / left
+                missed *= np.where(i < room, factor, 1)
+            return 1 - missed
+        for i in range(1, most + 1):
             factor = np.maximum(self.n_tied - room + i, 0) / (self.n_tied + i)
             missed *= np.where(i <= self.n_tied_positives, factor, 1)
         return 1 - missed
@@ -180,7 +197,10 @@ def recall_at_k(ranks: RetrievalRanks, k: int, *, sample_weight: Any = None) -> 
     pairs = ranks.positives
     # In a random order of the tied each of them is as likely to be among the places left.
     found = np.clip((k - pairs.n_better) / pairs.n_tied, 0, 1)
-    share = np.bincount(pairs.query, weights=found) / np.bincount(pairs.query)
+    weight = np.ones(len(found)) if pairs.weight is None else pairs.weight
+    share = np.bincount(pairs.query, weights=found * weight) / np.bincount(pairs.query, weights=weight)
+    if pairs.shared_by is not None:
+        share = share[pairs.shared_by]
     return float(np.average(share, weights=check_weights(sample_weight, len(share), "ranks")))
 
 
@@ -268,7 +288,8 @@ def check_weights(sample_weight: Any, n: int, of: str) -> np.ndarray | None:
         raise ValueError(f"sample_weight must hold one number for each of the {n} {of}, got shape {weight.shape}")
     if not np.isfinite(weight).all() or (weight < 0).any() or not weight.any():
         raise ValueError("sample_weight must hold finite numbers that are not negative, and not all zero")
-    return weight
+    # Averages do not change by a common factor; sums of weights near the end of float64 would be infinite.
+    return weight if weight.max() < _LARGE_WEIGHT else weight / weight.max()
 
 
 def _check_ranks(ranks: Any) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_mm.metrics._ranking import check_retrieval_input, rank_directions
+from sklearn_mm.metrics._ranking import check_retrieval_input, check_wording, rank_directions
 from sklearn_mm.metrics._ranks import (
     RetrievalRanks,
     check_cutoff,
@@ -34,6 +34,7 @@ def retrieval_report(
     fold_size: int | None = None,
     sample_weight: Any = None,
     groups: Any = None,
+    wording: Any = None,
 ) -> dict[str, float]:
     """Report how well images find their texts and texts their images.
 
@@ -61,6 +62,9 @@ def retrieval_report(
     groups : array-like of shape (n_images,), optional
         Images of one group and their texts are neither negatives nor positives of each other; see
         `retrieval_ranks`.
+    wording : array-like of shape (n_texts,), optional
+        The texts themselves: texts of one wording are then equally right for the images of each. None: each text is
+        right for its own image alone, as papers count; see `retrieval_ranks`.
 
     Returns
     -------
@@ -102,6 +106,7 @@ def retrieval_report(
     cutoffs = check_report_options(k, definition)
     image, text, owner, label = check_retrieval_input(image_embedding, text_embedding, text_to_image, groups)
     weight = check_weights(sample_weight, len(image), "images")
+    same = check_wording(wording, len(text))
     report = partial(
         report_directions,
         cutoffs=cutoffs,
@@ -110,7 +115,7 @@ def retrieval_report(
         directions=DIRECTIONS,
     )
     if fold_size is None:
-        return report(image, text, owner, label, weight)
+        return report(image, text, owner, label, weight, same)
 
     reports = []
     for first in range(0, len(image), _check_fold_size(fold_size, len(image))):
@@ -124,6 +129,7 @@ def retrieval_report(
                 owner[texts] - first,
                 None if label is None else label[fold],
                 None if weight is None else check_weights(weight[fold], fold_size, f"images from {first} on"),
+                None if same is None else same[texts],
             )
         )
     mean = {key: float(np.mean([one[key] for one in reports])) for key in reports[0]}
@@ -154,6 +160,7 @@ def report_directions(
     owner: np.ndarray,
     groups: np.ndarray | None,
     weight: np.ndarray | None,
+    wording: np.ndarray | None,
     *,
     cutoffs: list[int],
     definition: str,
@@ -161,7 +168,7 @@ def report_directions(
     directions: Sequence[str],
 ) -> dict[str, float]:
     """Report on checked input, in some directions."""
-    ranks = rank_directions(image, text, owner, groups, similarity, directions, definition == "recall")
+    ranks = rank_directions(image, text, owner, groups, similarity, directions, definition == "recall", wording)
     weights = {"i2t": weight, "t2i": None if weight is None else weight[owner]}
     report: dict[str, float] = {}
     for direction in directions:

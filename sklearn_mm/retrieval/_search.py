@@ -165,6 +165,8 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     def score(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> float:
         """Return the mean of hit@1, hit@5 and hit@10 both ways, among the images and captions given.
 
+        Captions of one wording are equally right for the images that have them; see `RetrievalScorer`.
+
         Parameters
         ----------
         X, y : as in `fit`

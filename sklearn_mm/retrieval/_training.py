@@ -101,7 +101,11 @@ def make_validator(
 
     def rsum() -> tuple[str, float]:
         report = retrieval_report(
-            image_tower.embed(image_rows), text_tower.embed(text_rows), text_to_image, similarity=similarity
+            image_tower.embed(image_rows),
+            text_tower.embed(text_rows),
+            text_to_image,
+            similarity=similarity,
+            wording=held_out.wording,  # what training does not push apart is right here too
         )
         return "val_rsum", float(report["rsum"])
 

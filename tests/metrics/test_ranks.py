@@ -1,5 +1,6 @@
 import itertools
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -114,3 +115,8 @@ def test_weights_must_fit_the_queries(weights):
     for number in (median_rank, mean_rank, lambda ranks, **kw: hit_at_k(ranks, 1, **kw)):
         with pytest.raises(ValueError, match="sample_weight must hold"):
             number([0, 1], sample_weight=weights)
+
+
+def test_weights_near_the_end_of_float64_count_as_smaller_ones_do():
+    for number in (partial(hit_at_k, k=2), mean_rank, median_rank):
+        assert number([0, 5, 1], sample_weight=[1e308, 1e308, 1e308]) == number([0, 5, 1])

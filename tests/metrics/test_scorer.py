@@ -32,7 +32,7 @@ def described():
 def _report(ranker, X, y, **options):
     texts = [text for row in y for text in row]
     owner = [row for row, captions in enumerate(y) for _ in captions]
-    return retrieval_report(ranker.transform(X), ranker.transform_text(texts), owner, **options)
+    return retrieval_report(ranker.transform(X), ranker.transform_text(texts), owner, wording=texts, **options)
 
 
 def test_scores_are_the_report_of_the_embeddings(described):
