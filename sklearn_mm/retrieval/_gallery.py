@@ -14,6 +14,7 @@ from sklearn_mm.registry import stored_as
 
 __all__ = ["Gallery"]
 
+_SHOWN = 10  # items found for who does not say how many
 _QUERY_BLOCK = 256  # queries whose scores over all items are held at once
 
 
@@ -44,12 +45,13 @@ class Gallery:
         # No copy: the embedding is a gallery's own, and is replaced with it, never written to.
         return ExactIndex().add(self.embedding, copy=False)
 
-    def search(self, query: np.ndarray, k: int, *, query_is_image: bool) -> tuple[np.ndarray, np.ndarray]:
+    def search(self, query: np.ndarray, k: int | None, *, query_is_image: bool) -> tuple[np.ndarray, np.ndarray]:
         """Find the k nearest items, best first: scores (float32) and indices (int64), each (n_query, k).
 
-        `query_is_image` says which side is which, where the similarity is not symmetric.
+        None takes 10, or all of fewer. `query_is_image` says which side is which, where the similarity is not
+        symmetric.
         """
-        k = check_k(k, len(self))
+        k = min(_SHOWN, len(self)) if k is None else check_k(k, len(self))
         # Of unit vectors the cosine is the inner product, for which the index knows a way that does not hold all
         # scores. The violation of an order is none: each item is scored.
         if self.similarity == "cosine":

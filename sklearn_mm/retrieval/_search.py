@@ -116,13 +116,14 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         self._image_gallery = Gallery(self._embed_rows(self._image_tower(), rows), self.similarity)
         return self
 
-    def search_images(self, texts: Any, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    def search_images(self, texts: Any, k: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Find the gallery's images for texts.
 
         Parameters
         ----------
         texts : sequence of str, length n_texts
-        k : int, default=10
+        k : int, optional
+            By default 10, or all where the gallery has fewer.
 
         Returns
         -------
@@ -134,13 +135,14 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         check_is_fitted(self, "image_head_")
         return self._image_gallery.search(self.transform_text(texts), k, query_is_image=False)
 
-    def search_texts(self, X: Any, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    def search_texts(self, X: Any, k: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Find the gallery's texts for images.
 
         Parameters
         ----------
         X : as in `transform`, n_images rows
-        k : int, default=10
+        k : int, optional
+            By default 10, or all where the gallery has fewer.
 
         Returns
         -------

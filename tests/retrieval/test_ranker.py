@@ -297,6 +297,9 @@ def test_set_gallery_keeps_the_order_given(fitted, data):
     assert ranker.search_images(["a red dot"], k=3)[1].max() == 2
     with pytest.raises(ValueError, match="k=4 is larger than the gallery, which has 3"):
         ranker.search_texts(features, k=4)
+    # who does not say how many gets what there is
+    assert ranker.search_images(["a red dot"])[1].shape == (1, 3)
+    assert ranker.search_texts(features[:2])[1].shape == (2, 3)
 
 
 def test_zero_weight_is_absence_and_weights_scale_together(data):
