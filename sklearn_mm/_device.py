@@ -15,6 +15,7 @@ __all__ = [
     "forked_rng",
     "generator_from",
     "n_threads",
+    "precision_of",
     "resolve_device",
     "resolve_dtype",
     "settle",
@@ -50,12 +51,15 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     return torch.device("cuda", torch.cuda.current_device() if str(resolved) == "cuda" else resolved.index)
 
 
-def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
+def resolve_dtype(precision: str, device: torch.device, fitted: str | None = None) -> torch.dtype:
     """Turn the parameter `precision` into the dtype of autocast.
 
-    "auto" is bfloat16 where the hardware computes in it natively (recent GPUs, CPUs with AVX-512 BF16 or
-    AMX), float32 elsewhere.
+    "auto" is the precision that an estimator was fitted in, if there is one: in another, a tenth of ternary features
+    would change on a machine with other hardware. Otherwise it is bfloat16 where the hardware computes in it natively
+    (recent GPUs, CPUs with AVX-512 BF16 or AMX), float32 elsewhere.
     """
+    if precision == "auto" and fitted is not None:
+        precision = fitted
     if precision != "auto":
         return _DTYPES[precision]
     if device.type == "cuda":
@@ -64,6 +68,11 @@ def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
     else:
         native = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
     return torch.bfloat16 if native else torch.float32
+
+
+def precision_of(dtype: torch.dtype) -> str:
+    """Return what `precision` calls a dtype."""
+    return next(name for name, own in _DTYPES.items() if own == dtype)
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:

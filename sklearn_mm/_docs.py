@@ -56,7 +56,12 @@ _PARTS = {
     "precision": """
         precision : {"auto", "float32", "bfloat16", "float16"}, default="auto"
             In which networks compute; weights, losses and what is returned are float32. "auto" is bfloat16 where the
-            hardware computes in it, and float32 elsewhere: set it where two machines have to agree.
+            hardware computes in it at `fit`, and float32 elsewhere; a fitted estimator keeps that on any machine. Set
+            it where fits on two machines have to agree.
+        """,
+    "fitted_precision": """
+        precision_ : {"float32", "bfloat16", "float16"}
+            In which `fit` has computed, and in which what is fitted goes on under ``precision="auto"``.
         """,
     "reading_threads": """
         n_jobs : int, default=None
@@ -67,6 +72,8 @@ _PARTS = {
         history_ : list of dict
             One record an epoch: ``epoch``, ``stage`` ("instance"), ``train_loss``, ``learning_rate``, ``seconds`` and,
             with rows held out, ``val_accuracy``. Empty where nothing was trained.
+        precision_ : {"float32", "bfloat16", "float16"}
+            In which `fit` has computed, and in which what is fitted goes on under ``precision="auto"``.
         """,
     "schedule": """
         lr_schedule : {"cosine", "linear", "step", "constant"}, default="cosine"

@@ -16,7 +16,15 @@ from sklearn.utils.validation import _check_feature_names, _check_sample_weight,
 from torch import nn
 
 from sklearn_mm._checks import check_features
-from sklearn_mm._device import forked_rng, generator_from, resolve_device, resolve_dtype, settle, torch_threads
+from sklearn_mm._device import (
+    forked_rng,
+    generator_from,
+    precision_of,
+    resolve_device,
+    resolve_dtype,
+    settle,
+    torch_threads,
+)
 from sklearn_mm._docs import shared_docs
 from sklearn_mm._params import HasMethods, Integral, Interval, StrOptions, positive_int, validate_params
 from sklearn_mm.annotation._columns import split_columns, split_frame, tag_mask
@@ -137,6 +145,7 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
         Epochs trained, over all stages and calls.
     n_features_in_ : int
         Width of X, where it is a matrix of features.
+    %(fitted_precision)s
 
     See Also
     --------
@@ -324,7 +333,9 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
             before,
             *(images, tags, labels, sample_weight, groups),
         )
-        rng, settings = generator_from(random_state), training_settings(self)
+        rng = generator_from(random_state)
+        settings = training_settings(self, getattr(self, "precision_", None) if resumed else None)
+        self.precision_ = precision_of(settings.dtype)
         with torch_threads(self.n_jobs), forked_rng(random_state, settings.device):
             inputs = self._encode(images, tags, random_state, resumed)
             _check_lengths(inputs, n_rows)
@@ -476,7 +487,8 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
     def _model(self, network: AnnotationNetwork, images: LabeledImages | None = None) -> AnnotationModel:
         """Return what scores; to be trained on some images, with its loss."""
         device = resolve_device(self.device)
-        tower = Tower(self.image_encoder_, nn.Identity(), device, resolve_dtype(self.precision, device))
+        fitted = getattr(self, "precision_", None)  # models saved before it was noted have none
+        tower = Tower(self.image_encoder_, nn.Identity(), device, resolve_dtype(self.precision, device, fitted))
         if images is None:
             return AnnotationModel(tower, network, self._scoring)
         single = self._scoring.kind == "single"

@@ -13,7 +13,15 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from sklearn_mm._checks import check_features
-from sklearn_mm._device import forked_rng, generator_from, resolve_device, resolve_dtype, settle, torch_threads
+from sklearn_mm._device import (
+    forked_rng,
+    generator_from,
+    precision_of,
+    resolve_device,
+    resolve_dtype,
+    settle,
+    torch_threads,
+)
 from sklearn_mm._docs import shared_docs
 from sklearn_mm._params import StrOptions, validate_params
 from sklearn_mm.annotation._data import (
@@ -105,6 +113,7 @@ class LabelCountPredictor(CallbackSupportMixin, PickleStateMixin, BaseEstimator)
         held out, ``val_count_mae`` (negative: higher is better).
     n_epochs_ : int
     n_features_in_ : int
+    %(fitted_precision)s
 
     See Also
     --------
@@ -230,7 +239,9 @@ class LabelCountPredictor(CallbackSupportMixin, PickleStateMixin, BaseEstimator)
             before,
             *(X, counts, sample_weight, groups),
         )
-        rng, settings = generator_from(random_state), training_settings(self)
+        rng = generator_from(random_state)
+        settings = training_settings(self, getattr(self, "precision_", None) if resumed else None)
+        self.precision_ = precision_of(settings.dtype)
         with torch_threads(self.n_jobs), forked_rng(random_state, settings.device):
             # Numbers stand where labels would, to tell rows apart; they are what is learnt, not how many they would be.
             images = merge_labeled([X], _as_column(counts), sample_weight, groups)
@@ -350,7 +361,8 @@ class LabelCountPredictor(CallbackSupportMixin, PickleStateMixin, BaseEstimator)
 
     def _tower(self) -> Tower:
         device = resolve_device(self.device)
-        return Tower(None, self.network_, device, resolve_dtype(self.precision, device))
+        fitted = getattr(self, "precision_", None)  # models saved before it was noted have none
+        return Tower(None, self.network_, device, resolve_dtype(self.precision, device, fitted))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -99,12 +99,12 @@ class _TrainingParameters(Protocol):
     verbose: int
 
 
-def training_settings(parameters: _TrainingParameters) -> TrainingSettings:
-    """Return what training is told, from the parameters of an estimator."""
+def training_settings(parameters: _TrainingParameters, fitted: str | None = None) -> TrainingSettings:
+    """Return what training is told, from the parameters of an estimator and the precision that it goes on in."""
     device = resolve_device(parameters.device)
     return TrainingSettings(
         device=device,
-        dtype=resolve_dtype(parameters.precision, device),
+        dtype=resolve_dtype(parameters.precision, device, fitted),
         optimizer=parameters.optimizer,
         weight_decay=parameters.weight_decay,
         lr_schedule=parameters.lr_schedule,

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import nn
 
 from sklearn_mm._checks import check_finite_rows
-from sklearn_mm._device import resolve_device, resolve_dtype
+from sklearn_mm._device import precision_of, resolve_device, resolve_dtype
 from sklearn_mm._params import (
     DEVICE_CONSTRAINTS,
     Integral,
@@ -110,6 +110,8 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         Number of pictures in the statistics.
     errors_ : list of ReadFailure
         ``(row, source, reason)`` for each picture of the last call that could not be read.
+    precision_ : {"float32", "bfloat16", "float16"}
+        In which `fit` has computed activations, and `transform` goes on under ``precision="auto"``.
     n_features_in_ : int
         Number of columns of X; only when fitted on activations.
 
@@ -329,6 +331,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
 
     def _restart(self) -> None:
         self._check_parameters()
+        self.__dict__.pop("precision_", None)  # that of the fit before
         self._forget_network()
 
     def _check_parameters(self) -> None:
@@ -380,6 +383,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         activations.each_block(take, keep)
         if starts:
             self.layers_ = activations.layers()
+            self.precision_ = precision_of(resolve_dtype(self.precision, resolve_device(self.device)))
             # A fit on a table before left these; pictures have none.
             for of_a_table in ("n_features_in_", "feature_names_in_"):
                 if hasattr(self, of_a_table):
@@ -416,7 +420,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
             pixels = pixels.resized(self.image_size)
         reader = PictureReader(pixels.image_size, pixels.resize_size, pixels.interpolation, self.crops)
         device = resolve_device(self.device)
-        dtype = resolve_dtype(self.precision, device)
+        dtype = resolve_dtype(self.precision, device, getattr(self, "precision_", None))
         # All that decides on an activation is in the address, so that one folder serves any estimators.
         cache = None if self.cache is None else RowCache(self.cache, self._configuration(reader, dtype))
         return ActivationPass(

@@ -11,7 +11,14 @@ from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import check_random_state
 
 from sklearn_mm._checks import Captions, check_captions
-from sklearn_mm._device import forked_rng, generator_from, resolve_device, resolve_dtype, torch_threads
+from sklearn_mm._device import (
+    forked_rng,
+    generator_from,
+    precision_of,
+    resolve_device,
+    resolve_dtype,
+    torch_threads,
+)
 from sklearn_mm._docs import shared_docs
 from sklearn_mm._params import (
     DEVICE_CONSTRAINTS,
@@ -133,6 +140,7 @@ class JointEmbeddingRanker(JointSpaceMixin, CallbackSupportMixin, PickleStateMix
         The loss, with what it has learnt itself (a trained temperature) as its parameters.
     n_features_in_ : int
         Width of X, where it is a matrix of features.
+    %(fitted_precision)s
 
     See Also
     --------
@@ -314,7 +322,8 @@ class JointEmbeddingRanker(JointSpaceMixin, CallbackSupportMixin, PickleStateMix
         rng = generator_from(random_state)
         # The optimiser of partial_fit has averages of gradients of weights that are left behind here.
         self.__dict__.pop("_continued", None)
-        settings = self._settings()
+        settings = self._settings(self._fitted_precision() if resumed else None)
+        self.precision_ = precision_of(settings.dtype)
         with torch_threads(self.n_jobs), forked_rng(random_state, settings.device):
             rows, images = self._encode_images(X, captions, sample_weight, groups, random_state, resumed)
             held_out = None
@@ -378,15 +387,16 @@ class JointEmbeddingRanker(JointSpaceMixin, CallbackSupportMixin, PickleStateMix
                 [random_state.randint(2**31 - 1), self.n_epochs_] if self.random_state is not None else None
             )
         rng = generator_from(random_state)
-        with torch_threads(self.n_jobs), forked_rng(random_state, resolve_device(self.device)):
+        settings = self._settings(None if first else self._fitted_precision())
+        self.precision_ = precision_of(settings.dtype)
+        with torch_threads(self.n_jobs), forked_rng(random_state, settings.device):
             rows, images = self._encode_images(X, captions, sample_weight, groups, random_state, not first)
             text_rows = self._encode_texts(rows, images, random_state, not first)
-            self._train_one_epoch(self._batches(rows, text_rows, images, rng))
+            self._train_one_epoch(self._batches(rows, text_rows, images, rng), settings)
         return self._set_training_gallery(rows, captions, images.texts, text_rows)
 
-    def _train_one_epoch(self, batches: JointBatches) -> None:
+    def _train_one_epoch(self, batches: JointBatches, settings: TrainingSettings) -> None:
         """Train with the optimiser of the pass before, as long as all that it depends on is the same."""
-        settings = self._settings()
         model = make_model(batches, self.loss_, self.similarity, None, self.n_components)
         loss = resolve_loss(self.loss, PairLoss, PAIR_LOSSES)
         asked = (settings, self.learning_rate, self.similarity, type(loss), loss.get_params())
@@ -413,11 +423,11 @@ class JointEmbeddingRanker(JointSpaceMixin, CallbackSupportMixin, PickleStateMix
             if not isinstance(part, str | None):
                 validate_params(part)
 
-    def _settings(self) -> TrainingSettings:
+    def _settings(self, fitted: str | None = None) -> TrainingSettings:
         device = resolve_device(self.device)
         return TrainingSettings(
             device=device,
-            dtype=resolve_dtype(self.precision, device),
+            dtype=resolve_dtype(self.precision, device, fitted),
             optimizer=self.optimizer,
             weight_decay=self.weight_decay,
             lr_schedule=self.lr_schedule,

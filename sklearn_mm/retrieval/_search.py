@@ -194,4 +194,9 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     def _tower(self, encoder: Any, head: torch.nn.Module) -> Tower:
         # Built for each call, by the parameters as they are now; the modules inside are the fitted ones, not copies.
         device = resolve_device(self.device)
-        return Tower(encoder, head, device, resolve_dtype(self.precision, device), is_positive_only(self.similarity))
+        dtype = resolve_dtype(self.precision, device, self._fitted_precision())
+        return Tower(encoder, head, device, dtype, is_positive_only(self.similarity))
+
+    def _fitted_precision(self) -> str | None:
+        """Return the precision of `fit`; None for a model saved before it was noted."""
+        return getattr(self, "precision_", None)

@@ -17,6 +17,7 @@ from sklearn_mm._device import (
     autocast,
     forked_rng,
     generator_from,
+    precision_of,
     resolve_device,
     resolve_dtype,
     settle,
@@ -75,6 +76,8 @@ class TrainableEncoder(
     history_ : list of dict
         One record an epoch: ``epoch``, ``stage``, ``train_loss``, ``learning_rate``, ``seconds`` and, with rows held
         out, ``val_accuracy``.
+    precision_ : str
+        In which `fit` has computed, and in which what is fitted goes on under ``precision="auto"``.
 
     See Also
     --------
@@ -210,6 +213,7 @@ class TrainableEncoder(
             self.checkpoint, self.random_state, type(self).__name__, self.get_params(deep=False), data, instance
         )
         device = resolve_device(self.device)
+        self.precision_ = precision_of(resolve_dtype(self.precision, device))
         with torch_threads(self.n_jobs), forked_rng(random_state, device):
             self.initialize(data, random_state)
             rows, kept = self._rows_to_train_on(data)
@@ -247,7 +251,8 @@ class TrainableEncoder(
                 rows,
                 batch_size=self.embed_batch_size,
                 device=device,
-                dtype=resolve_dtype(self.precision, device),
+                # A model saved before it was noted has none, nor has an encoder that another estimator has trained.
+                dtype=resolve_dtype(self.precision, device, getattr(self, "precision_", None)),
                 title=type(self).__name__ if shown else None,
             )
 
