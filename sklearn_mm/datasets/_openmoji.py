@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -151,8 +152,8 @@ def _render(svg_path: Path, png_path: Path, size: int, resvg: ModuleType) -> Non
     png = resvg.svg_to_bytes(
         svg_path=str(svg_path), width=size, height=size, background="white", skip_system_fonts=True
     )
-    # of each process its own; and not named *.png, by which finished pictures are found
-    unfinished = png_path.with_name(f".{png_path.name}.{os.getpid()}")
+    # its own for each call, in whatever thread and process; and not named *.png, by which finished pictures are found
+    unfinished = png_path.with_name(f".{png_path.name}.{uuid.uuid4().hex}")
     unfinished.write_bytes(bytes(png))
     unfinished.replace(png_path)
 

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,8 @@ class Checkpoint:
     def save(self, state: dict[str, Any]) -> None:
         """Replace the state: nested dicts and lists of tensors, numbers and strings."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")  # its own for each process
+        # Its own for each save: threads share the number of their process, and containers all have a process 1.
+        beside = self.path.with_name(f"{self.path.name}.{uuid.uuid4().hex}.part")
         try:
             with beside.open("wb") as file:
                 torch.save({"identity": self.path.stem, "state": state}, file)

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -88,6 +89,19 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path):
     resumed.best.restore()
     for expected, value in zip(whole.weights(), resumed.weights(), strict=True):
         assert torch.equal(expected, value)
+
+
+def test_threads_may_save_one_state_at_once(tmp_path):
+    checkpoint = Checkpoint(tmp_path, "a")
+
+    def save(epoch):
+        checkpoint.save({"epoch": epoch})
+        return checkpoint.load()["epoch"]
+
+    with ThreadPoolExecutor(8) as pool:
+        seen = list(pool.map(save, range(64)))
+    assert set(seen) <= set(range(64))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
 
 
 def test_a_state_is_replaced_as_a_whole_and_nothing_is_left_beside_it(tmp_path, monkeypatch):
