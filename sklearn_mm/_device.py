@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from threading import Lock, local
 from typing import Any
 
 import joblib
@@ -131,14 +132,56 @@ def n_threads(n_jobs: int | None) -> int:
     return torch.get_num_threads() if n_jobs is None else int(joblib.effective_n_jobs(n_jobs))
 
 
+class _ThreadNumbers:
+    """How many threads torch computes with, set by blocks that several Python threads are in at once.
+
+    torch sets the number for the calling thread, and notes it for threads that have not computed yet: there one block
+    would reach into others. What is noted is put back when a block ends, as if it had been the only one.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._n_blocks = 0
+        self._usual = 0  # the number of those outside of all blocks
+        self._own = local()  # .number: of the innermost block of a thread
+
+    @contextmanager
+    def set_to(self, number: int) -> Iterator[None]:
+        outer = getattr(self._own, "number", None)
+        with self._lock:
+            if self._n_blocks == 0:
+                self._usual = torch.get_num_threads()
+            self._n_blocks += 1
+            torch.set_num_threads(number)
+        self._own.number = number
+        try:
+            yield
+        finally:
+            self._own.number = outer
+            with self._lock:
+                self._n_blocks -= 1
+                torch.set_num_threads(self._usual if outer is None else outer)
+
+    def keep_usual(self) -> None:
+        """See to it that a thread that has not computed yet does not take over the number of a block of another."""
+        if self._n_blocks and getattr(self._own, "number", None) is None:
+            with self._lock:
+                if self._n_blocks and torch.get_num_threads() != self._usual:
+                    torch.set_num_threads(self._usual)
+
+
+_THREAD_NUMBERS = _ThreadNumbers()
+
+
 @contextmanager
 def torch_threads(n_jobs: int | None) -> Iterator[None]:
-    """Let torch compute with `n_jobs` threads on the CPU inside the block; None changes nothing, -1 takes all."""
-    before = torch.get_num_threads()
-    if n_jobs is not None:
-        torch.set_num_threads(joblib.effective_n_jobs(n_jobs))
-    try:
+    """Let torch compute with `n_jobs` threads on the CPU inside the block; None changes nothing, -1 takes all.
+
+    Of this thread alone: other threads may be in blocks of other numbers at the same time.
+    """
+    if n_jobs is None:
+        _THREAD_NUMBERS.keep_usual()
         yield
-    finally:
-        if n_jobs is not None:
-            torch.set_num_threads(before)
+        return
+    with _THREAD_NUMBERS.set_to(int(joblib.effective_n_jobs(n_jobs))):
+        yield

@@ -1,8 +1,11 @@
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event, Thread
+
 import numpy as np
 import pytest
 import torch
 
-from sklearn_mm._device import autocast, forked_rng, resolve_device, resolve_dtype
+from sklearn_mm._device import autocast, forked_rng, resolve_device, resolve_dtype, torch_threads
 
 
 def test_auto_takes_what_there_is():
@@ -50,3 +53,49 @@ def test_a_forked_rng_is_seeded_and_leaves_the_global_one_alone():
     assert torch.equal(draws[0], draws[3])
     assert not torch.equal(draws[0], draws[2])
     assert torch.equal(torch.rand(2), expected)
+
+
+def test_threads_compute_each_with_its_own_number_of_threads():
+    usual, seen = torch.get_num_threads(), {}
+    entered, left = Event(), Event()
+
+    def first():
+        with torch_threads(usual + 2):
+            entered.set()
+            assert left.wait(60)
+            seen["first"] = torch.get_num_threads()
+        seen["first, behind it"] = torch.get_num_threads()
+
+    def unset():
+        with torch_threads(None):
+            seen["unset"] = torch.get_num_threads()
+
+    thread = Thread(target=first)
+    thread.start()
+    assert entered.wait(60)
+    with torch_threads(usual + 1):
+        with torch_threads(usual + 3):
+            seen["inner"] = torch.get_num_threads()
+        seen["second"] = torch.get_num_threads()
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(unset).result()
+    left.set()
+    thread.join()
+    with ThreadPoolExecutor(1) as pool:
+        seen["afterwards"] = pool.submit(torch.get_num_threads).result()
+    assert torch.get_num_threads() == usual
+    assert seen == {
+        "inner": usual + 3,
+        "second": usual + 1,
+        "unset": usual,
+        "first": usual + 2,
+        "first, behind it": usual,
+        "afterwards": usual,
+    }
+
+
+def test_after_an_error_torch_computes_with_as_many_threads_as_before():
+    usual = torch.get_num_threads()
+    with pytest.raises(KeyError), torch_threads(usual + 1):
+        raise KeyError
+    assert torch.get_num_threads() == usual
