@@ -31,12 +31,12 @@ TakeBlock: TypeAlias = Callable[[list[int], np.ndarray], None]
 
 
 class TappedNetwork:
-    """A network on its device with taps, from 8-bit crops to activations.
+    """A network on its device with taps, from 8-bit crops to activations, for any number of threads at once.
 
     Parameters
     ----------
     backbone : Backbone
-        Moved to the device, for good.
+        Moved to the device and given hooks, for good: nobody else may use it.
     pixels : PixelConvention
         What it wants to see.
     layers, activation : see FullNetworkEmbedding
@@ -63,7 +63,9 @@ class TappedNetwork:
         mean, std = (torch.tensor(value, dtype=torch.float64) for value in (pixels.mean, pixels.std))
         self._scale, self._shift = (part.to(device) for part in scale_and_shift(mean, std, side))
         self.chunk_size = cpu_chunk_size() if device.type == "cpu" else None
-        self._reader = TapReader(self.module, layers, activation, backbone.class_layers, self.chunk_size)
+        # Entered here and never left: hooks cannot come and go while other threads run the network.
+        reader = TapReader(self.module, layers, activation, backbone.class_layers, self.chunk_size)
+        self._reader = reader.__enter__()
         self._side = side
 
     @property
@@ -74,7 +76,7 @@ class TappedNetwork:
     @contextmanager
     def running(self) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
         """Yield the function from crops (n, n_crops, s, s, 3), uint8, to activations (n, d), float32."""
-        with torch.inference_mode(), autocast(self._device, self._dtype), self._reader:
+        with torch.inference_mode(), autocast(self._device, self._dtype):
 
             def activations(crops: np.ndarray) -> np.ndarray:
                 # One crop of all pictures at a time, so that the network sees batch_size squares at once, however many

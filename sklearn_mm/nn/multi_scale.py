@@ -1,7 +1,9 @@
 """The maps of all scales of a network, fused from fine to coarse (Niu et al. 2019)."""
 
+from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import ExitStack
+from functools import partial
+from threading import local
 from typing import Any
 
 import torch
@@ -13,6 +15,8 @@ from sklearn_mm.nn.taps import spatial_mean
 from sklearn_mm.registry import stored_as
 
 __all__ = ["FusionBlock", "MultiScaleCNN"]
+
+_PASS = local()  # .maps: what the pass of this thread through a backbone has shown, by the name of the tap
 
 
 @stored_as("nn.FusionBlock")
@@ -110,12 +114,23 @@ class MultiScaleCNN(BackboneTower):
         self.head = nn.Sequential(
             nn.Linear(self.scales[-1].width, n_components, bias=False), nn.BatchNorm1d(n_components), nn.Sigmoid()
         )
+        self._attach()
+
+    def _attach(self) -> None:
+        """Have the taps watched for good: hooks cannot come and go while other threads run the network."""
+        for scale in self.scales:
+            self.backbone.get_submodule(scale.tap).register_forward_hook(partial(_keep, scale.tap))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state to pickle and to copy, without hooks: a file holds no private function of ours."""
+        return {**self.__dict__, "_modules": {**self._modules, "backbone": _without_hooks(self.backbone, {})}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take a pickled state; in those of format 1 the scales were called otherwise."""
         if "stages" in state:
             state = {"scales" if name == "stages" else name: value for name, value in state.items()}
         super().__setstate__(state)  # type: ignore[no-untyped-call]  # torch's has no types
+        self._attach()
 
     def _prune(self) -> None:
         """Find the scales, and put nothing in the place of layers behind the last maps."""
@@ -134,20 +149,13 @@ class MultiScaleCNN(BackboneTower):
         return self._seen_by_backbone(self._maps, pixels)
 
     def _maps(self, pixels: Tensor) -> list[Tensor]:
-        taps: dict[str, Tensor] = {}
-
-        def keep(name: str) -> Any:
-            def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-                taps[name] = output
-
-            return hook
-
-        # the hooks are there for this pass only: a module with hooks can neither be copied nor pickled
-        with ExitStack() as stack:
-            for scale in self.scales:
-                stack.enter_context(self.backbone.get_submodule(scale.tap).register_forward_hook(keep(scale.tap)))
+        maps: dict[str, Tensor] = {}
+        _PASS.maps = maps
+        try:
             self.backbone(pixels)
-        return list(_channels_first(taps[scale.tap] for scale in self.scales))
+        finally:
+            _PASS.maps = None
+        return list(_channels_first(maps[scale.tap] for scale in self.scales))
 
     def _embed(self, pixels: Tensor) -> Tensor:
         fused, *taps = self.maps(pixels)
@@ -159,3 +167,28 @@ class MultiScaleCNN(BackboneTower):
 
 def _channels_first(maps: Iterator[Tensor]) -> Iterator[Tensor]:
     return (each.permute(0, 3, 1, 2) if is_channels_last(each) else each for each in maps)
+
+
+def _keep(tap: str, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+    """Note the maps that a tap answers, where this thread has asked for them; a hook."""
+    maps = getattr(_PASS, "maps", None)
+    if maps is not None:
+        maps[tap] = output
+
+
+def _without_hooks(module: nn.Module, seen: dict[int, nn.Module]) -> nn.Module:
+    """Return a network of the same tensors in modules of its own, which lack the hooks of `_keep`."""
+    if id(module) not in seen:
+        twin = seen[id(module)] = module.__new__(type(module))
+        hooks = module._forward_hooks.items()
+        children = module._modules.items()
+        twin.__dict__.update(
+            module.__dict__,
+            _forward_hooks=OrderedDict((key, hook) for key, hook in hooks if not _is_ours(hook)),
+            _modules={name: None if child is None else _without_hooks(child, seen) for name, child in children},
+        )
+    return seen[id(module)]
+
+
+def _is_ours(hook: Any) -> bool:
+    return isinstance(hook, partial) and hook.func is _keep

@@ -5,6 +5,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
+from threading import Lock, local
 from types import TracebackType
 from typing import Any, Self
 
@@ -57,7 +58,7 @@ class Tap:
 
 
 class TapReader:
-    """Reads layers of a network while it runs; its hooks are there only inside a ``with`` block.
+    """Reads layers of a network while it runs; its hooks are there only inside a ``with`` block, for all threads.
 
     Parameters
     ----------
@@ -94,6 +95,10 @@ class TapReader:
     network just to find out. A hook averages a map and lets it go, so that no more maps are alive than the
     network itself needs. A module that runs several times is read the last time.
 
+    Inside of one ``with`` block any number of threads may call it at once: what a hook reads belongs to the thread
+    that runs the network, and a thread that runs the network for something else is not read. The block itself is
+    entered and left while no other thread runs the network; the first batch is waited for.
+
     The average of a 1x1 convolution (and of a fully connected layer over tokens) is that layer applied to the
     average of its input: where the input has fewer channels, the smaller map is averaged.
 
@@ -126,11 +131,11 @@ class TapReader:
         self._layers, self._activation, self._class_layers = layers, activation, class_layers
         self._modules = {name: module for name, module in network.named_modules() if name}
         self._check_names()
-        # averages of the current chunk by tap, and the taps behind an activation function by the number of its call
-        self._values: dict[str, Tensor] = {}
+        # the taps behind an activation function by the number of its call
         self._calls: dict[int, str] = {}
-        self._watcher = _Watcher(self._see_call)
         self._stack: ExitStack | None = None
+        self._finding = Lock()  # held by the thread whose batch shows the taps
+        self._thread = local()  # .reading: what this thread reads, while it does
 
     def _check_names(self) -> None:
         layers = self._layers
@@ -152,7 +157,7 @@ class TapReader:
 
     def __enter__(self) -> Self:
         self._stack = ExitStack()
-        self._attach(self._stack)
+        self._attach(self._stack, self.taps or [])
         return self
 
     def __exit__(
@@ -178,23 +183,37 @@ class TapReader:
     def _read(self, pixels: Tensor) -> list[Tensor]:
         """Run the network once; return the averages that the hooks took, one for each tap."""
         if self.taps is None:
-            first = _FirstPass(self.network, self._modules, self._layers, self._activation, self._class_layers)
-            self.taps, values = first.run(pixels)
-            # the block was entered before anybody knew where to read; from the next batch on these hooks do
-            self._attach(self._stack or ExitStack())
-            return values
-        self._values.clear()
-        self._watcher.n_calls, self._watcher.paused = 0, False
-        # seeing every torch function costs time in Python: only where an activation function has to be met
-        with self._watcher if self._calls else nullcontext():
-            answer = self.network(pixels)
+            with self._finding:
+                # asked again: another thread may have found them while this one waited
+                if self.taps is None:
+                    return self._find(pixels)
+        reading = _Reading(self._calls, self._modules)
+        self._thread.reading = reading
+        try:
+            # seeing every torch function costs time in Python: only where an activation function has to be met
+            with reading.watcher if self._calls else nullcontext():
+                answer = self.network(pixels)
+        finally:
+            self._thread.reading = None
+        values = reading.values
         for tap in self.taps:
             if tap.reads == "input" and not tap.module:
-                self._values[tap.name] = _average(answer, _channel_dim(None, answer))
+                values[tap.name] = _average(answer, _channel_dim(None, answer))
             # what is missing here would shift all columns behind it
-            if tap.name not in self._values:
+            if tap.name not in values:
                 raise RuntimeError(f"layer {tap.name!r} did not run as before; the network changes between calls")
-        return [self._values[tap.name] for tap in self.taps]
+        return [values[tap.name] for tap in self.taps]
+
+    def _find(self, pixels: Tensor) -> list[Tensor]:
+        """Run the network for the first time: find the taps, and return what they read."""
+        first = _FirstPass(self.network, self._modules, self._layers, self._activation, self._class_layers)
+        taps, values = first.run(pixels)
+        # The block was entered before anybody knew where to read; from the next batch on these hooks do. No other
+        # thread runs the network meanwhile: all wait for the taps, which are made known last.
+        self._calls = {tap.call: tap.name for tap in taps if tap.reads == "call"}
+        self._attach(self._stack or ExitStack(), taps)
+        self.taps = taps
+        return values
 
     def _finished(self, tap: Tap, values: Tensor) -> Tensor:
         """Apply a layer to the average of its input, if that is what was read."""
@@ -205,36 +224,61 @@ class TapReader:
         bias = None if layer.bias is None else layer.bias.float()
         return F.linear(values, layer.weight.flatten(1).float(), bias)
 
-    def _attach(self, stack: ExitStack) -> None:
-        for tap in self.taps or []:
-            if tap.reads == "call":
-                self._calls[tap.call] = tap.name
-            elif tap.reads == "output":
+    def _attach(self, stack: ExitStack, taps: Sequence[Tap]) -> None:
+        for tap in taps:
+            if tap.reads == "output":
                 stack.enter_context(self._modules[tap.module].register_forward_hook(self._hook(tap.name)))
-            elif tap.module:
+            elif tap.reads == "input" and tap.module:
                 stack.enter_context(self._modules[tap.module].register_forward_pre_hook(self._pre_hook(tap.name)))
 
     def _hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
         def read(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            reading = getattr(self._thread, "reading", None)
+            if reading is None:
+                return
             # averaging calls torch functions of its own, which are not the network's
-            self._watcher.paused = True
-            self._values[name] = _average_output(module, args[0], output)
-            self._watcher.paused = False
+            reading.watcher.paused = True
+            reading.values[name] = _average_output(module, args[0], output)
+            reading.watcher.paused = False
 
         return read
 
     def _pre_hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def read(module: nn.Module, args: tuple[Any, ...]) -> None:
-            self._watcher.paused = True
-            self._values[name] = _average(args[0], _channel_dim(module, args[0]))
-            self._watcher.paused = False
+            reading = getattr(self._thread, "reading", None)
+            if reading is None:
+                return
+            reading.watcher.paused = True
+            reading.values[name] = _average(args[0], _channel_dim(module, args[0]))
+            reading.watcher.paused = False
 
         return read
+
+
+class _Reading:
+    """One pass of one thread through the network.
+
+    Parameters
+    ----------
+    calls : dict of int to str
+        The taps behind an activation function, by the number of its call.
+    modules : dict of str to Module
+
+    Attributes
+    ----------
+    values : dict of str to Tensor
+        Averages by tap.
+    """
+
+    def __init__(self, calls: dict[int, str], modules: dict[str, nn.Module]) -> None:
+        self.values: dict[str, Tensor] = {}
+        self.watcher = _Watcher(self._see_call)
+        self._calls, self._modules = calls, modules
 
     def _see_call(self, call: int, function: str, given: Any, answer: Any) -> None:
         name = self._calls.get(call)
         if name is not None and function in _ACTIVATIONS:
-            self._values[name] = _average(answer, _channel_dim(self._modules[name], answer))
+            self.values[name] = _average(answer, _channel_dim(self._modules[name], answer))
 
 
 class _Watcher(TorchFunctionMode):

@@ -1,5 +1,6 @@
 """The fusion of all scales, against a slow and obvious one."""
 
+import copy
 import pickle
 
 import pytest
@@ -55,6 +56,23 @@ def test_the_fusion_starts_as_the_last_maps_alone_and_learns_to_add_the_finer_on
         optimizer.step()
     assert all(value.grad.count_nonzero() > 0 for value in module.fusion.parameters())
     assert (module(crops) - last).abs().max() > 1e-3
+
+
+def test_copies_and_pickles_hold_no_hooks_of_ours_and_answer_alike():
+    module = _module().eval()
+    module.backbone.layer1.register_forward_hook(print)  # somebody else's travels along
+    crops = _squares(2)
+    content = pickle.dumps(module)
+    assert b"_keep" not in content
+    assert len(pickle.loads(content).backbone.layer1._forward_hooks) == 1
+    module.backbone.layer1._forward_hooks.clear()
+    with torch.no_grad():
+        expected = module(crops)
+        for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+            assert torch.equal(other(crops), expected)
+            nn.init.zeros_(other.backbone.layer4[1].bn2.weight)
+            assert not torch.equal(other(crops), expected)
+        assert torch.equal(module(crops), expected)
 
 
 def test_blocks_have_half_of_the_channels_inside_times_width():

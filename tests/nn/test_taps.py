@@ -1,5 +1,7 @@
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -350,3 +352,25 @@ def test_autocast_does_not_reach_the_averages(network, pictures):
     assert half.dtype == torch.float32
     assert (half - full).norm() < 0.02 * full.norm()
     assert not torch.equal(half, half.bfloat16().float())
+
+
+@pytest.mark.parametrize("activation", ["pre", "post"])
+@pytest.mark.parametrize("layers", ["auto", "last"])
+def test_threads_read_what_they_read_alone(network, pictures, layers, activation):
+    rows = [pictures[row % 4 : row % 4 + 1] + row for row in range(32)]
+    barrier = Barrier(8)
+
+    def work(number):
+        barrier.wait(timeout=60)
+        with torch.inference_mode():
+            read = [reader(row) for row in rows[number::8]]
+            reader.network(pictures)  # for something else: that is not read
+            return read + [reader(row) for row in rows[number::8]]
+
+    with TapReader(network, layers, activation) as reader, ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(work, range(8)))
+    with torch.inference_mode(), TapReader(network, layers, activation) as alone:
+        for number in range(8):
+            for values, row in zip(together[number], 2 * rows[number::8], strict=True):
+                assert torch.equal(values, alone(row))
+    assert all(not module._forward_hooks and not module._forward_pre_hooks for module in network.modules())
