@@ -11,11 +11,15 @@ import torch
 from sklearn.utils import check_random_state
 from torch import Tensor, nn
 
+from sklearn_mm._draws import OwnDraws, generator_of, nothing_drawn
+
 __all__ = [
     "autocast",
     "forked_rng",
     "generator_from",
+    "generator_of",
     "n_threads",
+    "nothing_drawn",
     "precision_of",
     "resolve_device",
     "resolve_dtype",
@@ -111,13 +115,14 @@ def settle(module: nn.Module, device: torch.device) -> None:
 
 
 @contextmanager
-def forked_rng(random_state: int | np.random.RandomState | None, device: torch.device) -> Iterator[None]:
-    """Seed torch from `random_state` inside the block, and restore its global state after it."""
+def forked_rng(random_state: int | np.random.RandomState | None) -> Iterator[None]:
+    """Let torch draw inside the block, in this thread, from generators of its own, seeded from `random_state`.
+
+    Those of the process are neither seeded nor drawn from, so that threads do not disturb each other. The numbers are
+    those that seeding the process would give.
+    """
     # a RandomState moves on by it: the next block of one fit has another seed
-    seed = int(check_random_state(random_state).randint(2**31 - 1))
-    # by default every GPU of the machine would be saved and restored
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    with OwnDraws(int(check_random_state(random_state).randint(2**31 - 1))):
         yield
 
 

@@ -47,7 +47,7 @@ def test_a_forked_rng_is_seeded_and_leaves_the_global_one_alone():
     torch.manual_seed(3)
     draws = []
     for seed in (0, 0, 1, np.random.RandomState(0)):
-        with forked_rng(seed, torch.device("cpu")):
+        with forked_rng(seed):
             draws.append(torch.rand(2))
     assert torch.equal(draws[0], draws[1])
     assert torch.equal(draws[0], draws[3])

@@ -336,7 +336,7 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
         rng = generator_from(random_state)
         settings = training_settings(self, getattr(self, "precision_", None) if resumed else None)
         self.precision_ = precision_of(settings.dtype)
-        with torch_threads(self.n_jobs), forked_rng(random_state, settings.device):
+        with torch_threads(self.n_jobs), forked_rng(random_state):
             inputs = self._encode(images, tags, random_state, resumed)
             _check_lengths(inputs, n_rows)
             labeled = merge_labeled(self._told_apart_by(inputs), labels, sample_weight, groups)

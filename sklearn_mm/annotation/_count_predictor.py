@@ -242,7 +242,7 @@ class LabelCountPredictor(CallbackSupportMixin, PickleStateMixin, BaseEstimator)
         rng = generator_from(random_state)
         settings = training_settings(self, getattr(self, "precision_", None) if resumed else None)
         self.precision_ = precision_of(settings.dtype)
-        with torch_threads(self.n_jobs), forked_rng(random_state, settings.device):
+        with torch_threads(self.n_jobs), forked_rng(random_state):
             # Numbers stand where labels would, to tell rows apart; they are what is learnt, not how many they would be.
             images = merge_labeled([X], _as_column(counts), sample_weight, groups)
             images = replace(images, counts=counts[images.rows])

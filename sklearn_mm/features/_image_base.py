@@ -81,7 +81,7 @@ class ImageEncoderBase(TrainableEncoder):
         self._check_parameters()
         _check_pictures(data)
         # Weights are drawn on the CPU and moved: a seed gives the same ones on every device.
-        with forked_rng(random_state, torch.device("cpu")):
+        with forked_rng(random_state):
             self.module_: Any = self._make_module()
         self.history_ = []
         self.errors_: list[ReadFailure] = []

@@ -84,7 +84,7 @@ class TextEncoderBase(TrainableEncoder):
             vectors, found = read_word_vectors(self.word_vectors, self.vocabulary_)
             word_dim = vectors.shape[1]
         # Weights are drawn on the CPU and moved: a seed gives the same ones on every device.
-        with forked_rng(random_state, torch.device("cpu")):
+        with forked_rng(random_state):
             self.module_: Any = self._make_module(len(self.vocabulary_), word_dim)
         if vectors is not None:
             # Row 0 stands for no word; words count from 1.

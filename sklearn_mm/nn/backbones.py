@@ -62,7 +62,7 @@ def build_backbone(
     else:
         family, name = _family_of(backbone)
         # also for pretrained weights, which overwrite random ones: the global generator is not to move either way
-        with forked_rng(RANDOM_WEIGHTS_SEED, torch.device("cpu")):
+        with forked_rng(RANDOM_WEIGHTS_SEED):
             built = family.build(name, pretrained)
     if weights is not None and not pretrained:
         _load_state(built.module, weights if isinstance(weights, Mapping) else read_state(Path(weights)))

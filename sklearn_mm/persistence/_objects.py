@@ -8,6 +8,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.metadata_routing import MetadataRequest
 from torch import Tensor, nn
 
+from sklearn_mm._device import forked_rng
 from sklearn_mm.persistence._classes import estimator_class, is_record, module_class, public_name, record_class
 from sklearn_mm.persistence._codec import Codec, Reader, Writer, join
 from sklearn_mm.persistence._format_1 import name_since_format_1
@@ -79,8 +80,8 @@ def _decode_module(node: dict[str, Any], reader: Reader, where: str) -> nn.Modul
     if shapes != {key: tuple(tensor.shape) for key, tensor in state.items()}:
         differing = sorted(key for key in shapes.keys() | state.keys() if not _fits(key, shapes, state))
         raise ValueError(f"the tensors do not fit the network's configuration: {', '.join(differing[:3])}")
-    # First weights are drawn and overwritten; the caller's random state must not notice.
-    with torch.random.fork_rng(devices=[]):
+    # First weights are drawn and overwritten; the random state of the process must not notice.
+    with forked_rng(0):
         module = cls(**config)
     module.load_state_dict(state, strict=True)
     for key in node["frozen"]:

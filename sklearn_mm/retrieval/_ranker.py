@@ -324,7 +324,7 @@ class JointEmbeddingRanker(JointSpaceMixin, CallbackSupportMixin, PickleStateMix
         self.__dict__.pop("_continued", None)
         settings = self._settings(self._fitted_precision() if resumed else None)
         self.precision_ = precision_of(settings.dtype)
-        with torch_threads(self.n_jobs), forked_rng(random_state, settings.device):
+        with torch_threads(self.n_jobs), forked_rng(random_state):
             rows, images = self._encode_images(X, captions, sample_weight, groups, random_state, resumed)
             held_out = None
             # Before the texts are encoded, so that the vocabulary knows no caption that is held out.
@@ -389,7 +389,7 @@ class JointEmbeddingRanker(JointSpaceMixin, CallbackSupportMixin, PickleStateMix
         rng = generator_from(random_state)
         settings = self._settings(None if first else self._fitted_precision())
         self.precision_ = precision_of(settings.dtype)
-        with torch_threads(self.n_jobs), forked_rng(random_state, settings.device):
+        with torch_threads(self.n_jobs), forked_rng(random_state):
             rows, images = self._encode_images(X, captions, sample_weight, groups, random_state, not first)
             text_rows = self._encode_texts(rows, images, random_state, not first)
             self._train_one_epoch(self._batches(rows, text_rows, images, rng), settings)

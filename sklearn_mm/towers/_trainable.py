@@ -214,7 +214,7 @@ class TrainableEncoder(
         )
         device = resolve_device(self.device)
         self.precision_ = precision_of(resolve_dtype(self.precision, device))
-        with torch_threads(self.n_jobs), forked_rng(random_state, device):
+        with torch_threads(self.n_jobs), forked_rng(random_state):
             self.initialize(data, random_state)
             rows, kept = self._rows_to_train_on(data)
             # Of this fit alone, also where nothing is trained.

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from sklearn_mm._device import generator_of
 from sklearn_mm._version import __version__
 from sklearn_mm.training._stopping import BestWeights
 
@@ -40,6 +41,8 @@ def run_identity(*parts: Any) -> str:
     """
     return str(_Hasher(hash_name="md5").hash((__version__, parts)))
 
+
+_CPU = torch.device("cpu")
 
 # On another device or with other threads it is the same run, if not to the last bit, and may be gone on with.
 _NO_MATTER = frozenset({"checkpoint", "verbose", "device", "n_jobs"})
@@ -148,7 +151,7 @@ class TrainingState:
     rng : numpy.random.Generator
         From which batches and augmentations are drawn.
     device : torch.device
-        Whose random state dropout is drawn from.
+        On which dropout is drawn. The state of this thread's generators is saved: those of `forked_rng`, or torch's.
     """
 
     def __init__(
@@ -171,8 +174,8 @@ class TrainingState:
         return {
             "model": self._model.state_dict(),
             "rng": self._rng.bit_generator.state,
-            "torch_rng": torch.get_rng_state(),
-            "device_rng": _device_rng(self._device),
+            "torch_rng": generator_of(_CPU).get_state(),
+            "device_rng": None if self._device == _CPU else generator_of(self._device).get_state(),
             **{name: part.state_dict() for name, part in self._stateful.items()},
         }
 
@@ -182,10 +185,7 @@ class TrainingState:
         for name, part in self._stateful.items():
             part.load_state_dict(state[name])
         self._rng.bit_generator.state = state["rng"]
-        torch.set_rng_state(state["torch_rng"])
-        if state["device_rng"] is not None:
-            torch.cuda.set_rng_state(state["device_rng"], self._device)
-
-
-def _device_rng(device: torch.device) -> torch.Tensor | None:
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        generator_of(_CPU).set_state(state["torch_rng"])
+        # Without one where the run began on the CPU, which draws what it goes on with from the seed of the run.
+        if self._device != _CPU and state["device_rng"] is not None:
+            generator_of(self._device).set_state(state["device_rng"])

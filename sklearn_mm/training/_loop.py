@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from sklearn_mm._device import nothing_drawn
 from sklearn_mm.training._settings import TrainingSettings
 
 __all__ = ["EpochRecord", "train_epochs"]
@@ -61,20 +62,22 @@ def train_epochs(
         losses: list[Tensor] = []
         for batch in batches():
             loss = model(batch)
-            optimizer.zero_grad(set_to_none=True)
-            scaler.scale(loss).backward()
-            # Before clipping, as clip_norm is said of true gradients.
-            scaler.unscale_(optimizer)
-            norms = [nn.utils.clip_grad_norm_(together, settings.clip_norm) for together in clipped_together]
-            # What overflowed as float16 is no step. torch's fused SGD would leave its momentum without a value then.
-            # In other precisions the norms are not looked at, which would wait for the device: there a gradient that is
-            # not finite is one of a training that diverges, and the loss tells.
-            if not scaler.is_enabled() or all(bool(norm.isfinite()) for norm in norms):
-                scaler.step(optimizer)
-                schedule.step()
-            # Also after an overflow, which is how the scale comes down.
-            scaler.update()
-            losses.append(loss.detach())  # float() would wait for the device
+            # The model alone draws (dropout): what follows is spared the detour to its generators.
+            with nothing_drawn():
+                optimizer.zero_grad(set_to_none=True)
+                scaler.scale(loss).backward()
+                # Before clipping, as clip_norm is said of true gradients.
+                scaler.unscale_(optimizer)
+                norms = [nn.utils.clip_grad_norm_(together, settings.clip_norm) for together in clipped_together]
+                # What overflowed as float16 is no step. torch's fused SGD would leave its momentum without a value
+                # then. In other precisions the norms are not looked at, which would wait for the device: there a
+                # gradient that is not finite is one of a training that diverges, and the loss tells.
+                if not scaler.is_enabled() or all(bool(norm.isfinite()) for norm in norms):
+                    scaler.step(optimizer)
+                    schedule.step()
+                # Also after an overflow, which is how the scale comes down.
+                scaler.update()
+                losses.append(loss.detach())  # float() would wait for the device
         train_loss = float(torch.stack(losses).mean())  # the one place an epoch waits for the device
         if train_loss != train_loss or abs(train_loss) == float("inf"):
             raise FloatingPointError(

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from sklearn_mm._device import forked_rng
 from sklearn_mm.training import (
     BestWeights,
     Checkpoint,
@@ -89,6 +90,20 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path):
     resumed.best.restore()
     for expected, value in zip(whole.weights(), resumed.weights(), strict=True):
         assert torch.equal(expected, value)
+
+
+def test_the_random_state_saved_is_that_of_the_run():
+    before = torch.get_rng_state()
+    with torch.random.fork_rng(devices=[]):
+        state = Run().state
+    with forked_rng(0):
+        torch.rand(3)
+        saved = state.state_dict()
+        expected = torch.rand(3)
+    with forked_rng(1):
+        state.load_state_dict(saved)
+        assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_threads_may_save_one_state_at_once(tmp_path):
