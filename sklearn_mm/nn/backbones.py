@@ -30,7 +30,7 @@ RANDOM_WEIGHTS_SEED = 0
 def build_backbone(
     backbone: str | nn.Module, weights: str | os.PathLike[str] | Mapping[str, Tensor] | None = "default"
 ) -> Backbone:
-    """Build a network, with its weights, on the CPU.
+    """Build a network, with its weights, on the CPU; within ``torch.device("meta")`` without numbers.
 
     Parameters
     ----------
@@ -62,10 +62,13 @@ def build_backbone(
     else:
         family, name = _family_of(backbone)
         # also for pretrained weights, which overwrite random ones: the global generator is not to move either way
-        with forked_rng(RANDOM_WEIGHTS_SEED):
+        # On the CPU, whatever the default device is: some networks look at numbers while they are built.
+        with forked_rng(RANDOM_WEIGHTS_SEED), torch.device("cpu"):
             built = family.build(name, pretrained)
     if weights is not None and not pretrained:
         _load_state(built.module, weights if isinstance(weights, Mapping) else read_state(Path(weights)))
+    if torch.get_default_device().type == "meta":  # a plan without numbers is asked for
+        built.module.to("meta")
     built.module.eval()
     return built
 

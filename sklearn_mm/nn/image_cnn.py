@@ -1,7 +1,7 @@
 """A network for pictures that learns on: wholly, in part or not at all."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Self
 
 import torch
@@ -98,6 +98,13 @@ class BackboneTower(nn.Module):
         self._learning = self._resolve(trainable)
         self._fix_batch_norm, self._average_mirrored = fix_batch_norm, average_mirrored
         self.freeze_backbone(False)
+
+    def restore_buffers(self, names: Collection[str]) -> None:
+        """Fill buffers that no state dict holds, such as tables of positions, as the network has them by its name."""
+        fresh = dict(build_backbone(self.config["backbone"], None).module.named_buffers())
+        for name in names:
+            own = self.get_buffer(name)
+            own.copy_(fresh[name.removeprefix("backbone.")])
 
     def _prune(self) -> None:
         """Take out of the backbone what is never used."""

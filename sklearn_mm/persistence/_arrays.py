@@ -7,7 +7,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from sklearn_mm.persistence._codec import Codec, Reader, Writer, join
+from sklearn_mm.persistence._codec import EXPANSION, Codec, Reader, Writer, join
 from sklearn_mm.persistence._values import decode_items, encode_items
 
 __all__ = ["ARRAY_CODECS"]
@@ -16,11 +16,18 @@ _BIT_GENERATORS = {
     cls.__name__: cls for cls in (np.random.MT19937, np.random.PCG64, np.random.PCG64DXSM, np.random.SFC64)
 }
 _COMPRESSED = {f"{kind}_{form}" for kind in ("csr", "csc", "bsr") for form in ("matrix", "array")}
-_SPARSE = _COMPRESSED | {f"{kind}_{form}" for kind in ("coo", "dia", "dok", "lil") for form in ("matrix", "array")}
+_BY_ROW = {"lil_matrix", "lil_array"}
+_DIAGONAL = {"dia_matrix", "dia_array"}
+_SPARSE = (
+    _COMPRESSED | _BY_ROW | _DIAGONAL | {f"{kind}_{form}" for kind in ("coo", "dok") for form in ("matrix", "array")}
+)
+# of lists and dicts of Python, in memory: two empty lists and their places, and an entry of a dict with its key
+_LIL_ROW_BYTES, _DOK_ENTRY_BYTES = 128, 256
 _TORCH_DTYPES = {
     str(value).removeprefix("torch."): value for value in vars(torch).values() if isinstance(value, torch.dtype)
 }
-_AS_BYTES = "cmMS"  # kinds of dtypes (beside complex64) that are kept as bytes
+_AS_BYTES = "cmMSU"  # kinds of dtypes (beside complex64) that are kept as bytes; of U what JSON would make too small
+_LAST_CHARACTER = 0x10FFFF  # of Unicode
 
 
 # Dense arrays ---------------------------------------------------------------------------------------------------
@@ -30,7 +37,11 @@ def _encode_array(array: np.ndarray, writer: Writer, where: str) -> dict[str, An
     if array.dtype.kind == "O":
         return {"objects": encode_items(array.ravel().tolist(), writer, where), "shape": list(array.shape)}
     if array.dtype.kind == "U":
-        return {"strings": array.ravel().tolist(), "shape": list(array.shape), "dtype": array.dtype.str}
+        strings = array.ravel().tolist()
+        # Each is as wide as the longest in memory, but not as text: of a file that is small beside what it stands for,
+        # `load` could not tell whether it was made to fill the memory.
+        if array.nbytes <= EXPANSION * (sum(map(len, strings)) + 3 * len(strings)):
+            return {"strings": strings, "shape": list(array.shape), "dtype": array.dtype.str}
     # Tensors of a file are in C order and of the machine's byte order: of an array by columns the transpose is stored,
     # and the order beside it.
     by_column = array.flags.f_contiguous and not array.flags.c_contiguous
@@ -56,11 +67,27 @@ def _decode_array(node: dict[str, Any], reader: Reader, where: str) -> np.ndarra
         objects[:] = items
         return objects.reshape(node["shape"])
     if "strings" in node:
-        return _typed(node, "U", np.array(node["strings"], dtype=node["dtype"]))
+        return _typed(node, "U", _decode_strings(node["strings"], np.dtype(node["dtype"]), reader))
     if "bytes" in node:
         raw = reader.tensor(node["bytes"]).numpy()
-        return _in_order(node, _typed(node, _AS_BYTES, raw.view(node["dtype"])))
+        flat = _typed(node, _AS_BYTES, raw.view(node["dtype"]))
+        # numpy would raise much later, wherever such a string is looked at.
+        if flat.dtype.kind == "U" and raw.view(np.uint32).max(initial=0) > _LAST_CHARACTER:
+            raise ValueError("a character is out of range")
+        return _in_order(node, flat)
     return _in_order(node, reader.tensor(node["tensor"]).numpy())
+
+
+def _decode_strings(strings: Any, dtype: np.dtype[Any], reader: Reader) -> np.ndarray:
+    if dtype.kind != "U":
+        raise ValueError(f"dtype {dtype.str!r} is not allowed here")
+    if not isinstance(strings, list) or not all(type(string) is str for string in strings):
+        raise ValueError("expected a list of strings")
+    # The width is a number in the file, and no width stands for that of the longest: both may be far above what is
+    # there.
+    width = max(dtype.itemsize, 4 * max(map(len, strings), default=0))
+    reader.reserve(len(strings) * width)
+    return np.array(strings, dtype=dtype)
 
 
 def _typed(node: dict[str, Any], kinds: str, flat: np.ndarray) -> np.ndarray:
@@ -80,10 +107,14 @@ def _in_order(node: dict[str, Any], array: np.ndarray) -> np.ndarray:
 def _encode_sparse(matrix: Any, writer: Writer, where: str) -> dict[str, Any]:
     name = type(matrix).__name__
     node: dict[str, Any] = {"class": name, "shape": list(matrix.shape)}
-    if name in _COMPRESSED:
+    if name in _COMPRESSED or name in _BY_ROW:
+        # Lists by row hold Python's numbers; this form says the same in arrays.
+        matrix = matrix.tocsr() if name in _BY_ROW else matrix
         parts = {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr}
+    elif name in _DIAGONAL:
+        parts = {"data": matrix.data, "offsets": matrix.offsets}
     else:
-        # The other forms hold lists and dicts, which coordinates say in numbers alone.
+        # A dict of keys too: coordinates say it in numbers alone.
         matrix = matrix.tocoo()
         parts = {"data": matrix.data, **{f"axis {axis}": index for axis, index in enumerate(matrix.coords)}}
     return {**node, **{part: _encode_array(array, writer, join(where, part)) for part, array in parts.items()}}
@@ -93,14 +124,37 @@ def _decode_sparse(node: dict[str, Any], reader: Reader, where: str) -> Any:
     if node["class"] not in _SPARSE:
         raise ValueError(f"{node['class']!r} is no sparse matrix of scipy")
     cls, shape = getattr(sparse, node["class"]), tuple(node["shape"])
-    data = _decode_array(node["data"], reader, where)
-    if node["class"] in _COMPRESSED:
-        indices, indptr = (_decode_array(node[part], reader, where) for part in ("indices", "indptr"))
-        matrix = cls((data, indices, indptr), shape=shape)
-        matrix.check_format(full_check=True)  # an index out of range would be read by compiled code
-        return matrix
-    coords = tuple(_decode_array(node[f"axis {axis}"], reader, where) for axis in range(len(shape)))
-    return cls(sparse.coo_array((data, coords), shape=shape))
+    parts = {part: _decode_array(node[part], reader, where) for part in node if part not in ("class", "shape")}
+    # Also of what is not copied: the same tensors may stand in any number of matrices.
+    reader.reserve(sum(part.nbytes for part in parts.values()))
+    data = parts["data"]
+    if "indptr" in parts:
+        # Of rows of lists as well, which take far more memory than this: not before it is known how many there are.
+        whole = (sparse.csr_array if node["class"] in _BY_ROW else cls)(
+            (data, parts["indices"], parts["indptr"]), shape=shape
+        )
+        whole.check_format(full_check=True)  # an index out of range would be read by compiled code
+        return _from_rows(cls, whole, reader) if node["class"] in _BY_ROW else whole
+    if "offsets" in parts:
+        offsets = parts["offsets"]
+        if np.any(offsets <= -shape[0]) or np.any(offsets >= shape[1]):
+            raise ValueError(f"a diagonal is out of the shape {shape}")  # compiled code would look there
+        return cls((data, offsets), shape=shape)
+    coords = tuple(parts[f"axis {axis}"] for axis in range(len(shape)))
+    whole = sparse.coo_array((data, coords), shape=shape)
+    if node["class"] in _BY_ROW:  # from here on, as folders of before held them
+        return _from_rows(cls, whole, reader)
+    if node["class"] in _DIAGONAL:
+        diagonals = np.unique(whole.col.astype(np.int64) - whole.row)
+        reader.reserve(len(diagonals) * (int(whole.col.max(initial=-1)) + 1) * data.itemsize)
+    elif node["class"].startswith("dok"):
+        reader.reserve(whole.nnz * _DOK_ENTRY_BYTES)
+    return cls(whole)
+
+
+def _from_rows(cls: Any, whole: Any, reader: Reader) -> Any:
+    reader.reserve(_LIL_ROW_BYTES * whole.shape[0])
+    return cls(whole)
 
 
 # Torch ----------------------------------------------------------------------------------------------------------

@@ -12,9 +12,13 @@ from torch import Tensor
 
 from sklearn_mm.registry import FORMAT_VERSION
 
-__all__ = ["Codec", "MalformedError", "Reader", "Writer", "join"]
+__all__ = ["EXPANSION", "Codec", "MalformedError", "Reader", "Writer", "join"]
 
 TAG = "$"
+# What a value takes in memory is bounded by what its file holds: so many times its size (an empty row of lists takes 16
+# times the number that stands for it, a short string up to 32 times its characters), and a little that every file has.
+EXPANSION = 32
+_FREE_BYTES = 2**24
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,8 @@ class Reader:
     tensors : mapping of str to Tensor
     format_version : int
         Of the folder.
+    file_bytes : int
+        Size of its files, which bounds what is made of them.
 
     Attributes
     ----------
@@ -126,9 +132,14 @@ class Reader:
     """
 
     def __init__(
-        self, codecs: Sequence[Codec], tensors: Mapping[str, Tensor], format_version: int = FORMAT_VERSION
+        self,
+        codecs: Sequence[Codec],
+        tensors: Mapping[str, Tensor],
+        format_version: int = FORMAT_VERSION,
+        file_bytes: int = 0,
     ) -> None:
         self.format_version = format_version
+        self._allowance = _FREE_BYTES + EXPANSION * file_bytes
         self._tensors = tensors
         self._codec_of = {codec.tag: codec for codec in codecs}
         self._used: set[str] = set()
@@ -164,6 +175,18 @@ class Reader:
             raise ValueError(f"the tensor {name!r} is missing")
         self._used.add(name)
         return self._tensors[name]
+
+    def reserve(self, n_bytes: int) -> None:
+        """Account for memory that a value takes beside the tensors of the file, before it is taken.
+
+        Raises
+        ------
+        ValueError
+            A file of this size does not account for so much.
+        """
+        self._allowance -= n_bytes
+        if self._allowance < 0:
+            raise ValueError(f"it asks for {n_bytes} bytes of memory, which the size of its file does not account for")
 
     @property
     def unused(self) -> list[str]:

@@ -175,7 +175,8 @@ def load(path: str | os.PathLike[str]) -> Any:
     """
     folder = Path(path)
     config, tensors = _read(folder)
-    reader = Reader(_CODECS, tensors, config["format_version"])
+    file_bytes = sum((folder / name).stat().st_size for name in (_CONFIG, _TENSORS))
+    reader = Reader(_CODECS, tensors, config["format_version"], file_bytes)
     try:
         estimator = reader.decode(config[_ROOT], _ROOT)
     except MalformedError as error:

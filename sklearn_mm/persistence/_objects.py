@@ -1,5 +1,6 @@
 """Codecs of estimators, torch modules and this library's dataclasses."""
 
+import copy
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -8,7 +9,6 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.metadata_routing import MetadataRequest
 from torch import Tensor, nn
 
-from sklearn_mm._device import forked_rng
 from sklearn_mm.persistence._classes import estimator_class, is_record, module_class, public_name, record_class
 from sklearn_mm.persistence._codec import Codec, Reader, Writer, join
 from sklearn_mm.persistence._format_1 import name_since_format_1
@@ -73,21 +73,47 @@ def _encode_module(module: nn.Module, writer: Writer, where: str) -> dict[str, A
 def _decode_module(node: dict[str, Any], reader: Reader, where: str) -> nn.Module:
     cls = module_class(_class_name(node, reader))
     config = reader.decode(node["config"], join(where, "config"))
+    _check_config(config)
     state = {key: reader.tensor(name) for key, name in node["tensors"].items()}
+    reader.reserve(sum(tensor.nbytes for tensor in state.values()))  # one of the file may stand in many places
+    # On the meta device a network takes no memory, whatever the configuration says, nor the pictures that are followed
+    # through it. One that it was built around is not to take part with its own memory.
+    planned = {key: _on_meta(value) if isinstance(value, nn.Module) else value for key, value in config.items()}
     with torch.device("meta"):
-        planned = cls(**config).state_dict()  # takes no memory, whatever the configuration says
-    shapes = {key: tuple(tensor.shape) for key, tensor in planned.items()}
+        module = cls(**planned)
+    shapes = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
     if shapes != {key: tuple(tensor.shape) for key, tensor in state.items()}:
         differing = sorted(key for key in shapes.keys() | state.keys() if not _fits(key, shapes, state))
         raise ValueError(f"the tensors do not fit the network's configuration: {', '.join(differing[:3])}")
-    # First weights are drawn and overwritten; the random state of the process must not notice.
-    with forked_rng(0):
-        module = cls(**config)
+    if hasattr(module, "config"):
+        module.config = config
+    unsaved = {key for key, _ in module.named_buffers()} - state.keys()
+    module.to_empty(device="cpu")  # as much as the file has, and buffers that a network of this name always has
     module.load_state_dict(state, strict=True)
+    if unsaved:
+        tower: Any = module  # a BackboneTower: no other network has any
+        tower.restore_buffers(unsaved)
     for key in node["frozen"]:
         module.get_parameter(key).requires_grad_(False)
     # By `train`, as networks with frozen parts have their own, which leaves these in evaluation mode.
     return module.train(node["training"])
+
+
+def _check_config(config: Any) -> None:
+    """Refuse what a saved configuration never holds: weights from elsewhere, and what takes more memory than text."""
+    if config.get("weights") is not None:
+        raise ValueError("a saved network has its own weights, and takes none from elsewhere")
+    waiting = list(config.values())
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list | tuple):
+            waiting.extend(value)
+        elif value is not None and not isinstance(value, bool | int | float | str | nn.Module):
+            raise ValueError(f"the configuration of a network holds no {type(value).__name__}")
+
+
+def _on_meta(module: nn.Module) -> nn.Module:
+    return copy.deepcopy(module).to("meta")
 
 
 def _fits(key: str, shapes: dict[str, tuple[int, ...]], state: dict[str, Tensor]) -> bool:

@@ -275,3 +275,10 @@ def test_the_identity_tells_networks_and_weights_apart(tmp_path):
     assert len({hashlib.sha256(identity.encode()).digest() for identity in identities}) == len(identities)
     assert weights_identity("mobilenet_v3_small", tmp_path / "copy.pth") == identities[3]
     assert weights_identity(pickle.loads(pickle.dumps(module))) == identities[5]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "regnet_y_400mf"])  # the second looks at numbers while it is built
+def test_on_the_meta_device_a_network_is_planned_without_memory(name):
+    with torch.device("meta"):
+        planned = build_backbone(name, weights=None).module
+    assert all(tensor.is_meta for tensor in planned.state_dict().values())

@@ -1,6 +1,8 @@
 import json
 import os
+import tracemalloc
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,8 @@ from torch import nn
 
 import sklearn_mm.persistence._pickle as pickle_module
 from sklearn_mm.exceptions import VersionMismatchWarning
+from sklearn_mm.nn.families import Backbone, BackboneFamily, PixelConvention
+from sklearn_mm.nn.image_cnn import ImageCNN
 from sklearn_mm.nn.text_ngram import TextNGram
 from sklearn_mm.nn.towers import FeatureTower
 from sklearn_mm.persistence import load, save
@@ -601,6 +605,187 @@ def test_a_configuration_of_an_absurd_network_takes_no_memory(tmp_path):
     edit(tmp_path / "model", grow)
     with pytest.raises(ValueError, match="do not fit the network's configuration: layers.0.weight, mean, scale"):
         load(tmp_path / "model")
+
+
+LARGEST_PEAK = 2**26  # bytes: what a small file may take while it is refused
+
+
+@contextmanager
+def little_memory():
+    """Fail if what runs inside takes much memory at any time."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < LARGEST_PEAK
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        {"$array": {"strings": ["a"], "shape": [1], "dtype": "<U500000000"}},
+        {"$array": {"strings": ["a"] * 2000 + ["b" * 20_000], "shape": [2001], "dtype": "<U0"}},
+    ],
+    ids=["width of a string", "no width"],
+)
+def test_strings_take_no_more_memory_than_the_file_accounts_for(saved, node):
+    edit(saved, lambda config: config["model"]["$estimator"]["state"].update(memory=node))
+    with little_memory(), pytest.raises(ValueError, match=r"model\.memory: .*does not account for"):
+        load(saved)
+
+
+@pytest.mark.parametrize(("name", "shape"), [("lil_matrix", [10**9, 10**10]), ("dia_array", [4, 10**10])])
+def test_sparse_matrices_take_no_more_memory_than_the_file_accounts_for(tmp_path, name, shape):
+    # Matrices by coordinates, which take none for what is empty, are called others.
+    save(StandardScaler(copy=sparse.coo_array(([1.0], ([2], [10**9])), shape=(4, 10**10))), tmp_path / "model")
+
+    def rename(config):
+        config["model"]["$estimator"]["state"]["copy"]["$sparse"].update({"class": name, "shape": shape})
+
+    edit(tmp_path / "model", rename)
+    with little_memory(), pytest.raises(ValueError, match=r"model\.copy: .*does not account for"):
+        load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("form", ["lil", "dia", "dok"])
+def test_sparse_matrices_that_were_saved_by_coordinates_are_opened(tmp_path, form):
+    dense = np.array([[0, 1, 0, 0], [2, 0, 0, 3]], dtype=np.float32)
+    save(StandardScaler(copy=sparse.coo_array(dense)), tmp_path / "model")
+
+    def rename(config):
+        config["model"]["$estimator"]["state"]["copy"]["$sparse"]["class"] = f"{form}_array"
+
+    edit(tmp_path / "model", rename)
+    again = load(tmp_path / "model").copy
+    assert again.format == form
+    np.testing.assert_array_equal(again.toarray(), dense)
+
+
+def test_diagonals_out_of_the_matrix_never_reach_compiled_code(tmp_path):
+    save(StandardScaler(copy=sparse.dia_array(np.eye(3))), tmp_path / "model")
+    file = tmp_path / "model" / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.copy.offsets"][0] = 3
+    save_file(tensors, file)
+    with pytest.raises(ValueError, match="a diagonal is out of the shape"):
+        load(tmp_path / "model")
+
+
+def test_wide_arrays_of_short_strings_are_opened_with_their_dtype():
+    array = np.array(["a", "", "é"] * 1000, dtype="<U2000")
+    again = walked(array)
+    assert again.dtype == array.dtype
+    np.testing.assert_array_equal(again, array)
+
+
+def test_characters_out_of_range_are_refused(tmp_path):
+    save(StandardScaler(copy=np.array(["a", ""], dtype="<U2000")), tmp_path / "model")
+    file = tmp_path / "model" / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.copy"][3] = 255
+    save_file(tensors, file)
+    with pytest.raises(ValueError, match="a character is out of range"):
+        load(tmp_path / "model")
+
+
+def change_module(folder, config, tensors=None):
+    def change(whole):
+        node = whole["model"]["$estimator"]["state"]["copy"]["$module"]
+        node["config"].update(config)
+        if tensors is not None:
+            node["tensors"] = tensors
+
+    edit(folder, change)
+
+
+@pytest.mark.parametrize("sizes", [{"$range": [1, 10**9, 1]}, [{"$range": [1, 10**9, 1]}], {"$set": [1, 2]}])
+def test_layer_sizes_that_are_no_list_of_numbers_are_refused(tmp_path, sizes):
+    save(StandardScaler(copy=FeatureTower(4, 2)), tmp_path / "model")
+    change_module(tmp_path / "model", {"hidden_layer_sizes": sizes})
+    with little_memory(), pytest.raises(ValueError, match="the configuration of a network holds no (range|set)"):
+        load(tmp_path / "model")
+
+
+def test_one_tensor_is_not_taken_for_many(tmp_path):
+    save(StandardScaler(copy=FeatureTower(256, 256)), tmp_path / "model")
+    sizes = [256] * 800
+    names = {"scale": "model.copy.mean"} | {
+        name: "model.copy.layers.0.weight" if name.endswith("weight") and value.ndim == 2 else "model.copy.mean"
+        for name, value in FeatureTower(256, 256, hidden_layer_sizes=sizes).state_dict().items()
+    }
+    change_module(tmp_path / "model", {"hidden_layer_sizes": sizes}, names)
+    with little_memory(), pytest.raises(ValueError, match="does not account for"):
+        load(tmp_path / "model")
+
+
+@pytest.fixture
+def image_network(tmp_path):
+    network = ImageCNN("squeezenet1_1", weights=None, image_size=32, n_components=3)
+    save(StandardScaler(copy=network), tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("weights", ["default", "picture.pt", {"$path": "picture.pt"}])
+@pytest.mark.parametrize("name", ["nn.ImageCNN", "nn.MultiScaleCNN", "nn.BackboneTower"])
+def test_a_saved_network_takes_no_weights_from_elsewhere(image_network, weights, name, monkeypatch):
+    def looked_for(*args, **kwargs):
+        raise AssertionError("weights are looked for")
+
+    monkeypatch.setattr("sklearn_mm.nn.backbones.read_state", looked_for)
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", looked_for)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", looked_for)
+    change_module(image_network, {"weights": weights})
+
+    def rename(config):
+        config["model"]["$estimator"]["state"]["copy"]["$module"]["class"] = f"sklearn_mm.{name}"
+
+    edit(image_network, rename)
+    with pytest.raises(ValueError, match="has its own weights, and takes none from elsewhere"):
+        load(image_network)
+
+
+def test_a_network_of_absurd_pictures_takes_no_memory(image_network):
+    change_module(image_network, {"image_size": 20_000})
+    with little_memory():  # 4.8 GB of pixels
+        load(image_network)
+
+
+class Placed(nn.Module):
+    """A network with a table that no state dict holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.maps = nn.Conv2d(3, 4, 3)
+        self.register_buffer("places", torch.linspace(0, 1, 4), persistent=False)
+        self.classes = nn.Linear(4, 2)
+
+    def forward(self, pixels):
+        return self.classes(self.maps(pixels).mean((2, 3)) + self.places)
+
+
+class PlacedFamily(BackboneFamily):
+    prefix = "placed:"
+
+    def names(self):
+        return ["1"]
+
+    def pixels(self, name):
+        return PixelConvention(image_size=8, resize_size=8)
+
+    def build(self, name, pretrained):
+        return Backbone(Placed())
+
+    def origin(self, name):
+        return "here"
+
+
+def test_networks_with_buffers_that_are_in_no_state_dict_answer_as_before(monkeypatch):
+    monkeypatch.setattr("sklearn_mm.nn.backbones.FAMILIES", (PlacedFamily(),))
+    network = ImageCNN("placed:1").eval()
+    crops = torch.randint(255, (2, 8, 8, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        assert torch.equal(walked(network)(crops), network(crops))
 
 
 def test_deep_nesting_is_refused(saved):
