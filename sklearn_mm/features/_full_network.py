@@ -86,7 +86,9 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
     cache : path, default=None
         A folder that remembers the activations of each picture, by its content and by all that decides on
         them. It is shared by folds, candidates and processes: in a grid search the network sees each picture
-        once. It may be deleted at any time between calls.
+        once. It may be deleted at any time between calls. Of a module its weights and all of its attributes
+        decide; where one of them cannot be looked into, an attribute `cache_identity` of the module, a str, may
+        stand for them.
     on_error : {"raise", "nan", "skip"}, default="raise"
         What becomes of a picture that cannot be read. "raise": an error that names the row, for what the
         headers of the files tell before the network starts. "nan": its row is NaN, or 0 throughout when
@@ -122,7 +124,8 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
     WeightsError
         Pretrained weights are not to be had.
     ValueError
-        A backbone, a layer or a parameter is unknown; the network's activations are not finite.
+        A backbone, a layer or a parameter is unknown; the network's activations are not finite; or the module, or
+        the file of its weights, has changed since `fit`, and the network has to be built anew.
 
     See Also
     --------

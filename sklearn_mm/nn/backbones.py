@@ -3,17 +3,17 @@
 import copy
 import os
 from collections.abc import Mapping
-from hashlib import sha256
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from sklearn_mm._checks import did_you_mean
+from sklearn_mm._content import UndigestibleError, attributes_digest, weights_digest
 from sklearn_mm._device import forked_rng
 from sklearn_mm.nn.families import FAMILIES, IMAGENET_PIXELS, Backbone, BackboneFamily, PixelConvention
 from sklearn_mm.nn.lite import EfficientNetLite, load_lite_state
-from sklearn_mm.nn.weights import existing_file, read_state
+from sklearn_mm.nn.weights import read_state
 
 __all__ = [
     "RANDOM_WEIGHTS_SEED",
@@ -108,35 +108,69 @@ def pixel_convention(backbone: str | nn.Module) -> PixelConvention:
     return family.pixels(name)
 
 
-def weights_identity(backbone: str | nn.Module, weights: str | os.PathLike[str] | None = "default") -> str:
+def weights_identity(
+    backbone: str | nn.Module, weights: str | os.PathLike[str] | Mapping[str, Tensor] | None = "default"
+) -> str:
     """Return what tells a network and its weights from any other, without building it.
+
+    Of a module all counts that decides on its answer: its class, its weights, what it is made of, and its other
+    attributes. A module may have a str `cache_identity` that stands for these last ones.
 
     Raises
     ------
     ValueError
-        The name of the backbone is unknown.
+        The name of the backbone is unknown, or a module has an attribute that cannot be looked into.
     WeightsError
         The file of the weights does not exist.
     """
     if isinstance(backbone, nn.Module):
-        # repr() shows what the state dict does not: strides, paddings, activation functions
-        name = f"{type(backbone).__module__}.{type(backbone).__qualname__} {backbone!r}"
+        # repr() shows what is no attribute, if the class says so
+        name = f"{type(backbone).__module__}.{type(backbone).__qualname__} {backbone!r} {_attributes_of(backbone)}"
     else:
         family, own_name = _family_of(backbone)
         name = backbone
     if weights is not None and not _is_default(weights):
-        return f"{name} file:{sha256(existing_file(Path(weights)).read_bytes()).hexdigest()}"
+        # by its entries: another file of the same weights is none of other weights
+        state = weights if isinstance(weights, Mapping) else read_state(Path(weights))
+        return f"{name} weights:{weights_digest(state)}"
     if isinstance(backbone, nn.Module):
-        digest = sha256()
-        for key, value in backbone.state_dict().items():
-            digest.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-            # as bytes: numpy has no bfloat16; flat first, as a number alone cannot be viewed as bytes
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        return f"{name} state:{digest.hexdigest()}"
+        return f"{name} weights:{weights_digest(backbone.state_dict())}"
     if weights is None:
         # a seed gives the same weights in one version of torch only
         return f"{name} random:{RANDOM_WEIGHTS_SEED} torch:{torch.__version__}"
     return f"{name} {family.origin(own_name)}"
+
+
+def _attributes_of(backbone: nn.Module) -> str:
+    declared = getattr(backbone, "cache_identity", None)
+    if isinstance(declared, str):
+        return f"declared:{declared}"
+    try:
+        return f"attributes:{attributes_digest(backbone)}"
+    except UndigestibleError as error:
+        raise ValueError(
+            f"a cache has to tell the network {type(backbone).__name__} from others, but its attribute {error}; give "
+            "it a str attribute `cache_identity`, another one for each network that answers otherwise, or use no cache"
+        ) from error
+
+
+def _unwrapped(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return the entries of the network itself, where what trained it put a name before each of them.
+
+    So do Lightning ("model."), DataParallel ("module.") and torch.compile ("_orig_mod."), and whatever else holds the
+    network as a part.
+    """
+    if not own or own.keys() <= state.keys():
+        return state
+    some = min(own)
+    prefixes = [name.removesuffix(some) for name in state if name.endswith(f".{some}")]
+    fitting = [prefix for prefix in prefixes if all(f"{prefix}{name}" in state for name in own)]
+    if len(fitting) > 1:
+        raise ValueError(
+            f"the state dict holds {len(fitting)} networks that fit, {' and '.join(map(repr, fitting))}; pass the "
+            "entries of one of them"
+        )
+    return {name: state[f"{fitting[0]}{name}"] for name in own} if fitting else state
 
 
 def _is_default(weights: object) -> bool:
@@ -145,6 +179,7 @@ def _is_default(weights: object) -> bool:
 
 def _load_state(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     own = network.state_dict()
+    state = _unwrapped(state, own)
     # the published files, which use other names throughout; own names go the usual way
     if isinstance(network, EfficientNetLite) and not own.keys() & state.keys():
         load_lite_state(network, state)

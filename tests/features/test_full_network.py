@@ -1,3 +1,4 @@
+import copy
 import io
 import pickle
 import subprocess
@@ -25,6 +26,7 @@ from sklearn_mm.exceptions import ImageReadError, ImageReadWarning, WeightsError
 from sklearn_mm.features import FullNetworkEmbedding
 from sklearn_mm.features import _activations as activations_module
 from sklearn_mm.features import _network_on_demand as network_module
+from sklearn_mm.nn.backbones import weights_identity
 
 BATCH_ROUNDING = 1e-4  # float32: kernels of other batch sizes add in another order
 SIDE = 32
@@ -607,6 +609,146 @@ def test_other_weights_are_another_address(images, tmp_path):
         network = TinyNet()
         cached = FullNetworkEmbedding(network, image_size=SIDE, cache=tmp_path).fit_transform(images)
         np.testing.assert_array_equal(FullNetworkEmbedding(network, image_size=SIDE).fit_transform(images), cached)
+
+
+def changed(network):
+    """Change the weights of a network in place; return those it had."""
+    before = copy.deepcopy(network.state_dict())
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(-2)
+    return before
+
+
+@pytest.fixture(params=["module", "file"])
+def stored(request, network, tmp_path):
+    """Return an embedding, and a function that changes its network and returns one that changes it back."""
+    network = copy.deepcopy(network)
+    if request.param == "module":
+
+        def change():
+            before = changed(network)
+            return lambda: network.load_state_dict(before)
+
+        return FullNetworkEmbedding(network, image_size=SIDE, cache=tmp_path / "cache"), change
+    path = tmp_path / "weights.pt"
+    torch.save(network.state_dict(), path)
+
+    def change_file():
+        content = path.read_bytes()
+        torch.save({name: -2 * value for name, value in network.state_dict().items()}, path)
+        return lambda: path.write_bytes(content)
+
+    return FullNetworkEmbedding(network, weights=path, image_size=SIDE, cache=tmp_path / "cache"), change_file
+
+
+def test_weights_changed_after_fit_store_nothing_under_the_address_of_the_old(stored, images):
+    embedding, change = stored
+    clone(embedding).set_params(backbone=embedding.backbone).fit(images[:6])
+    expected = embedding.fit_transform(images[:6])
+    assert embedding._network is None  # all came from the cache
+    bring_back = change()
+    with pytest.raises(ValueError, match="no more what it was in fit"):
+        embedding.transform(images[6:])
+    np.testing.assert_array_equal(embedding.transform(images[:6]), expected)
+    with pytest.raises(ValueError, match="no more what it was in fit"):
+        pickle.dumps(embedding)
+    bring_back()
+    plain = clone(embedding).set_params(cache=None).fit(images[:6])
+    np.testing.assert_array_equal(embedding.transform(images[6:]), plain.transform(images[6:]))
+
+
+def test_weights_changed_after_fit_do_not_change_a_network_that_is_there(stored, images):
+    embedding, change = stored
+    embedding.fit(images[:6])
+    expected = clone(embedding).set_params(cache=None).fit(images[:6]).transform(images[6:])
+    change()
+    again = pickle.loads(pickle.dumps(embedding))
+    assert again.set_params(cache=None).transform(images[6:]).tolist() == expected.tolist()
+    np.testing.assert_array_equal(embedding.transform(images[6:]), expected)
+    np.testing.assert_array_equal(clone(again).fit(images[:6]).mean_ != embedding.mean_, True)
+
+
+def test_a_cache_given_after_fit_knows_the_network_of_fit(stored, images):
+    embedding, change = stored
+    folder = embedding.cache
+    embedding.set_params(cache=None).fit(images[:6])
+    bring_back = change()
+    stale = embedding.set_params(cache=folder).transform(images[6:])
+    bring_back()
+    fresh = clone(embedding).fit(images[:6]).transform(images[6:])
+    np.testing.assert_array_equal(stale, fresh)
+    change()
+    other = clone(embedding).set_params(backbone=embedding.backbone).fit(images)
+    np.testing.assert_array_equal(other.mean_, clone(other).set_params(cache=None).fit(images).mean_)
+
+
+def test_an_opened_pickle_stores_under_the_weights_that_came_with_it(stored, images):
+    embedding, change = stored
+    expected = embedding.fit(images[:6]).transform(images)
+    again = pickle.loads(pickle.dumps(embedding))
+    change()
+    np.testing.assert_array_equal(again.transform(images), expected)
+    other = clone(embedding).set_params(backbone=embedding.backbone).fit(images)
+    np.testing.assert_array_equal(other.mean_, clone(other).set_params(cache=None).fit(images).mean_)
+
+
+class Powered(nn.Module):
+    """A network with a plain attribute, which neither its weights nor its repr show."""
+
+    def __init__(self, power=1.0, activation=torch.relu):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.power = power
+        self.activation = activation
+
+    def forward(self, x):
+        return (self.conv(x) ** self.power).flatten(1)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"power": 2.0}, {"power": {"a": [2.0]}}, {"activation": torch.tanh}, {"activation": lambda x: 2 * x}],
+    ids=["number", "container", "function", "lambda"],
+)
+def test_plain_attributes_of_a_network_are_part_of_the_address(tmp_path, other):
+    one, another = (weights_identity(Powered(**attributes)) for attributes in ({}, other))
+    assert one != another
+    assert another == weights_identity(Powered(**other))
+
+
+def test_an_own_network_whose_attribute_has_changed_answers_anew(images, tmp_path):
+    network = Powered()
+    embedding = FullNetworkEmbedding(network, image_size=SIDE, layers=["conv"], cache=tmp_path)
+    embedding.fit(images)
+    network.conv.register_forward_hook(lambda module, args, output: 3 * output)
+    plain = clone(embedding).set_params(cache=None).fit(images)
+    np.testing.assert_array_equal(clone(embedding).fit(images).mean_, plain.mean_)
+    assert not np.array_equal(plain.mean_, embedding.mean_)
+
+
+class Opaque:
+    """What can be copied, but not looked into."""
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def __reduce_ex__(self, protocol):
+        raise TypeError("cannot pickle 'Opaque' object")
+
+
+def test_a_network_that_cannot_be_told_from_others_may_say_what_it_is(images, tmp_path):
+    network = Powered()
+    network.conv.handle = Opaque()
+    embedding = FullNetworkEmbedding(network, image_size=SIDE, layers=["conv"], cache=tmp_path)
+    with pytest.raises(
+        ValueError, match=r"the network Powered from others, but its attribute conv\.handle: Opaque .*`cache_"
+    ):
+        embedding.fit(images)
+    mean = embedding.set_params(cache=None).fit(images).mean_
+    network.cache_identity = "powered, the first"
+    np.testing.assert_array_equal(embedding.set_params(cache=tmp_path).fit(images).mean_, mean)
 
 
 def test_repeated_pictures_pass_the_network_once(embedding, images, tmp_path):
