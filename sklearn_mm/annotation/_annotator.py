@@ -16,6 +16,7 @@ from sklearn.utils.validation import _check_feature_names, _check_sample_weight,
 from torch import nn
 
 from sklearn_mm._checks import check_features
+from sklearn_mm._content import FilesIn
 from sklearn_mm._device import (
     forked_rng,
     generator_from,
@@ -331,7 +332,7 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
             type(self).__name__,
             self.get_params(deep=False),
             before,
-            *(images, tags, labels, sample_weight, groups),
+            *(FilesIn(images), tags, labels, sample_weight, groups),
         )
         rng = generator_from(random_state)
         settings = training_settings(self, getattr(self, "precision_", None) if resumed else None)

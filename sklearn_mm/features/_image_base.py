@@ -10,6 +10,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from sklearn_mm._content import FilesIn
 from sklearn_mm._device import forked_rng, n_threads
 from sklearn_mm._params import (
     Interval,
@@ -132,6 +133,9 @@ class ImageEncoderBase(TrainableEncoder):
     def _check_data(self, X: Any) -> Any:
         _check_pictures(X)
         return X
+
+    def _identified(self, data: Any) -> Any:
+        return FilesIn(data)
 
     def _instances_of(self, y: Any, n_rows: int) -> np.ndarray | None:
         """Number the instances; without y nothing is trained, as each picture for itself tells no two apart."""

@@ -11,6 +11,7 @@ from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import check_random_state
 
 from sklearn_mm._checks import Captions, check_captions
+from sklearn_mm._content import FilesIn
 from sklearn_mm._device import (
     forked_rng,
     generator_from,
@@ -315,7 +316,7 @@ class JointEmbeddingRanker(JointSpaceMixin, CallbackSupportMixin, PickleStateMix
             type(self).__name__,
             self.get_params(deep=False),
             self._learnt_before() if resumed else None,
-            *(X, captions, groups, sample_weight),
+            *(FilesIn(X), captions, groups, sample_weight),
         )
         # Two streams come from one random state: numpy's for what is held out and for batches, torch's (seeded by
         # forked_rng) for first weights and dropout.

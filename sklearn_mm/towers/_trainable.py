@@ -210,7 +210,12 @@ class TrainableEncoder(
         data = self._check_data(X)
         instance = self._instances_of(y, n_rows_of(data))
         identity, random_state = identify_run(
-            self.checkpoint, self.random_state, type(self).__name__, self.get_params(deep=False), data, instance
+            self.checkpoint,
+            self.random_state,
+            type(self).__name__,
+            self.get_params(deep=False),
+            self._identified(data),
+            instance,
         )
         device = resolve_device(self.device)
         self.precision_ = precision_of(resolve_dtype(self.precision, device))
@@ -278,6 +283,10 @@ class TrainableEncoder(
     def _check_data(self, X: Any) -> Any:
         """Check what `fit` was given, before any long work."""
         return X
+
+    def _identified(self, data: Any) -> Any:
+        """Return what tells the data of a run from others."""
+        return data
 
     def _instances_of(self, y: Any, n_rows: int) -> np.ndarray | None:
         """Number the instances, (n_rows,) int64; without y each row is one of its own. None trains nothing."""

@@ -9,44 +9,29 @@ from typing import Any
 
 import numpy as np
 import torch
-from joblib.hashing import NumpyHasher
 from sklearn.utils import check_random_state
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from sklearn_mm._content import NO_MATTER, content_digest, named_files
 from sklearn_mm._device import generator_of
 from sklearn_mm._version import __version__
 from sklearn_mm.training._stopping import BestWeights
 
 __all__ = ["Checkpoint", "TrainingState", "identify_run", "open_checkpoint", "run_identity"]
 
-
-class _Hasher(NumpyHasher):
-    """joblib's, and tensors by their values: their pickles name addresses, which are others in every process."""
-
-    def save(self, obj: Any) -> None:
-        if isinstance(obj, Tensor):
-            values = obj.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()  # numpy has no bfloat16
-            # requires_grad with them: a frozen layer and one that learns are different runs from the same weights.
-            obj = (str(obj.dtype), tuple(obj.shape), obj.requires_grad, values)
-        super().save(obj)
+_CPU = torch.device("cpu")
 
 
 def run_identity(*parts: Any) -> str:
     """Digest what a run depends on: 32 hexadecimal digits, equal for equal parts, in every process.
 
-    Parts are of any kind that pickles: parameters, estimators, networks, arrays, texts. This library's version is one
-    more, as another one may train otherwise.
+    Parts are of any kind: parameters, estimators, networks, arrays, texts. They count by their content (see
+    `content_digest`); pictures that are given as the paths of files do so where they are marked by `FilesIn`. This
+    library's version is one part more, as another one may train otherwise.
     """
-    return str(_Hasher(hash_name="md5").hash((__version__, parts)))
-
-
-_CPU = torch.device("cpu")
-
-# On another device or with other threads it is the same run, if not to the last bit, and may be gone on with.
-_NO_MATTER = frozenset({"checkpoint", "verbose", "device", "n_jobs"})
-"""Parameters that a run does not depend on."""
+    return content_digest(__version__, *parts)
 
 
 def identify_run(
@@ -65,11 +50,11 @@ def identify_run(
     parameters : mapping
         Its own.
     *data
-        What it is fitted on, and the weights that it goes on from, or None.
+        What it is fitted on, and the weights that it goes on from, or None. In `FilesIn`, if it may name files.
     """
     if folder is None:
         return None, check_random_state(random_state)
-    decisive = {key: value for key, value in parameters.items() if key not in _NO_MATTER}
+    decisive = {key: named_files(value) for key, value in parameters.items() if key not in NO_MATTER}
     identity = run_identity(name, decisive, *data)
     # 32 bits, the largest seed that RandomState takes.
     return identity, check_random_state(int(identity[:8], 16) if random_state is None else random_state)

@@ -1,22 +1,27 @@
 """A fit that is killed and started again ends as one that was left alone."""
 
 import copy
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import joblib
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, KFold
 from torch import nn
 
+from sklearn_mm.annotation import MultiLabelAnnotator
 from sklearn_mm.datasets import make_captioned_shapes
-from sklearn_mm.features import ImageCNNEncoder, TextCNNEncoder
+from sklearn_mm.features import ImageCNNEncoder, TextCNNEncoder, TextNGramEncoder
 from sklearn_mm.losses import InfoNCELoss, InstanceLoss, RankingLoss
+from sklearn_mm.nn.backbones import build_backbone
 from sklearn_mm.retrieval import JointEmbeddingRanker
 
 SETTINGS = {
@@ -191,3 +196,82 @@ def test_a_warm_start_is_a_run_of_its_own(data, tmp_path):
     ranker.fit(*data)
     assert len(list(tmp_path.iterdir())) == 2
     assert joblib.hash([value.numpy() for value in weights(ranker)]) != first
+
+
+def image_encoder(**params):
+    return ImageCNNEncoder("squeezenet1_1", weights=None, image_size=32, random_state=0, max_epochs=1, **params)
+
+
+ON_PICTURES = {
+    "encoder": (image_encoder, [0, 0, 1, 1]),
+    "ranker": (
+        lambda **params: JointEmbeddingRanker(
+            image_encoder=image_encoder(), n_components=4, max_epochs=1, random_state=0, **params
+        ),
+        ["a red dot", "a blue dot", "a square", "two dots"],
+    ),
+    "annotator": (
+        lambda **params: MultiLabelAnnotator(image_encoder(), max_epochs=1, random_state=0, **params),
+        [["red"], ["blue"], ["red", "blue"], ["blue"]],
+    ),
+}
+
+
+@pytest.fixture
+def paths(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, image in enumerate(make_captioned_shapes(5, image_size=40, random_state=0).images):
+        Image.fromarray(image).save(folder / f"{number}.png")
+    return [folder / f"{number}.png" for number in range(4)]
+
+
+@pytest.mark.parametrize("name", ON_PICTURES)
+@pytest.mark.filterwarnings("ignore::sklearn_mm.exceptions.LabelWarning")
+def test_a_run_on_files_is_known_by_their_content(paths, tmp_path, name, monkeypatch):
+    make, y = ON_PICTURES[name]
+    estimator = make(checkpoint=tmp_path / "run")
+    estimator.fit(paths, y)
+    one_run = set((tmp_path / "run").iterdir())
+    # moved, and called otherwise, they are the same
+    moved = paths[0].parent.rename(tmp_path / "moved")
+    estimator.fit([str(moved / path.name) for path in paths], y)
+    assert set((tmp_path / "run").iterdir()) == one_run
+    shutil.copy(moved / "4.png", moved / "3.png")
+    estimator.fit([str(moved / path.name) for path in paths], y)
+    assert set((tmp_path / "run").iterdir()) > one_run
+
+
+@pytest.mark.parametrize("as_path", [str, Path])
+def test_a_run_with_word_vectors_is_known_by_their_content(tmp_path, as_path):
+    texts = ["red dot", "blue dot", "red square", "blue square"]
+    file = tmp_path / "vectors.txt"
+    file.write_text("red 1 0 0\nblue 0 1 0\n")
+    encoder = TextNGramEncoder(
+        n_components=4, word_vectors=as_path(file), max_epochs=2, random_state=0, checkpoint=tmp_path / "run"
+    )
+    first = encoder.fit(texts, [0, 1, 0, 1]).transform(texts)
+    file.write_text("red 0 1 0\nblue 1 0 1\n")
+    second = encoder.fit(texts, [0, 1, 0, 1]).transform(texts)
+    fresh = clone(encoder).set_params(checkpoint=None).fit(texts, [0, 1, 0, 1]).transform(texts)
+    np.testing.assert_array_equal(second, fresh)
+    assert not np.array_equal(first, second)
+
+
+def test_a_run_with_weights_of_a_file_is_known_by_their_content(paths, tmp_path):
+    weights = tmp_path / "weights.pt"
+    state = build_backbone("squeezenet1_1", None).module.state_dict()
+    torch.save(state, weights)
+    encoder = image_encoder(checkpoint=tmp_path / "run").set_params(weights=str(weights))
+    encoder.fit(paths, [0, 0, 1, 1])
+    torch.save({name: 2 * value for name, value in state.items()}, weights)
+    encoder.fit(paths, [0, 0, 1, 1])
+    assert len(list((tmp_path / "run").iterdir())) == 2
+
+
+def test_where_and_how_data_lie_in_memory_is_no_other_run(data, tmp_path):
+    features, captions = data
+    ranker = JointEmbeddingRanker(**SETTINGS, checkpoint=tmp_path)
+    ranker.fit(features, captions)
+    ranker.fit(np.asfortranarray(features), tuple(captions))
+    assert len(list(tmp_path.iterdir())) == 1
