@@ -85,8 +85,8 @@ _PARTS = {
             from there, to the same weights as one that was never stopped, bit for bit on the CPU with as many threads.
             Each combination of parameters and data has a file of its own, so that a grid search can share the folder;
             pictures, word vectors and weights that are given as files count by what these hold, which is read once more
-            for it. A run that has finished is read back, not trained again: remove the folder to do so. With a checkpoint, a
-            `random_state` of None means one that is drawn from parameters and data.
+            for it. A run that has finished is read back, not trained again: remove the folder to do so. With a
+            checkpoint, a `random_state` of None means one that is drawn from parameters and data.
         verbose : int, default=0
             Show a bar over epochs.
         """,

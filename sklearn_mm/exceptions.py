@@ -1,6 +1,7 @@
 """Errors and warnings that a caller may want to catch by name."""
 
 __all__ = [
+    "CacheWarning",
     "ImageReadError",
     "ImageReadWarning",
     "LabelWarning",
@@ -16,6 +17,10 @@ class ImageReadError(ValueError):
 
 class WeightsError(OSError):
     """Pretrained weights are not to be had; the message names the ways around."""
+
+
+class CacheWarning(UserWarning):
+    """A cache cannot be written; what is new is computed and not kept."""
 
 
 class ImageReadWarning(UserWarning):

@@ -1,5 +1,6 @@
 """One pass of pictures through a network: blocks of activations in the order of the rows."""
 
+import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 from sklearn_mm._device import autocast, n_threads, torch_threads
 from sklearn_mm.exceptions import ImageReadError
-from sklearn_mm.images import PictureReader, Pictures, ReadFailure, RowCache, read_ahead
+from sklearn_mm.images import PictureReader, Pictures, ReadFailure, RowCache, describe, read_ahead
 from sklearn_mm.nn.families import Backbone, PixelConvention
 from sklearn_mm.nn.pixels import cpu_chunk_size, normalise, scale_and_shift
 from sklearn_mm.nn.taps import TapReader
@@ -273,14 +274,32 @@ class ActivationPass:
                 yield from (row_of[key] for key in claimed)
 
         def store(rows: list[int], block: np.ndarray) -> None:
+            self._fail([self._changed(row) for row in rows if not self._is_as_digested(cache, row)])
             if cache.note() is None:  # before the first vector: where there are vectors there is a note
                 cache.set_note(self._open_network().layers)
-            cache.put({self._keys[row]: vector for row, vector in zip(rows, block, strict=True)})
+            read = ((row, vector) for row, vector in zip(rows, block, strict=True) if row not in self.failures)
+            cache.put({self._keys[row]: vector for row, vector in read})
 
         self._compute(claimed_rows(), store, progress)
         # Otherwise other processes would wait for these until the claim runs out.
         cache.release([key for key in waiting if row_of[key] in self.failures])
         return n_claimed
+
+    def _is_as_digested(self, cache: RowCache, row: int) -> bool:
+        """Whether a file still has the content by which its activations are to be known."""
+        # What a container reads by itself is digested as pixels, and costs as much once more.
+        if self._pictures.is_lazy:
+            return True
+        source = self._pictures[row]
+        if not isinstance(source, str | os.PathLike):
+            return True
+        try:
+            return cache.key(cache.digest(self._reader, source)) == self._keys[row]
+        except ImageReadError:  # it is gone
+            return False
+
+    def _changed(self, row: int) -> ReadFailure:
+        return ReadFailure(row, describe(self._pictures[row]), "the file has changed while it was read")
 
     def _take_cached(self, cache: RowCache, take: TakeBlock) -> None:
         for start in range(0, self.n_rows, self._batch_size):

@@ -22,10 +22,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
-from sklearn_mm.exceptions import ImageReadError, ImageReadWarning, WeightsError
+from sklearn_mm.exceptions import CacheWarning, ImageReadError, ImageReadWarning, WeightsError
 from sklearn_mm.features import FullNetworkEmbedding
 from sklearn_mm.features import _activations as activations_module
 from sklearn_mm.features import _network_on_demand as network_module
+from sklearn_mm.images import PictureReader
 from sklearn_mm.nn.backbones import weights_identity
 
 BATCH_ROUNDING = 1e-4  # float32: kernels of other batch sizes add in another order
@@ -749,6 +750,39 @@ def test_a_network_that_cannot_be_told_from_others_may_say_what_it_is(images, tm
     mean = embedding.set_params(cache=None).fit(images).mean_
     network.cache_identity = "powered, the first"
     np.testing.assert_array_equal(embedding.set_params(cache=tmp_path).fit(images).mean_, mean)
+
+
+def test_without_a_place_to_write_the_embedding_is_the_same(embedding, images, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    cached = clone(embedding).set_params(cache=tmp_path / "file" / "cache")
+    with pytest.warns(CacheWarning, match="cannot be written"):
+        found = cached.fit_transform(images)
+    np.testing.assert_array_equal(found, embedding.fit_transform(images))
+
+
+@pytest.mark.parametrize("on_error", ["raise", "nan"])
+def test_a_file_that_changes_while_it_is_read_is_not_stored(embedding, images, tmp_path, monkeypatch, on_error):
+    paths = written(images[:4], tmp_path / "pictures")
+    embedding.set_params(cache=tmp_path / "cache", on_error=on_error, discretize=False)
+    read = PictureReader.read
+
+    def read_late(reader, source):
+        if source == paths[2]:
+            Image.fromarray(images[7]).save(source)
+        return read(reader, source)
+
+    monkeypatch.setattr(PictureReader, "read", read_late)
+    if on_error == "raise":
+        with pytest.raises(ImageReadError, match=r"row 2 .*has changed while it was read"):
+            embedding.fit(paths)
+    else:
+        with pytest.warns(ImageReadWarning, match="row 2"):
+            assert np.isnan(embedding.fit_transform(paths)).any(axis=1).tolist() == [False, False, True, False]
+    monkeypatch.undo()
+    encodings = [encoded(image) for image in images[:4]]
+    plain = clone(embedding).set_params(cache=None)
+    found = clone(embedding).fit_transform(encodings)
+    np.testing.assert_allclose(found, plain.fit_transform(encodings), rtol=1e-4)  # in batches of other sizes
 
 
 def test_repeated_pictures_pass_the_network_once(embedding, images, tmp_path):

@@ -1,12 +1,15 @@
 import os
+import sqlite3
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sklearn_mm.exceptions import ImageReadError
+from sklearn_mm.exceptions import CacheWarning, ImageReadError
 from sklearn_mm.images import PictureReader, RowCache
+from sklearn_mm.images import _cache as cache_module
 
 LONG_AGO_S = 3600
 
@@ -179,3 +182,133 @@ def test_an_error_while_writing_leaves_nothing_half_written(tmp_path, monkeypatc
         assert cache.missing(list(stored)) == list(stored)
         cache.put(stored)
         assert cache.missing(list(stored)) == []
+
+
+# Where nothing can be written -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["mode=ro", "immutable=1"])
+def read_only(request, monkeypatch):
+    """Let SQLite open files as on a read-only file system; the second way is for one without files beside it."""
+    connect = sqlite3.connect
+
+    def without_writing(path, **options):
+        return connect(path and f"file:{path}?mode=ro", **{**options, "uri": True})
+
+    monkeypatch.setattr(cache_module, "_READ_ONLY", (request.param,))
+
+    def begin():
+        monkeypatch.setattr(sqlite3, "connect", without_writing)
+
+    return begin
+
+
+def test_of_a_cache_that_cannot_be_written_everything_is_read(tmp_path, read_only):
+    with RowCache(tmp_path, "network") as cache:
+        stored = vectors(cache, "ab")
+        cache.put(stored)
+        cache.set_note([["conv1", 64]])
+    before = (tmp_path / "activations-1.sqlite").read_bytes()
+    read_only()
+    with (
+        pytest.warns(CacheWarning, match="cannot be written .*: what is there is read") as caught,
+        RowCache(tmp_path, "network") as cache,
+    ):
+        assert cache.note() == [["conv1", 64]]
+        new = vectors(cache, "bc", seed=1)
+        assert cache.claim([*stored, *new]) == [cache.key(b"c")]
+        cache.put({cache.key(b"c"): new[cache.key(b"c")]})
+        found = cache.get([*stored, *new])
+        np.testing.assert_array_equal(found[cache.key(b"b")], stored[cache.key(b"b")])
+        np.testing.assert_array_equal(found[cache.key(b"c")], new[cache.key(b"c")])
+        path = tmp_path / "picture"
+        path.write_bytes(b"content")
+        assert cache.digest(PictureReader(8, 8), path) == PictureReader(8, 8).digest(b"content")
+        cache.remember_files()
+    assert len(caught) == 1
+    assert (tmp_path / "activations-1.sqlite").read_bytes() == before
+
+
+def test_a_cache_that_is_being_written_is_read_with_what_is_not_yet_in_its_file_or_not_at_all(tmp_path, read_only):
+    with RowCache(tmp_path, "network") as cache:
+        stored = vectors(cache, "a")
+        cache.put(stored)  # in a file beside the cache, until it is closed
+        read_only()
+        with pytest.warns(CacheWarning) as caught, RowCache(tmp_path, "network") as other:
+            is_read = "what is there is read" in str(caught[0].message)
+            assert is_read == (cache_module._READ_ONLY == ("mode=ro",))
+            assert other.missing(list(stored)) == ([] if is_read else list(stored))
+
+
+def test_a_folder_that_cannot_be_made_is_no_end(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with (
+        pytest.warns(CacheWarning, match="nothing of it can be read") as caught,
+        RowCache(tmp_path / "file" / "cache", "network") as cache,
+    ):
+        stored = vectors(cache, "a")
+        assert cache.missing(list(stored)) == list(stored)
+        cache.put(stored)
+        assert cache.get(list(stored)).keys() == stored.keys()
+    assert len(caught) == 1
+
+
+def test_a_disk_that_fills_up_on_the_way_is_no_end(tmp_path):
+    with RowCache(tmp_path, "network") as other:
+        with RowCache(tmp_path, "network") as cache:
+            first = vectors(cache, "a")
+            cache.put(first)
+            n_pages = cache._connection.execute("PRAGMA page_count").fetchone()[0]
+            cache._connection.execute(f"PRAGMA max_page_count = {n_pages}")  # no room for more
+            more = vectors(cache, [str(number) for number in range(2000)])
+            with pytest.warns(CacheWarning, match="is full.*what is there is read") as caught:
+                cache.put(more)
+            assert len(caught) == 1
+            assert cache.get([*first, *more]).keys() == first.keys() | more.keys()
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                cache.put(vectors(cache, "b"))
+        assert other.get([*first, *more]).keys() == first.keys()
+
+
+def test_a_cache_that_another_process_holds_too_long_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache_module, "_WAIT_S", 0.05)
+    with RowCache(tmp_path, "network") as cache:
+        other = sqlite3.connect(tmp_path / "activations-1.sqlite", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(OSError, match=r"cannot use the cache .*activations-1\.sqlite': database is locked"):
+            cache.put(vectors(cache, "a"))
+        other.close()
+
+
+# Names of files -------------------------------------------------------------------------------------------------------
+
+
+def test_a_path_through_a_link_is_that_of_the_system(tmp_path, monkeypatch):
+    (tmp_path / "far" / "folder").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "folder")
+    written_long_ago(tmp_path / "x.png", b"here")
+    written_long_ago(tmp_path / "far" / "x.png", b"far")
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + LONG_AGO_S)
+    monkeypatch.chdir(tmp_path)
+    reader = PictureReader(8, 8)
+    with RowCache(tmp_path / "cache", "network") as cache:
+        for _ in range(2):
+            assert cache.digest(reader, "x.png") == reader.digest(b"here")
+            assert cache.digest(reader, "link/../x.png") == reader.digest(b"far")
+            cache.remember_files()
+
+
+def test_names_that_are_no_text_are_remembered(tmp_path, monkeypatch):
+    path = os.fsencode(tmp_path) + b"/\xff.png"
+    with open(path, "wb") as file:  # noqa: PTH123
+        file.write(b"content")
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + LONG_AGO_S)
+    reader = CountingReader(8, 8)
+    with RowCache(tmp_path / "cache", "network") as cache:
+        for _ in range(2):
+            cache.digest(reader, Path(os.fsdecode(path)))
+            cache.remember_files()
+    assert len(counts) == 1
