@@ -3,6 +3,7 @@
 The one module that touches scikit-learn's private parameter validation.
 """
 
+import os
 from numbers import Integral, Real
 from typing import Any
 
@@ -23,6 +24,8 @@ __all__ = [
     "InvalidParameterError",
     "Real",
     "StrOptions",
+    "a_path",
+    "check_path",
     "non_negative_int",
     "positive_int",
     "positive_real",
@@ -32,6 +35,40 @@ __all__ = [
 positive_int = Interval(Integral, 1, None, closed="left")
 non_negative_int = Interval(Integral, 0, None, closed="left")
 positive_real = Interval(Real, 0, None, closed="neither")
+
+
+def _names_something(path: Any) -> bool:
+    if isinstance(path, str):
+        return bool(path.strip())
+    # Path("") is Path("."): who means the folder in which the process works writes "."
+    return isinstance(path, os.PathLike) and os.fspath(path) not in ("", b"", ".", b".")
+
+
+class _APath(HasMethods):  # type: ignore[misc]  # scikit-learn has no types, and takes constraints of its own alone
+    def __init__(self) -> None:
+        super().__init__("__fspath__")
+
+    def is_satisfied_by(self, val: Any) -> bool:
+        return _names_something(val)
+
+    def __str__(self) -> str:
+        return 'a str or a path-like that names a folder or a file ("." for the working directory)'
+
+
+a_path = _APath()
+
+
+def check_path(path: Any, name: str) -> None:
+    """Refuse a path that is empty, which would be the working directory.
+
+    Raises
+    ------
+    ValueError
+        It is.
+    """
+    if not _names_something(path):
+        raise ValueError(f"{name} must name a folder, got {path!r}; pass '.' for the working directory")
+
 
 DEVICE_CONSTRAINTS: dict[str, list[Any]] = {
     "device": [str, torch.device],

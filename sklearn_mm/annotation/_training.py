@@ -1,6 +1,5 @@
 """What annotators train by, and what they learn afterwards from images that a network has not been trained on."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,6 +17,7 @@ from sklearn_mm._params import (
     Interval,
     Real,
     StrOptions,
+    a_path,
     non_negative_int,
     positive_int,
     positive_real,
@@ -83,7 +83,7 @@ TRAINING_CONSTRAINTS: dict[str, Any] = {
     "random_state": ["random_state"],
     "n_jobs": [Integral, None],
     "warm_start": ["boolean"],
-    "checkpoint": [str, os.PathLike, None],
+    "checkpoint": [a_path, None],
     "verbose": [non_negative_int, "boolean"],
 }
 """Of the parameters that both estimators of annotation train by."""

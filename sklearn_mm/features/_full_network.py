@@ -22,6 +22,7 @@ from sklearn_mm._params import (
     InvalidParameterError,
     Real,
     StrOptions,
+    a_path,
     positive_int,
     validate_params,
 )
@@ -173,7 +174,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
 
     _parameter_constraints = {
         "backbone": [str, nn.Module],
-        "weights": [str, os.PathLike, None],
+        "weights": [a_path, None],
         "layers": [str, positive_int, list, tuple],
         "activation": [StrOptions({"pre", "post"})],
         "discretize": ["boolean"],
@@ -183,7 +184,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         "batch_size": [positive_int],
         **DEVICE_CONSTRAINTS,
         "n_jobs": [Integral, None],
-        "cache": [str, os.PathLike, None],
+        "cache": [a_path, None],
         "on_error": [StrOptions({"raise", "nan", "skip"})],
         "verbose": ["verbose"],
     }

@@ -2,6 +2,7 @@
 
 import warnings
 from abc import abstractmethod
+from collections.abc import Mapping
 from numbers import Real
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ from sklearn_mm._params import (
     Interval,
     InvalidParameterError,
     StrOptions,
+    a_path,
     positive_int,
     positive_real,
     validate_params,
@@ -51,7 +53,7 @@ class ImageEncoderBase(TrainableEncoder):
     _parameter_constraints: dict[str, Any] = {
         **TrainableEncoder._parameter_constraints,
         "backbone": [str, nn.Module],
-        "weights": "no_validation",  # checked where they are read
+        "weights": [a_path, Mapping, None],
         "trainable": [positive_int, str],
         "fix_batch_norm": ["boolean"],
         "backbone_learning_rate": [positive_real],

@@ -123,12 +123,12 @@ class NetworkOnDemandMixin(PickleStateMixin):
         if getattr(self, "layers_", []) and self._state is None:
             weights = self._weights_to_carry()
             if weights is not None:
-                state["_state"] = (str(self.weights), weights)
+                state["_state"] = (str(state["weights"]), weights)  # as it will be called
         return state
 
     def _weights_to_carry(self) -> dict[str, Tensor] | None:
         """Return weights that whoever opens the pickle would not find, as they were in `fit`."""
-        from_file = self.weights is not None and str(self.weights) != "default"
+        from_file = self.weights is not None and self.weights != "default"
         fitted = self._identity[1] if self._identity is not None and self._identity[0] == self._network_key() else None
         if not from_file and (fitted is None or not isinstance(self.backbone, nn.Module)):
             return None

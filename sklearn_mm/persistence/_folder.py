@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
+from sklearn_mm._params import check_path
 from sklearn_mm._version import __version__
 from sklearn_mm.persistence._arrays import ARRAY_CODECS
 from sklearn_mm.persistence._codec import MalformedError, Reader, Writer
@@ -29,6 +30,7 @@ _FORMAT = "sklearn_mm.persistence"
 _READABLE = tuple(range(1, FORMAT_VERSION + 1))
 _CONFIG, _TENSORS = "config.json", "model.safetensors"
 _ROOT = "model"
+_DEBRIS = frozenset({".DS_Store", ".directory", ".localized", "Thumbs.db", "desktop.ini"})
 _CODECS = (*VALUE_CODECS, *ARRAY_CODECS, *OBJECT_CODECS)
 
 
@@ -48,7 +50,9 @@ def save(estimator: BaseEstimator, path: str | os.PathLike[str]) -> None:
     TypeError
         Something in the estimator is code or of a foreign class; the message names the attribute.
     FileExistsError
-        The path leads to a file, or to a folder that holds more than a saved model.
+        The path leads to a file, to a folder that holds more than a saved model, or to the working directory.
+    ValueError
+        The path is empty.
 
     See Also
     --------
@@ -74,7 +78,8 @@ def save(estimator: BaseEstimator, path: str | os.PathLike[str]) -> None:
     is 2 now; `load` opens folders of format 1 too, whose names were those of the files that the classes were in.
 
     **Not held** are functions (an `analyzer` of one's own), estimators of other packages, networks that are no part of
-    this library, and compiled objects (the trees of a random forest). `joblib.dump` takes them all.
+    this library, compiled objects (the trees of a random forest), and a search with its scorers (its
+    ``best_estimator_`` is held). `joblib.dump` takes them all.
 
     An object that stands in two places becomes two; arrays stay one. The new folder is written beside the old one
     and then renamed, so an interrupted `save` leaves no half-written model.
@@ -98,6 +103,7 @@ def save(estimator: BaseEstimator, path: str | os.PathLike[str]) -> None:
     """
     if not isinstance(estimator, BaseEstimator) or isinstance(estimator, type):
         raise TypeError(f"expected an estimator to save, got {type(estimator).__name__}")
+    check_path(path, "path")
     # Links are followed first: renaming would replace the link, and not the folder it leads to.
     folder = Path(path).resolve()
     _check_replaceable(folder)
@@ -105,10 +111,10 @@ def save(estimator: BaseEstimator, path: str | os.PathLike[str]) -> None:
     try:
         model = writer.encode(estimator, _ROOT)
     except TypeError as error:
-        raise TypeError(
-            f"cannot save this {type(estimator).__name__} as data: {error}. Use joblib.dump, whose files "
-            "run code when opened, or leave that part out."
-        ) from error
+        way_out = "Use joblib.dump, whose files run code when opened, or leave that part out."
+        if hasattr(estimator, "best_estimator_"):
+            way_out = "Save its best_estimator_, which answers the same; joblib.dump takes the search as a whole."
+        raise TypeError(f"cannot save this {type(estimator).__name__} as data: {error}. {way_out}") from error
     config = {
         "format": _FORMAT,
         "format_version": FORMAT_VERSION,
@@ -173,6 +179,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     ...     load(Path(folder) / "model").mean_
     array([1.])
     """
+    check_path(path, "path")
     folder = Path(path)
     config, tensors = _read(folder)
     file_bytes = sum((folder / name).stat().st_size for name in (_CONFIG, _TENSORS))
@@ -192,12 +199,23 @@ def load(path: str | os.PathLike[str]) -> Any:
 
 
 def _check_replaceable(folder: Path) -> None:
+    if folder == Path.cwd():
+        raise FileExistsError(
+            f"{folder} is the working directory, which cannot be replaced by a model; save to a folder in it"
+        )
     if folder.is_dir():
-        foreign = sorted({file.name for file in folder.iterdir()} - {_CONFIG, _TENSORS})
+        foreign = sorted(file.name for file in folder.iterdir() if not _is_ours(file))
         if foreign:
             raise FileExistsError(f"{folder} holds more than a saved model ({foreign[0]!r}); save to another folder")
     elif folder.exists():
         raise FileExistsError(f"{folder} is a file; a model is saved as a folder of two files")
+
+
+def _is_ours(file: Path) -> bool:
+    """Whether a file is one of a saved model's, or what a system's file manager leaves in any folder it shows."""
+    return file.name in (_CONFIG, _TENSORS) or (
+        (file.name in _DEBRIS or file.name.startswith("._")) and file.is_file() and not file.is_symlink()
+    )
 
 
 def _write(folder: Path, config: str, tensors: Mapping[str, Tensor]) -> None:

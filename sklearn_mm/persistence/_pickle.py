@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from pathlib import PurePath
 from typing import Any, cast
 
 import torch
@@ -21,8 +22,8 @@ class PickleStateMixin:
 
     The pickled state carries the versions of this library and of torch, and opening it under others warns. It carries
     the number of its format too: a class whose parameters or attributes have changed since says in `_from_format` how.
-    Torch modules and tensors travel as CPU copies, so that a model trained on a GPU opens without one; what
-    `_not_pickled` lists stays behind.
+    Torch modules and tensors travel as CPU copies, so that a model trained on a GPU opens without one; paths travel as
+    str, as a path of one system is none on another; what `_not_pickled` lists stays behind.
 
     Stands between scikit-learn's mixins and `BaseEstimator` in the list of bases.
 
@@ -45,7 +46,7 @@ class PickleStateMixin:
     def __getstate__(self) -> dict[str, Any]:
         """Return the state to pickle."""
         state = cast("dict[str, Any] | None", super().__getstate__()) or {}
-        kept = {name: _on_cpu(value) for name, value in state.items() if name not in self._not_pickled}
+        kept = {name: _portable(value) for name, value in state.items() if name not in self._not_pickled}
         return {**kept, FORMAT_KEY: FORMAT_VERSION, _OURS: __version__, _TORCHS: torch_version()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -90,17 +91,20 @@ def warn_of_versions(what: str, ours: str | None, torchs: str | None) -> None:
         )
 
 
-def _on_cpu(value: Any) -> Any:
-    """Return `value` with its tensors on the CPU; what is there already is not copied."""
+def _portable(value: Any) -> Any:
+    """Return `value` with its tensors on the CPU, and paths as str; what is so already is not copied."""
+    if isinstance(value, PurePath):
+        # with slashes, which every system reads; and a file of this name is not the word
+        return "./default" if str(value) == "default" else value.as_posix()
     if isinstance(value, Tensor):
         return value if _is_on_cpu(value) else value.cpu()
     if isinstance(value, nn.Module):
         return _module_on_cpu(value)
     # By type: a subclass may have another constructor, and is left as it is.
     if type(value) is dict:
-        return {key: _on_cpu(item) for key, item in value.items()}
+        return {key: _portable(item) for key, item in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(_on_cpu(item) for item in value)
+        return type(value)(_portable(item) for item in value)
     return value
 
 

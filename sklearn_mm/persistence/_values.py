@@ -98,7 +98,7 @@ VALUE_CODECS = (
     Codec(
         "$path",
         lambda value: isinstance(value, PurePath),
-        lambda value, writer, where: str(value),
+        lambda value, writer, where: value.as_posix(),  # which every system reads
         lambda node, reader, where: Path(node),
     ),
     Codec(

@@ -26,6 +26,7 @@ from sklearn_mm._params import (
     HasMethods,
     Interval,
     StrOptions,
+    a_path,
     non_negative_int,
     positive_int,
     positive_real,
@@ -210,7 +211,7 @@ class JointEmbeddingRanker(JointSpaceMixin, CallbackSupportMixin, PickleStateMix
         "random_state": ["random_state"],
         "n_jobs": [Integral, None],
         "warm_start": ["boolean"],
-        "checkpoint": [str, os.PathLike, None],
+        "checkpoint": [a_path, None],
         "verbose": [non_negative_int, "boolean"],
     }
 

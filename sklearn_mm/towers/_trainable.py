@@ -28,6 +28,7 @@ from sklearn_mm._params import (
     Integral,
     Interval,
     Real,
+    a_path,
     non_negative_int,
     positive_int,
     positive_real,
@@ -119,7 +120,7 @@ class TrainableEncoder(
         "n_iter_no_change": [positive_int],
         "random_state": ["random_state"],
         "n_jobs": [Integral, None],
-        "checkpoint": [str, os.PathLike, None],
+        "checkpoint": [a_path, None],
         "verbose": [non_negative_int, "boolean"],
     }
 
