@@ -1,27 +1,32 @@
 """What the folders of captioned photographs have in common: rows of a picture, its captions and its split."""
 
-import json
-import os
+import csv
+import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.utils import Bunch
 
+from sklearn_mm._unicode import normal_form
+from sklearn_mm.datasets._files import PictureFolder, keep_found, load_json, read_lines
+
 __all__ = [
     "CaptionRow",
-    "check_folder",
-    "check_split",
-    "find",
-    "keep_existing",
-    "load_json",
+    "choose",
     "make_bunch",
     "read_karpathy",
+    "read_lists",
+    "read_table",
     "read_tokens",
 ]
+
+# as the tables of Flickr8k and Flickr30k that go round call them
+_IMAGE_COLUMNS = ("image", "image_name", "filename", "file")
+_CAPTION_COLUMNS = ("caption", "comment", "sentence")
 
 
 @dataclass(frozen=True)
@@ -43,35 +48,7 @@ class CaptionRow:
     split: str
 
 
-def check_folder(folder: str | os.PathLike[str], name: str) -> Path:
-    """Return the folder of a data set, or say that it is none."""
-    path = Path(folder)
-    if not path.is_dir():
-        raise FileNotFoundError(f"expected the folder of {name}, but {path} is not a folder")
-    return path
-
-
-def check_split(split: str | None, options: Sequence[str]) -> None:
-    """Check the part that was asked for."""
-    if split is not None and split not in options:
-        raise ValueError(f"split must be None or one of {', '.join(map(repr, options))}, got {split!r}")
-
-
-def find(folder: Path, candidates: Sequence[Path], what: str) -> Path:
-    """Return the first candidate that exists, or say what was looked for."""
-    for candidate in candidates:
-        if candidate.exists():
-            return candidate
-    looked = ", ".join(str(candidate.relative_to(folder)) for candidate in candidates)
-    raise FileNotFoundError(f"found no {what} in {folder}; looked for {looked}")
-
-
-def load_json(path: Path) -> Any:
-    """Read a file of JSON; a broken one is named."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
+# Files of captions ------------------------------------------------------------------------------------------------
 
 
 def read_karpathy(path: Path, splits: Sequence[str]) -> list[CaptionRow]:
@@ -88,80 +65,158 @@ def _read_karpathy_row(picture: Any, number: int, path: Path, splits: Sequence[s
         case {"filename": str(file), "sentences": [*sentences], "split": str(split)} if sentences:
             # as written; the "tokens" beside it are lower-cased and without punctuation
             raw = [sentence.get("raw") if isinstance(sentence, dict) else None for sentence in sentences]
-            captions = [caption for caption in raw if isinstance(caption, str)]
+            captions = [caption for caption in raw if isinstance(caption, str) and caption.strip()]
             if len(captions) == len(raw):
                 if split not in splits:
                     raise ValueError(
                         f"{path}: expected a split of {', '.join(splits)} in entry {number}, got {split!r}"
                     )
                 # COCO's entries name their folder, Flickr's do not
-                return CaptionRow(str(Path(picture.get("filepath", ""), file)), captions, split)
+                return CaptionRow(Path(picture.get("filepath") or "", file).as_posix(), captions, split)
     raise ValueError(
         f"{path}: expected a 'filename', a 'split' and 'sentences' with their 'raw' text in entry {number}, "
         f"got {picture!s:.80}"
     )
 
 
-def read_tokens(token_path: Path, split_of: dict[str, str]) -> list[CaptionRow]:
+def read_lists(paths: dict[str, Path], suffix: str = "", encoding: str = "utf-8") -> dict[str, str]:
+    """Return the split of each picture that a list names, a name a line."""
+    split_of: dict[str, str] = {}
+    for split, path in paths.items():
+        for number, line in read_lines(path, encoding):
+            name = line.strip()  # names of files may have blanks inside
+            # Flickr30k Entities lists names without .jpg
+            name = normal_form(name if name.endswith(suffix) else name + suffix)
+            if split_of.setdefault(name, split) != split:
+                raise ValueError(
+                    f"{path}, line {number}: {name} is in the {split_of[name]} list too; a picture is of one part"
+                )
+    return split_of
+
+
+def read_tokens(path: Path, split_of: dict[str, str], encoding: str = "utf-8") -> list[CaptionRow]:
     """Read lines of ``file.jpg#0``, a tab and a caption; what has no split is of the rest."""
-    captions: dict[str, list[str]] = {}
-    for number, line in enumerate(token_path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        key, tab, caption = line.partition("\t")
-        if not tab or "#" not in key or not caption.strip():
+
+    def pairs() -> Iterable[tuple[str, str]]:
+        for number, line in read_lines(path, encoding):
+            key, tab, caption = line.partition("\t")
+            if not tab or "#" not in key or not caption.strip():
+                raise ValueError(f"{path}, line {number}: expected 'file.jpg#0', a tab and a caption, got {line!r:.80}")
+            # from the right: names of files may hold a # of their own
+            yield key.rsplit("#", 1)[0], caption.strip()
+
+    return _gather(pairs(), split_of, path)
+
+
+def read_table(path: Path, split_of: dict[str, str], encoding: str = "utf-8") -> list[CaptionRow]:
+    """Read a table with a picture and a caption in each line, between commas or bars, under names of its columns."""
+
+    def pairs() -> Iterable[tuple[str, str]]:
+        lines = read_lines(path, encoding)
+        number, header = next(lines, (1, ""))
+        separator = "|" if "|" in header else ","
+        names = [name.strip().lower() for name in header.split(separator)]
+        image = next((names.index(name) for name in _IMAGE_COLUMNS if name in names), None)
+        text = next((names.index(name) for name in _CAPTION_COLUMNS if name in names), None)
+        if image is None or text is None:
             raise ValueError(
-                f"{token_path}, line {number}: expected 'file.jpg#0', a tab and a caption, got {line!r:.80}"
+                f"{path}, line {number}: expected names of columns, such as 'image,caption', got {header!r:.80}"
             )
-        # from the right: names of files may hold a # of their own
-        captions.setdefault(key.rsplit("#", 1)[0], []).append(caption.strip())
-    if without := sorted(split_of.keys() - captions.keys()):
-        raise ValueError(f"{token_path}: {without[0]} is in the {split_of[without[0]]} list, but has no captions")
-    return [CaptionRow(file, texts, split_of.get(file, "rest")) for file, texts in captions.items()]
+        for number, line in lines:
+            cells = _cells_of(line, separator, len(names), path, number)
+            if len(cells) != len(names) or not cells[image].strip() or not cells[text].strip():
+                raise ValueError(f"{path}, line {number}: expected {header!r}, got {line!r:.80}")
+            yield cells[image].strip(), cells[text].strip()
+
+    return _gather(pairs(), split_of, path)
 
 
-def keep_existing(rows: list[CaptionRow], image_folder: Path) -> list[CaptionRow]:
-    """Leave out what is in no split and has no file.
-
-    Raises
-    ------
-    FileNotFoundError
-        A picture of the split is missing.
-    """
-    folders = {str(Path(row.file).parent) for row in rows}
-    # one listing of each folder instead of a question for every file
-    there = {
-        str(Path(folder, entry.name))
-        for folder in folders
-        if (image_folder / folder).is_dir()
-        for entry in os.scandir(image_folder / folder)
-    }
-    # Flickr8k's own list describes a picture that does not exist; it is in no part of the split
-    lost = [row.file for row in rows if row.file not in there and row.split != "rest"]
-    if lost:
-        raise FileNotFoundError(
-            f"{len(lost)} of {len(rows)} pictures are missing in {image_folder}, the first is {lost[0]}; "
-            "unpack the whole archive of pictures there"
-        )
-    return [row for row in rows if row.file in there]
+def _cells_of(line: str, separator: str, n_columns: int, path: Path, number: int) -> list[str]:
+    """Take a line apart; what is too much belongs to the last cell, as captions have commas that nobody quoted."""
+    if separator == "|":
+        cells = line.split("|", n_columns - 1)
+        # of "2199200615.jpg| 4   A dog runs", one line of Flickr30k's table, the bar behind the number is lost
+        if len(cells) == n_columns - 1 and (lost := re.fullmatch(r"\s*(\d+)\s+(.*)", cells[-1])):
+            return [*cells[:-1], *lost.groups()]
+        return cells
+    try:
+        # line by line: a quote that is never closed would make one caption of all that follows
+        cells = next(csv.reader([line], strict=True))
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {number}: {error}, got {line!r:.80}") from error
+    return [*cells[: n_columns - 1], ",".join(cells[n_columns - 1 :])] if len(cells) > n_columns else cells
 
 
-def make_bunch(rows: list[CaptionRow], image_folder: Path, split: str | None, descr: str) -> Bunch:
-    """Choose a part of the rows, sorted by file, and lay them out.
+def _gather(pairs: Iterable[tuple[str, str]], split_of: dict[str, str], path: Path) -> list[CaptionRow]:
+    """Put the captions of each picture together, and look its split up."""
+    captions: dict[str, list[str]] = {}
+    for file, caption in pairs:
+        captions.setdefault(file, []).append(caption)
+    rows = [CaptionRow(file, texts, split_of.get(normal_form(file), "rest")) for file, texts in captions.items()]
+    if without := sorted(split_of.keys() - map(normal_form, captions)):
+        raise ValueError(f"{path}: {without[0]} is in the {split_of[without[0]]} list, but has no captions")
+    return rows
+
+
+# Parts and pictures -----------------------------------------------------------------------------------------------
+
+
+def choose(rows: list[CaptionRow], split: str | None, folder: Path) -> list[CaptionRow]:
+    """Take the rows of a part, before any of their pictures is looked for.
 
     Raises
     ------
     ValueError
-        The part is empty.
+        There are none.
     """
-    # by file: the order does not depend on which of the layouts was read
-    chosen = sorted((row for row in rows if split in (None, row.split)), key=lambda row: row.file)
+    chosen = [row for row in rows if split in (None, row.split)]
     if not chosen:
         counts = dict(Counter(row.split for row in rows))
-        raise ValueError(f"found no pictures of split={split!r} in {image_folder}; it has {counts or 'none at all'}")
+        raise ValueError(f"found no pictures of split={split!r} in {folder}; it has {counts or 'none at all'}")
+    return chosen
+
+
+def make_bunch(
+    rows: list[CaptionRow],
+    image_folder: Path,
+    missing_images: str,
+    descr: str,
+    *,
+    optional: str | None = None,
+    other_names: Callable[[CaptionRow], Sequence[str]] = lambda row: (),
+) -> Bunch:
+    """Look for the pictures of rows, and lay the rows out by file.
+
+    Parameters
+    ----------
+    rows : list of CaptionRow
+    image_folder : Path
+    missing_images : {"raise", "drop", "keep"}
+        What to do about rows without a file.
+    descr : str
+    optional : str or None
+        Of this part rows without a file are left out by "raise" too.
+    other_names : callable
+        From a row to other files that are its picture.
+
+    Raises
+    ------
+    FileNotFoundError
+        A picture is missing.
+    """
+    if missing_images != "keep":
+        there = PictureFolder(image_folder)
+        found = [next(filter(None, map(there.find, (row.file, *other_names(row)))), None) for row in rows]
+        if any(found):
+            due = [place for place, row in enumerate(rows) if found[place] or row.split != optional]
+            rows, found = [rows[place] for place in due], [found[place] for place in due]
+        kept = keep_found([row.file for row in rows], found, image_folder, missing_images)
+        rows = [replace(rows[place], file=found[place]) for place in kept]
+    # by file: the order does not depend on which of the layouts was read
+    rows = sorted(rows, key=lambda row: row.file)
     return Bunch(
-        images=[str(image_folder / row.file) for row in chosen],
-        captions=[row.captions for row in chosen],
-        split=np.array([row.split for row in chosen]),
+        images=[str(image_folder / row.file) for row in rows],
+        captions=[row.captions for row in rows],
+        split=np.array([row.split for row in rows]),
         DESCR=descr,
     )

@@ -1,6 +1,7 @@
 """COCO, read from a folder as it is unpacked: captions, and objects as labels."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +9,8 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from sklearn_mm._checks import label_matrix
-from sklearn_mm.datasets._caption_rows import (
-    CaptionRow,
-    check_folder,
-    check_split,
-    find,
-    keep_existing,
-    load_json,
-    make_bunch,
-    read_karpathy,
-)
+from sklearn_mm.datasets._caption_rows import CaptionRow, choose, make_bunch, read_karpathy
+from sklearn_mm.datasets._files import check_folder, check_missing_images, check_split, find, load_json
 
 __all__ = ["load_coco_captions", "load_coco_multilabel"]
 
@@ -25,6 +18,10 @@ _PARTS = ("train", "val")
 _KARPATHY_SPLITS = ("train", "restval", "val", "test")
 _KARPATHY_FILE = "dataset_coco.json"
 _YEARS = (2014, 2017)
+_ANNOTATION_FIELDS: dict[str, dict[str, type]] = {
+    "captions": {"image_id": object, "caption": str},
+    "instances": {"image_id": object, "category_id": object},
+}
 
 _DESCR = """COCO
 ----
@@ -41,7 +38,9 @@ _KARPATHY = (
 )
 
 
-def load_coco_captions(folder: str | os.PathLike[str], *, year: int = 2014, split: str | None = None) -> Bunch:
+def load_coco_captions(
+    folder: str | os.PathLike[str], *, year: int = 2014, split: str | None = None, missing_images: str = "raise"
+) -> Bunch:
     """Load COCO's pictures and captions from a folder.
 
     The folder holds ``train2014`` and ``val2014``, or ``images`` which holds them, and the captions in one of
@@ -54,10 +53,15 @@ def load_coco_captions(folder: str | os.PathLike[str], *, year: int = 2014, spli
     folder : path-like
         Where the files are.
     year : {2014, 2017}, default=2014
-        Which files of annotations. Karpathy's split is of 2014, and is preferred where it is there.
+        Which files of annotations. Karpathy's split is of 2014, and is preferred where it is there; its pictures
+        may also lie there as they are called and parted since 2017.
     split : {"train", "restval", "val", "test"} or None, default=None
         Load only this part; without Karpathy's file there are "train" and "val". None loads all. Papers train
         on "train" and "restval" together: ``np.isin(data.split, ["train", "restval"])``.
+        The pictures of another part need not be there.
+    missing_images : {"raise", "drop", "keep"}, default="raise"
+        What to do about pictures that are listed, but not there, as few copies are complete: "drop" leaves
+        out their rows, "keep" does not look, for what needs no pictures.
 
     Returns
     -------
@@ -76,7 +80,8 @@ def load_coco_captions(folder: str | os.PathLike[str], *, year: int = 2014, spli
     FileNotFoundError
         The folder, a file of captions, or a picture is missing; the message says what was looked for.
     ValueError
-        `year` or `split` is none of its options, the part asked for is empty, or a file is malformed.
+        A parameter is none of its options, the part asked for is empty, or a file is malformed; the message
+        names the file and the entry.
 
     Examples
     --------
@@ -95,6 +100,7 @@ def load_coco_captions(folder: str | os.PathLike[str], *, year: int = 2014, spli
     """
     _check_year(year)
     check_split(split, _KARPATHY_SPLITS)
+    check_missing_images(missing_images)
     folder = check_folder(folder, "COCO")
     candidates = [folder / _KARPATHY_FILE, folder / "annotations" / _KARPATHY_FILE]
     # papers compare by Karpathy's split, so it goes before the official parts
@@ -111,12 +117,13 @@ def load_coco_captions(folder: str | os.PathLike[str], *, year: int = 2014, spli
             for annotation in content["annotations"]:
                 captions[annotation["image_id"]].append(annotation["caption"].strip())
             rows += [CaptionRow(pictures[number], own, part) for number, own in captions.items() if own]
-    image_folder = _find_pictures(folder, {row.file.rpartition("/")[0] for row in rows})
     descr = _DESCR.format(what=_CAPTIONED, more=_KARPATHY if karpathy else "")
-    return make_bunch(keep_existing(rows, image_folder), image_folder, split, descr)
+    return _with_pictures(rows, folder, split, missing_images, descr)
 
 
-def load_coco_multilabel(folder: str | os.PathLike[str], *, year: int = 2014, split: str | None = None) -> Bunch:
+def load_coco_multilabel(
+    folder: str | os.PathLike[str], *, year: int = 2014, split: str | None = None, missing_images: str = "raise"
+) -> Bunch:
     """Load COCO's pictures and the kinds of objects in them from a folder.
 
     The folder holds ``annotations/instances_train2014.json`` and ``annotations/instances_val2014.json``, and the
@@ -130,6 +137,10 @@ def load_coco_multilabel(folder: str | os.PathLike[str], *, year: int = 2014, sp
         Which files. Papers on annotation train on "train" of 2014 and test on its "val".
     split : {"train", "val"} or None, default=None
         Load only this part; None loads both.
+        The pictures of another part need not be there.
+    missing_images : {"raise", "drop", "keep"}, default="raise"
+        What to do about pictures that are listed, but not there, as few copies are complete: "drop" leaves
+        out their rows, "keep" does not look, for what needs no pictures.
 
     Returns
     -------
@@ -140,7 +151,7 @@ def load_coco_multilabel(folder: str | os.PathLike[str], *, year: int = 2014, sp
             1 where at least one object of the kind is marked. Rows may be empty: in one picture in a hundred
             nothing is marked.
         label_names : ndarray of shape (80,), str
-            The kinds, in the order of their numbers.
+            The kinds, in the order of their numbers; two of one name are one.
         split : ndarray of shape (n_images,), str
             ``"train"`` or ``"val"``.
         DESCR : str
@@ -151,7 +162,8 @@ def load_coco_multilabel(folder: str | os.PathLike[str], *, year: int = 2014, sp
     FileNotFoundError
         The folder, a file of annotations, or a picture is missing; the message says what was looked for.
     ValueError
-        `year` or `split` is none of its options, the part asked for is empty, or a file is malformed.
+        A parameter is none of its options, the part asked for is empty, or a file is malformed; the message
+        names the file and the entry.
 
     Notes
     -----
@@ -177,21 +189,24 @@ def load_coco_multilabel(folder: str | os.PathLike[str], *, year: int = 2014, sp
     """
     _check_year(year)
     check_split(split, _PARTS)
+    check_missing_images(missing_images)
     folder = check_folder(folder, "COCO")
     rows: list[CaptionRow] = []
-    names: dict[int, str] = {}
+    kinds: dict[int, list[str]] = {}
     for part in _parts(split):
         content, pictures = _read_annotations(folder, "instances", part, year)
-        names |= {category["id"]: category["name"] for category in content["categories"]}
+        names = {category["id"]: category["name"] for category in content["categories"]}
+        for number, name in names.items():
+            kinds.setdefault(number, []).append(name)
         # a set: a picture with five chairs has the label once
         labels: dict[int, set[str]] = {number: set() for number in pictures}
         for annotation in content["annotations"]:
             labels[annotation["image_id"]].add(names[annotation["category_id"]])
         rows += [CaptionRow(pictures[number], sorted(own), part) for number, own in labels.items()]
-    image_folder = _find_pictures(folder, {row.file.rpartition("/")[0] for row in rows})
-    data = make_bunch(keep_existing(rows, image_folder), image_folder, split, _DESCR.format(what=_LABELLED, more=""))
-    # numbers have gaps, 1 to 90 for 80 kinds: columns are counted, not taken from them
-    label_names = [names[number] for number in sorted(names)]
+    data = _with_pictures(rows, folder, split, missing_images, _DESCR.format(what=_LABELLED, more=""))
+    # numbers have gaps, 1 to 90 for 80 kinds: columns are counted, not taken from them; and names say what a label is,
+    # as some exports number one kind twice
+    label_names = list(dict.fromkeys(name for number in sorted(kinds) for name in kinds[number]))
     column_of = {name: column for column, name in enumerate(label_names)}
     # make_bunch has no word for labels: they stood in the place of captions
     data.update(target=label_matrix(data.pop("captions"), column_of), label_names=np.array(label_names))
@@ -217,10 +232,15 @@ def _read_annotations(folder: Path, kind: str, part: str, year: int) -> tuple[di
             f"pass split={other!r}"
         )
     content = load_json(path)
-    keys = {"images", "annotations"} | ({"categories"} if kind == "instances" else set())
-    if not isinstance(content, dict) or not keys <= content.keys():
-        raise ValueError(f"{path}: expected an object with {', '.join(sorted(keys))}, got {content!s:.80}")
-    kinds = {category["id"] for category in content["categories"]} if kind == "instances" else None
+    wanted = {"images": {"id": object, "file_name": str}, "annotations": _ANNOTATION_FIELDS[kind]}
+    if kind == "instances":
+        wanted["categories"] = {"id": object, "name": str}
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in wanted):
+        raise ValueError(f"{path}: expected an object with {', '.join(sorted(wanted))}, got {content!s:.80}")
+    for key, fields in wanted.items():
+        for number, entry in enumerate(content[key]):
+            _check_entry(entry, fields, f"{path}: entry {number} of {key}")
+    kinds = {category["id"] for category in content.get("categories", ())} if kind == "instances" else None
     pictures = {picture["id"]: f"{part}{year}/{picture['file_name']}" for picture in content["images"]}
     for number, annotation in enumerate(content["annotations"]):
         if annotation["image_id"] not in pictures:
@@ -235,8 +255,30 @@ def _read_annotations(folder: Path, kind: str, part: str, year: int) -> tuple[di
     return content, pictures
 
 
-def _find_pictures(folder: Path, parts: set[str]) -> Path:
-    """Return the folder that holds the folders of the parts."""
+def _check_entry(entry: Any, fields: dict[str, type], where: str) -> None:
+    """Check that an entry has its fields, and that texts say something."""
+    for name, kind in fields.items():
+        value = entry.get(name) if isinstance(entry, dict) else None
+        if value is None or not isinstance(value, kind) or (kind is str and not value.strip()):
+            raise ValueError(f"{where}: expected {' and '.join(map(repr, fields))}, got {entry!s:.80}")
+
+
+def _with_pictures(rows: list[CaptionRow], folder: Path, split: str | None, missing_images: str, descr: str) -> Bunch:
+    """Take the rows of a part, and look for their pictures."""
+    chosen = choose(rows, split, folder)
+    parts = sorted({row.file.rpartition("/")[0] for row in chosen})
+    if any(map(_names_since_2017, chosen)):
+        parts += [f"{part}2017" for part in _PARTS]
     # folders of the parts are taken to stand side by side: where one is, all are
-    first = min(parts)
-    return find(folder, [folder / first, folder / "images" / first], f"folder of pictures {first}").parent
+    candidates = [base / part for part in parts for base in (folder, folder / "images")]
+    if missing_images == "keep":
+        there = next(filter(Path.is_dir, candidates), candidates[0])
+    else:
+        there = find(folder, candidates, f"folder of pictures {parts[0]}")
+    return make_bunch(chosen, there.parent, missing_images, descr, other_names=_names_since_2017)
+
+
+def _names_since_2017(row: CaptionRow) -> list[str]:
+    """Return where a picture of 2014 may be since 2017: its number is its name, and it may be of another part."""
+    number = re.search(r"/COCO_(?:train|val)2014_(\d+\.\w+)$", row.file)
+    return [f"{part}2017/{number.group(1)}" for part in _PARTS] if number else []

@@ -8,15 +8,14 @@ from sklearn.utils import Bunch
 
 from sklearn_mm.datasets._caption_rows import (
     CaptionRow,
-    check_folder,
-    check_split,
-    find,
-    keep_existing,
-    load_json,
+    choose,
     make_bunch,
     read_karpathy,
+    read_lists,
+    read_table,
     read_tokens,
 )
+from sklearn_mm.datasets._files import check_folder, check_missing_images, check_split, find, load_json
 
 __all__ = ["load_flickr8k", "load_flickr30k"]
 
@@ -35,7 +34,22 @@ _IMAGE_FOLDERS = (
     "images",
     "Images",
 )
-_IMAGE_FOLDERS_30K = ("flickr30k-images", "flickr30k_images", "flickr30k_images/flickr30k_images", "images", "Images")
+# those of text behind those that say the split; the last ones as Kaggle has them
+_CAPTION_FILES_30K = (
+    "captions.json",
+    "results_20130124.token",
+    "results.token",
+    "results.csv",
+    "flickr30k_images/results.csv",
+    "captions.txt",
+)
+_IMAGE_FOLDERS_30K = (
+    "flickr30k-images",
+    "flickr30k_images/flickr30k_images",  # as for Flickr8k, before the folder around it
+    "flickr30k_images",
+    "images",
+    "Images",
+)
 
 _DESCR_8K = """Flickr8k
 --------
@@ -73,7 +87,7 @@ def _read_json(path: Path) -> list[CaptionRow]:
 
 def _check_json_row(row: Any, number: int, path: Path) -> CaptionRow:
     match row:
-        case {"file": str(file), "captions": [*captions]} if captions and all(isinstance(c, str) for c in captions):
+        case {"file": str(file), "captions": [*captions]} if captions and all(map(_is_caption, captions)):
             split = row.get("split", "rest")
         case _:
             raise ValueError(
@@ -84,64 +98,94 @@ def _check_json_row(row: Any, number: int, path: Path) -> CaptionRow:
     return CaptionRow(file, list(captions), split)
 
 
-def _read_lists(paths: dict[str, Path], suffix: str = "") -> dict[str, str]:
-    """Return the split of each picture that a list names."""
-    return {
-        # Flickr30k Entities lists names without .jpg
-        name if name.endswith(suffix) else name + suffix: split
-        for split, path in paths.items()
-        for name in path.read_text(encoding="utf-8").split()
-    }
+def _is_caption(caption: Any) -> bool:
+    return isinstance(caption, str) and bool(caption.strip())
 
 
-def _read_8k(folder: Path) -> list[CaptionRow]:
+def _read_8k(folder: Path, split: str | None, encoding: str) -> list[CaptionRow]:
     token_paths = [folder / text_folder / "Flickr8k.token.txt" for text_folder in _TEXT_FOLDERS]
-    path = find(folder, [folder / "captions.json", *token_paths], "captions")
+    table_paths = [folder / text_folder / "captions.txt" for text_folder in _TEXT_FOLDERS]
+    karpathy = folder / "dataset_flickr8k.json"
+    path = find(folder, [folder / "captions.json", *token_paths, karpathy, *table_paths], "captions")
     if path.suffix == ".json":
-        return _read_json(path)
-    lists = {
-        split: find(path.parent, [path.parent / name], f"list of the {split} pictures")
-        for split, name in _SPLIT_FILES.items()
-    }
-    return read_tokens(path, _read_lists(lists))
+        return read_karpathy(path, _SPLITS) if path == karpathy else _read_json(path)
+    return _read_text(path, path.parent, _SPLIT_FILES, "", split, encoding)
 
 
-def _read_30k(folder: Path) -> list[CaptionRow]:
-    names = ["dataset_flickr30k.json", "captions.json", "results_20130124.token", "results.token"]
-    path = find(folder, [folder / name for name in names], "captions")
-    if path.name == "dataset_flickr30k.json":
-        return read_karpathy(path, _SPLITS)
+def _read_30k(folder: Path, split: str | None, encoding: str) -> list[CaptionRow]:
+    karpathy = folder / "dataset_flickr30k.json"
+    path = find(folder, [karpathy, *(folder / name for name in _CAPTION_FILES_30K)], "captions")
     if path.suffix == ".json":
-        return _read_json(path)
+        return read_karpathy(path, _SPLITS) if path == karpathy else _read_json(path)
+    names = {part: f"{part}.txt" for part in ("train", "val", "test")}
+    return _read_text(path, folder, names, ".jpg", split, encoding)
+
+
+def _read_text(
+    path: Path, folder: Path, list_names: dict[str, str], suffix: str, split: str | None, encoding: str
+) -> list[CaptionRow]:
+    """Read captions in lines of text, and of the lists of the split those that are needed."""
+    parts = [split] if split in list_names else list(list_names)
+    is_table = path.suffix == ".csv" or path.name == "captions.txt"
+    # tables go round without lists: there they may lack, unless a part is asked for
+    needed = not is_table or split in list_names or any((folder / name).exists() for name in list_names.values())
     lists = {
-        split: find(folder, [folder / f"{split}.txt"], f"list of the {split} pictures")
-        for split in ("train", "val", "test")
+        part: find(folder, [folder / list_names[part]], f"list of the {part} pictures") for part in parts if needed
     }
-    return read_tokens(path, _read_lists(lists, ".jpg"))
+    read = read_table if is_table else read_tokens
+    return read(path, read_lists(lists, suffix, encoding), encoding)
 
 
-def _load(rows: list[CaptionRow], folder: Path, image_folders: tuple[str, ...], split: str | None, descr: str) -> Bunch:
-    image_folder = find(folder, [folder / name for name in image_folders], "folder of pictures")
-    return make_bunch(keep_existing(rows, image_folder), image_folder, split, descr)
+def _load(
+    rows: list[CaptionRow],
+    folder: Path,
+    image_folders: tuple[str, ...],
+    split: str | None,
+    missing_images: str,
+    descr: str,
+) -> Bunch:
+    chosen = choose(rows, split, folder)
+    candidates = [folder / name for name in image_folders]
+    if missing_images == "keep":
+        image_folder = next(filter(Path.is_dir, candidates), candidates[0])
+    else:
+        image_folder = find(folder, candidates, "folder of pictures")
+    # Flickr8k's own list describes a picture that does not exist; it is in no part of the split, where there is one
+    optional = "rest" if any(row.split != "rest" for row in rows) else None
+    return make_bunch(chosen, image_folder, missing_images, descr, optional=optional)
 
 
-def load_flickr8k(folder: str | os.PathLike[str], *, split: str | None = None) -> Bunch:
+def load_flickr8k(
+    folder: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    missing_images: str = "raise",
+    encoding: str = "utf-8",
+) -> Bunch:
     """Load Flickr8k from a folder.
 
-    The pictures may not be redistributed, so the folder is yours to provide. Two layouts are read:
+    The pictures may not be redistributed, so the folder is yours to provide. The pictures are in
+    ``Flicker8k_Dataset``, ``Flickr8k_Dataset``, ``images`` or ``Images``, the captions in the first there is of
 
-    - ``captions.json``, a list of ``{"file": ..., "captions": [...], "split": ...}``, and the folder
-      ``images``;
-    - the original one: ``Flickr8k.token.txt`` and ``Flickr_8k.trainImages.txt``, ``...devImages.txt`` and
-      ``...testImages.txt``, in the folder itself, in ``text`` or in ``Flickr8k_text``, and the pictures in
-      ``Flicker8k_Dataset``, ``Flickr8k_Dataset`` or ``images``.
+    - ``captions.json``, a list of ``{"file": ..., "captions": [...], "split": ...}``;
+    - ``Flickr8k.token.txt``, as published, with ``Flickr_8k.trainImages.txt``, ``...devImages.txt`` and
+      ``...testImages.txt`` beside it, in the folder itself, in ``text`` or in ``Flickr8k_text``;
+    - ``dataset_flickr8k.json``, with Karpathy's split;
+    - ``captions.txt``, the table ``image,caption`` of Kaggle. Without the lists of the split beside it all
+      pictures are of "rest".
 
     Parameters
     ----------
     folder : path-like
         Where the files are.
     split : {"train", "val", "test", "rest"} or None, default=None
-        Load only this part of the official split; ``"rest"`` is what the split leaves out. None loads all.
+        Load only this part of the official split; ``"rest"`` is what the split leaves out. None loads all. The
+        pictures and the list of another part need not be there.
+    missing_images : {"raise", "drop", "keep"}, default="raise"
+        What to do about pictures that are listed, but not there, as few copies are complete: "drop" leaves
+        out their rows, "keep" does not look, for what needs no pictures.
+    encoding : str, default="utf-8"
+        Of captions and lists in files of text.
 
     Returns
     -------
@@ -161,13 +205,16 @@ def load_flickr8k(folder: str | os.PathLike[str], *, split: str | None = None) -
         The folder, its captions, its pictures, or a picture of the official split is missing; the message
         says what was looked for and where.
     ValueError
-        `split` is unknown, the part asked for is empty, or a file of captions is malformed; the message
-        names the line.
+        A parameter is none of its options, the part asked for is empty, or a file is malformed; the message
+        names file and line.
 
     Notes
     -----
     The original token file describes a picture that does not exist (``2258277193_586949ec62.jpg.1``); a
-    picture without a file is left out if it is in none of the three parts, and an error otherwise.
+    picture without a file is left out if it is in none of the three parts, and an error otherwise, unless
+    `missing_images` says so.
+
+    Names of pictures are found in every form that Unicode has for them: macOS spells accents otherwise than lists do.
 
     Examples
     --------
@@ -184,27 +231,42 @@ def load_flickr8k(folder: str | os.PathLike[str], *, split: str | None = None) -
     [['a dog runs', 'a brown dog']]
     """
     check_split(split, _SPLITS)
+    check_missing_images(missing_images)
     folder = check_folder(folder, "Flickr8k")
-    return _load(_read_8k(folder), folder, _IMAGE_FOLDERS, split, _DESCR_8K)
+    return _load(_read_8k(folder, split, encoding), folder, _IMAGE_FOLDERS, split, missing_images, _DESCR_8K)
 
 
-def load_flickr30k(folder: str | os.PathLike[str], *, split: str | None = None) -> Bunch:
+def load_flickr30k(
+    folder: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    missing_images: str = "raise",
+    encoding: str = "utf-8",
+) -> Bunch:
     """Load Flickr30k from a folder.
 
     The pictures may not be redistributed, so the folder is yours to provide. The pictures are in
-    ``flickr30k-images``, ``flickr30k_images`` or ``images``, the captions in one of
+    ``flickr30k-images``, ``flickr30k_images`` or ``images``, the captions in the first there is of
 
     - ``dataset_flickr30k.json``, with Karpathy's split;
     - ``captions.json``, a list of ``{"file": ..., "captions": [...], "split": ...}``;
     - ``results_20130124.token``, and the lists ``train.txt``, ``val.txt`` and ``test.txt`` of pictures, with or
-      without their ``.jpg``, as Flickr30k Entities has them.
+      without their ``.jpg``, as Flickr30k Entities has them;
+    - ``results.csv`` or ``captions.txt``, the tables of Kaggle, between bars or commas. Without those lists all
+      pictures are of "rest".
 
     Parameters
     ----------
     folder : path-like
         Where the files are.
     split : {"train", "val", "test", "rest"} or None, default=None
-        Load only this part; ``"rest"`` is what no list names. None loads all.
+        Load only this part; ``"rest"`` is what no list names. None loads all. The pictures and the list of
+        another part need not be there.
+    missing_images : {"raise", "drop", "keep"}, default="raise"
+        What to do about pictures that are listed, but not there, as few copies are complete: "drop" leaves
+        out their rows, "keep" does not look, for what needs no pictures.
+    encoding : str, default="utf-8"
+        Of captions and lists in files of text.
 
     Returns
     -------
@@ -224,8 +286,8 @@ def load_flickr30k(folder: str | os.PathLike[str], *, split: str | None = None) 
         The folder, its captions, its pictures, or a picture of the split is missing; the message says what
         was looked for and where.
     ValueError
-        `split` is unknown, the part asked for is empty, or a file of captions is malformed; the message names
-        the entry or line.
+        A parameter is none of its options, the part asked for is empty, or a file is malformed; the message
+        names file and line, or entry.
 
     Examples
     --------
@@ -241,5 +303,6 @@ def load_flickr30k(folder: str | os.PathLike[str], *, split: str | None = None) 
     [['Two men talk.']]
     """
     check_split(split, _SPLITS)
+    check_missing_images(missing_images)
     folder = check_folder(folder, "Flickr30k")
-    return _load(_read_30k(folder), folder, _IMAGE_FOLDERS_30K, split, _DESCR_30K)
+    return _load(_read_30k(folder, split, encoding), folder, _IMAGE_FOLDERS_30K, split, missing_images, _DESCR_30K)

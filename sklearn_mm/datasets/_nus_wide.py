@@ -8,14 +8,24 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils import Bunch
 
-from sklearn_mm.datasets._caption_rows import check_folder, check_split, find
+from sklearn_mm._unicode import normal_form
+from sklearn_mm.datasets._files import (
+    PictureFolder,
+    check_folder,
+    check_missing_images,
+    check_split,
+    find,
+    keep_found,
+    read_lines,
+)
 
 __all__ = ["load_nus_wide"]
 
 _PARTS = ("train", "test")
 _CONCEPT_FILES = ("ConceptsList/Concepts81.txt", "Concepts81.txt")
 _IMAGE_FOLDERS = ("Flickr", "images", "Images")
-_BLANKS = b" \t\r"
+_BLANKS = b" \t\r\v\f"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _READ_BYTES = 1 << 24  # 16 MB at a time of files of tags that have 540 MB
 
 _DESCR = """NUS-WIDE
@@ -36,6 +46,7 @@ def load_nus_wide(
     split: str | None = None,
     drop_label_tags: bool = True,
     missing_images: str = "raise",
+    encoding: str = "utf-8",
 ) -> Bunch:
     r"""Load NUS-WIDE's pictures, concepts and tags from a folder.
 
@@ -58,6 +69,8 @@ def load_nus_wide(
     missing_images : {"raise", "drop", "keep"}, default="raise"
         What to do about pictures that are listed, but not there, as few copies are complete: "drop" leaves
         out their rows, "keep" does not look, for what needs no pictures.
+    encoding : str, default="utf-8"
+        Of the lists of concepts, tags and pictures.
 
     Returns
     -------
@@ -112,16 +125,15 @@ def load_nus_wide(
     ([[0, 1], [1, 1]], ['nature', 'film'])
     """
     check_split(split, _PARTS)
-    if missing_images not in ("raise", "drop", "keep"):
-        raise ValueError(f"missing_images must be 'raise', 'drop' or 'keep', got {missing_images!r}")
+    check_missing_images(missing_images)
     folder = check_folder(folder, "NUS-WIDE")
-    concepts = _read_names(find(folder, [folder / name for name in _CONCEPT_FILES], "list of concepts"))
-    tag_names = _read_names(_require(folder, "NUS_WID_Tags/TagList1k.txt"))
+    concepts = _read_names(find(folder, [folder / name for name in _CONCEPT_FILES], "list of concepts"), encoding)
+    tag_names = _read_names(_require(folder, "NUS_WID_Tags/TagList1k.txt"), encoding)
 
     files: list[str] = []
     splits, targets, tags = [], [], []
     for part in _PARTS if split is None else (split,):
-        names = _read_names(_require(folder, f"ImageList/{part.capitalize()}Imagelist.txt"))
+        names = _read_names(_require(folder, f"ImageList/{part.capitalize()}Imagelist.txt"), encoding)
         # the official lists part folders by backslashes
         files += [name.replace("\\", "/") for name in names]
         splits += [part] * len(names)
@@ -131,10 +143,10 @@ def load_nus_wide(
 
     kept_tags = np.full(len(tag_names), True)
     if drop_label_tags:
-        kept_tags = ~np.isin([name.casefold() for name in tag_names], [name.casefold() for name in concepts])
-    image_folder, rows = _find_images(folder, files, missing_images)
+        kept_tags = ~np.isin(list(map(_folded, tag_names)), list(map(_folded, concepts)))
+    image_folder, files, rows = _find_images(folder, files, missing_images)
     return Bunch(
-        images=[str(image_folder / files[row]) for row in rows],
+        images=[str(image_folder / file) for file in files],
         target=sparse.vstack(targets, format="csr")[rows],
         label_names=np.array(concepts),
         tags=sparse.vstack(tags, format="csr")[rows][:, np.flatnonzero(kept_tags)],
@@ -148,8 +160,12 @@ def _require(folder: Path, name: str) -> Path:
     return find(folder, [folder / name], Path(name).name)
 
 
-def _read_names(path: Path) -> list[str]:
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+def _read_names(path: Path, encoding: str) -> list[str]:
+    return [line.strip() for _, line in read_lines(path, encoding)]
+
+
+def _folded(name: str) -> str:
+    return normal_form(name).casefold()
 
 
 def _read_labels(folder: Path, concepts: list[str], part: str, n_images: int) -> sparse.csr_array:
@@ -173,7 +189,7 @@ def _read_marks(path: Path, n_columns: int) -> sparse.csr_array:
     """Read lines of 0 and 1 that blanks keep apart; empty lines are none."""
     # an empty file is a matrix without rows, where vstack would refuse to join nothing
     blocks = [sparse.csr_array((0, n_columns), dtype=np.int64)]
-    n_lines = 0
+    n_lines = 0  # of the pieces before, empty ones too
     for text in _whole_lines(path):
         # without blanks a line is its row of signs, one byte each, and bytes are an array already: no int is parsed
         lines = text.translate(None, _BLANKS).split()
@@ -181,13 +197,16 @@ def _read_marks(path: Path, n_columns: int) -> sparse.csr_array:
         # "0" and "1" differ in the last bit alone: with it set, both are "1", and nothing else is
         if any(len(line) != n_columns for line in lines) or (signs | 1 != ord("1")).any():
             # in Python, as it is asked of malformed files alone
-            bad = next(k for k, line in enumerate(lines) if len(line) != n_columns or line.strip(b"01"))
+            numbered = enumerate(text.translate(None, _BLANKS).split(b"\n"), start=n_lines + 1)
+            number, bad = next(
+                (number, line) for number, line in numbered if line and (len(line) != n_columns or line.strip(b"01"))
+            )
             raise ValueError(
-                f"{path}, line {n_lines + bad + 1}: expected {n_columns} of 0 and 1, "
-                f"got {len(lines[bad])} signs: {lines[bad].decode(errors='replace'):.40}"
+                f"{path}, line {number}: expected {n_columns} of 0 and 1, "
+                f"got {len(bad)} signs: {bad.decode(errors='replace'):.40}"
             )
         blocks.append(sparse.csr_array(signs.reshape(-1, n_columns) == ord("1"), dtype=np.int64))
-        n_lines += len(lines)
+        n_lines += text.count(b"\n")
     return sparse.vstack(blocks, format="csr")
 
 
@@ -195,6 +214,8 @@ def _whole_lines(path: Path) -> Iterator[bytes]:
     """Read a file in pieces that end where a line ends."""
     rest = b""
     with path.open("rb") as file:
+        if file.read(len(_BYTE_ORDER_MARK)) != _BYTE_ORDER_MARK:
+            file.seek(0)
         while piece := file.read(_READ_BYTES):
             # what stands behind the last newline is the beginning of a line of the next piece
             head, newline, tail = (rest + piece).rpartition(b"\n")
@@ -205,25 +226,12 @@ def _whole_lines(path: Path) -> Iterator[bytes]:
         yield rest + b"\n"  # the last line may lack its end
 
 
-def _find_images(folder: Path, files: list[str], missing_images: str) -> tuple[Path, np.ndarray]:
-    """Return the folder of pictures and the rows to keep."""
-    rows = np.arange(len(files))
+def _find_images(folder: Path, files: list[str], missing_images: str) -> tuple[Path, list[str], np.ndarray]:
+    """Return the folder of pictures, the files to keep, and their rows."""
     if missing_images == "keep":
         there = next((name for name in _IMAGE_FOLDERS if (folder / name).is_dir()), _IMAGE_FOLDERS[0])
-        return folder / there, rows
+        return folder / there, files, np.arange(len(files))
     image_folder = find(folder, [folder / name for name in _IMAGE_FOLDERS], "folder of pictures")
-    # one listing of each folder instead of a question for each of 270,000 files
-    found = {
-        f"{below}/{entry.name}"
-        for below in {file.rpartition("/")[0] for file in files}
-        if (image_folder / below).is_dir()
-        for entry in os.scandir(image_folder / below)
-    }
-    rows = rows[[file in found for file in files]]
-    if missing_images == "raise" and len(rows) < len(files):
-        lost = next(file for file in files if file not in found)
-        raise FileNotFoundError(
-            f"{len(files) - len(rows)} of {len(files)} pictures are missing in {image_folder}, the first is {lost}; "
-            "missing_images='drop' leaves them out"
-        )
-    return image_folder, rows
+    found = list(map(PictureFolder(image_folder).find, files))
+    rows = keep_found(files, found, image_folder, missing_images)
+    return image_folder, [found[row] or files[row] for row in rows], np.array(rows, dtype=np.int64)

@@ -1,6 +1,5 @@
 """OpenMoji: some four thousand pictures with names, from packages alone."""
 
-import json
 import os
 import re
 import uuid
@@ -19,6 +18,7 @@ from tqdm.auto import tqdm
 from sklearn_mm._checks import did_you_mean, label_matrix
 from sklearn_mm.datasets._data_home import data_home as find_data_home
 from sklearn_mm.datasets._data_home import import_optional
+from sklearn_mm.datasets._files import load_json
 from sklearn_mm.datasets._openmoji_labels import label_signs
 
 __all__ = ["load_openmoji"]
@@ -127,10 +127,7 @@ def _key_of(stem: str) -> str:
 def _find_tags(signs: list[_Sign], emoji_data: ModuleType) -> list[list[str]]:
     """Look up category and subcategory: of the sign, of its form without skin tone, or of its group."""
     table_path = Path(str(emoji_data.__file__)).parent / "data" / "emoji.json"  # its API leaves subcategories out
-    table = {
-        _key_of(row["unified"]): [row["category"], row["subcategory"]]
-        for row in json.loads(table_path.read_text(encoding="utf-8"))
-    }
+    table = {_key_of(row["unified"]): [row["category"], row["subcategory"]] for row in load_json(table_path)}
     keys = [_key_of(sign.stem) for sign in signs]
     found = [table.get(key) or table.get(_SKIN_TONES.sub("", key)) for key in keys]
     of_group = {sign.group: tags for sign, tags in zip(signs, found, strict=True) if tags}

@@ -115,7 +115,7 @@ def test_a_missing_picture_of_the_split_is_an_error_and_one_of_no_split_is_left_
     (tmp_path / "images" / "e.jpg").unlink()
     assert len(load_flickr8k(tmp_path).images) == 4
     (tmp_path / "images" / "d.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 of 5 pictures.*d\.jpg"):
+    with pytest.raises(FileNotFoundError, match=r"1 of 4 pictures.*d\.jpg"):
         load_flickr8k(tmp_path)
 
 
