@@ -211,7 +211,7 @@ def make_bunch(
             due = [place for place, row in enumerate(rows) if found[place] or row.split != optional]
             rows, found = [rows[place] for place in due], [found[place] for place in due]
         kept = keep_found([row.file for row in rows], found, image_folder, missing_images)
-        rows = [replace(rows[place], file=found[place]) for place in kept]
+        rows = [replace(rows[place], file=found[place] or rows[place].file) for place in kept]
     # by file: the order does not depend on which of the layouts was read
     rows = sorted(rows, key=lambda row: row.file)
     return Bunch(

@@ -259,7 +259,7 @@ def _check_entry(entry: Any, fields: dict[str, type], where: str) -> None:
     """Check that an entry has its fields, and that texts say something."""
     for name, kind in fields.items():
         value = entry.get(name) if isinstance(entry, dict) else None
-        if value is None or not isinstance(value, kind) or (kind is str and not value.strip()):
+        if value is None or not isinstance(value, kind) or (isinstance(value, str) and not value.strip()):
             raise ValueError(f"{where}: expected {' and '.join(map(repr, fields))}, got {entry!s:.80}")
 
 
