@@ -1,4 +1,9 @@
+import bz2
+import gzip
+import lzma
 import tracemalloc
+import unicodedata
+import zipfile
 
 import numpy as np
 import pytest
@@ -112,3 +117,111 @@ def test_reading_takes_no_memory_for_what_the_vocabulary_lacks(tmp_path, kind):
     assert found.all()
     assert vectors.shape == (10, dim)
     assert peak < 2e6  # all vectors are 8 MB; the names alone, as a list, 0.8
+
+
+# Files and objects as people have them ----------------------------------------------------------------------------
+
+
+def _lines(separator=" ", header="", table=TABLE):
+    return header + "".join(f"{word}{separator}{a}{separator}{b}\n" for word, (a, b) in table.items())
+
+
+def _zipped(path, text, *names):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, text)
+    return path
+
+
+WAYS = {
+    "tabs": lambda path: path.write_text(_lines("\t")),
+    "tabs and a header": lambda path: path.write_text(_lines("\t", "3\t2\n")),
+    "commas": lambda path: path.write_text(_lines(",")),
+    "a table that pandas wrote": lambda path: path.write_text(_lines(",", ",0,1\n")),
+    "a table with names of columns": lambda path: path.write_text(_lines(",", "word,first,second\n")),
+    "ends of lines of Windows": lambda path: path.write_text(_lines(), newline="\r\n"),
+    "blanks at the ends of lines": lambda path: path.write_text(_lines().replace("\n", " \n")),
+    "a byte order mark": lambda path: path.write_text(_lines(), encoding="utf-8-sig"),
+    "gzip": lambda path: path.write_bytes(gzip.compress(_lines().encode())),
+    "bzip2": lambda path: path.write_bytes(bz2.compress(_lines().encode())),
+    "xz": lambda path: path.write_bytes(lzma.compress(_lines().encode())),
+    "zip": lambda path: _zipped(path, _lines(), "__MACOSX/._x", "a/vectors.txt"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_vectors_are_read_from_any_kind_of_file(way, tmp_path):
+    path = tmp_path / "vectors.txt"
+    way(path)
+    vectors, found = read_word_vectors(path, ["sea", "zebra", "dog"])
+    assert found.tolist() == [True, False, True]
+    assert vectors.tolist() == [[5, 6], [0, 0], [1, 2]]
+
+
+def test_one_of_several_files_of_an_archive_is_named_in_its_path(tmp_path):
+    path = _zipped(tmp_path / "vectors.zip", _lines(), "50d.txt", "100d.txt")
+    with pytest.raises(ValueError, match=r"holds 2 files: 50d\.txt, 100d\.txt; name one of them: '.*vectors\.zip/50d"):
+        read_word_vectors(path, ["dog"])
+    assert read_word_vectors(path / "100d.txt", ["dog"])[0].tolist() == [[1, 2]]
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.txt"):
+        read_word_vectors(tmp_path / "nowhere.txt", ["dog"])
+
+
+def test_words_that_are_commas_and_quotes_are_found_in_a_table(tmp_path):
+    path = tmp_path / "vectors.csv"
+    path.write_text('",",1,2\n"""",3,4\ndog,5,6\n')
+    assert read_word_vectors(path, [",", '"', "dog"])[0].tolist() == [[1, 2], [3, 4], [5, 6]]
+
+
+def test_a_file_that_is_cut_off_is_named(tmp_path):
+    path = tmp_path / "vectors.gz"
+    path.write_bytes(gzip.compress(_lines().encode())[:-10])
+    with pytest.raises(ValueError, match=r"vectors\.gz ends before its end"):
+        read_word_vectors(path, ["zebra"])
+
+
+def test_the_binary_form_of_word2vec_is_told(tmp_path):
+    path = tmp_path / "vectors.bin"
+    path.write_bytes(b"2 3\ndog " + np.array([1, 2, 3], np.float32).tobytes() + b"\n")
+    with pytest.raises(
+        ValueError, match=r"vectors\.bin, line 2: .*KeyedVectors\.load_word2vec_format\(path, binary=True\)"
+    ):
+        read_word_vectors(path, ["dog"])
+
+
+class _Keyed:
+    """As gensim's KeyedVectors, which is no mapping."""
+
+    key_to_index = {word: place for place, word in enumerate(TABLE)}
+    vectors = np.array(list(TABLE.values()))
+
+
+class _KeyedBySubscript:
+    key_to_index = _Keyed.key_to_index
+
+    def __getitem__(self, word):
+        return np.array(TABLE[word])
+
+
+@pytest.mark.parametrize("source", [_Keyed(), _KeyedBySubscript()], ids=["vectors", "subscript"])
+def test_keyed_vectors_are_taken(source):
+    vectors, found = read_word_vectors(source, ["sea", "zebra", "dog"])
+    assert found.tolist() == [True, False, True]
+    assert vectors.tolist() == [[5, 6], [0, 0], [1, 2]]
+
+
+def test_the_first_of_two_vectors_of_a_word_counts(tmp_path):
+    path = tmp_path / "vectors.txt"
+    path.write_text("dog 1 2\ncat 3 4\ndog 5 6\n")
+    for source in (path, (np.array([[1, 2], [3, 4], [5, 6]]), ["dog", "cat", "dog"])):
+        assert read_word_vectors(source, ["dog", "zebra"])[0].tolist() == [[1, 2], [0, 0]]
+
+
+@pytest.mark.parametrize(("asked", "stored"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_words_are_found_in_every_form_of_unicode(tmp_path, asked, stored):
+    word, known = (unicodedata.normalize(form, "château") for form in (asked, stored))
+    (tmp_path / "vectors.txt").write_text(f"{known} 1 2\n", encoding="utf-8")
+    (tmp_path / "words.txt").write_text(f"\ufeff{known}\n", encoding="utf-8")
+    sources = ({known: [1, 2]}, tmp_path / "vectors.txt", (np.array([[1, 2]]), tmp_path / "words.txt"))
+    for source in sources:
+        assert read_word_vectors(source, [word])[0].tolist() == [[1, 2]]
