@@ -11,13 +11,23 @@ AnyClass = TypeVar("AnyClass", bound=type[Any])
 # filled in by a decorator, as an f-string is no docstring
 _PARTS = {
     "tokenizer": """
-        lowercase, token_pattern, min_df, max_features, analyzer
-            As in `sklearn.feature_extraction.text.CountVectorizer`; tokens of one letter count as well.
+        lowercase, min_df, max_features
+            As in `sklearn.feature_extraction.text.CountVectorizer`.
+        token_pattern : str, default=None
+            Regular expression of a word. None takes letters, digits and underscores with the marks that stand on them,
+            such as the vowel signs of Hindi, also a single one; and of Chinese, Japanese, Thai, Lao, Khmer and Burmese,
+            which set no spaces, each character.
+        analyzer : "word" or callable, default="word"
+            A function from a text to its words, in the place of `token_pattern` and `lowercase`.
+        unicode_form : {"NFC", "NFD", "NFKC", "NFKD"} or None, default="NFC"
+            The normal form of Unicode into which texts are brought first: accents typed as signs of their own are
+            those of letters that have them. None leaves texts as they are.
         """,
     "word_vectors": """
-        word_vectors : mapping, path, or (npy path, words) pair, default=None
-            Pretrained word vectors: ``{word: vector}``, a GloVe or word2vec text file, or an array (or its npy file)
-            with its words. Only the vocabulary's are read.
+        word_vectors : mapping, KeyedVectors, path, or (npy path, words) pair, default=None
+            Pretrained word vectors: ``{word: vector}``, gensim's KeyedVectors, a GloVe or word2vec text file, packed or
+            not (``glove.6B.zip/glove.6B.50d.txt`` is one in an archive), or an array (or its npy file) with its words.
+            Only the vocabulary's are read; a warning says where they are few.
         trainable_words : bool, default=True
             Train the word vectors. Otherwise they stay as given in `word_vectors`, but for one factor that brings them
             all to the size the network expects, and those that it lacks stay as drawn.

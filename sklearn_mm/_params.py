@@ -15,6 +15,8 @@ from sklearn.utils._param_validation import (
     StrOptions,
 )
 
+from sklearn_mm._unicode import UNICODE_FORMS
+
 __all__ = [
     "DEVICE_CONSTRAINTS",
     "TOKENIZER_CONSTRAINTS",
@@ -77,11 +79,12 @@ DEVICE_CONSTRAINTS: dict[str, list[Any]] = {
 
 TOKENIZER_CONSTRAINTS: dict[str, list[Any]] = {
     "lowercase": ["boolean"],
-    "token_pattern": [str],
+    "token_pattern": [str, None],
     # a share of the texts, or a number of them
     "min_df": [Interval(Real, 0, 1, closed="both"), positive_int],
     "max_features": [positive_int, None],
     "analyzer": [StrOptions({"word"}), callable],
+    "unicode_form": [StrOptions(set(UNICODE_FORMS)), None],
 }
 
 

@@ -5,6 +5,7 @@ __all__ = [
     "ImageReadError",
     "ImageReadWarning",
     "LabelWarning",
+    "TokenizationWarning",
     "UnknownWordsWarning",
     "VersionMismatchWarning",
     "WeightsError",
@@ -31,8 +32,12 @@ class LabelWarning(UserWarning):
     """Labels cannot be learned, or are not known."""
 
 
+class TokenizationWarning(UserWarning):
+    """Texts are not split into words as their script asks for."""
+
+
 class UnknownWordsWarning(UserWarning):
-    """Texts hold no word that the vocabulary knows."""
+    """Texts hold no word that the vocabulary knows, or the vocabulary few that word vectors know."""
 
 
 class VersionMismatchWarning(UserWarning):

@@ -2,13 +2,14 @@
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from sklearn_mm._checks import check_texts
 from sklearn_mm._device import forked_rng
@@ -20,15 +21,15 @@ from sklearn_mm._params import (
     positive_real,
     validate_params,
 )
-from sklearn_mm.exceptions import UnknownWordsWarning
+from sklearn_mm.exceptions import TokenizationWarning, UnknownWordsWarning
 from sklearn_mm.nn.packed import PackedTexts
-from sklearn_mm.texts import TokenRows, Vocabulary, build_tokenizer, read_word_vectors
+from sklearn_mm.texts import TokenRows, Vocabulary, build_tokenizer, looks_unsplit, read_word_vectors
 from sklearn_mm.towers import TrainableEncoder
 
 __all__ = ["TextEncoderBase"]
 
-# scikit-learn's own pattern leaves out tokens of one letter.
-TOKEN_PATTERN = r"(?u)\b\w+\b"
+
+_LOW_COVERAGE = 0.5  # of the vocabulary by word vectors: below it a warning says so
 
 
 class TextEncoderBase(TrainableEncoder):
@@ -47,6 +48,8 @@ class TextEncoderBase(TrainableEncoder):
         "word_learning_rate": [positive_real],
         "dropout": [Interval(Real, 0, 1, closed="left")],
     }
+
+    unicode_form: str | None = "NFC"  # of a subclass that has no such parameter
 
     @abstractmethod
     def _make_module(self, n_words: int, word_dim: int) -> nn.Module:
@@ -75,14 +78,18 @@ class TextEncoderBase(TrainableEncoder):
         """
         validate_params(self)
         texts = check_texts(data)
-        self.vocabulary_ = Vocabulary.fit(
-            texts, self._tokenizer(), min_df=self.min_df, max_features=self.max_features
-        ).words
-        vectors = None
+        tokenize = self._tokenizer()
+        if self.analyzer == "word" and self.token_pattern is not None:
+            # by single words, also where n-grams are the terms
+            _warn_unsplit(texts, build_tokenizer(False, self.token_pattern, "word"))
+        self.vocabulary_ = Vocabulary.fit(texts, tokenize, min_df=self.min_df, max_features=self.max_features).words
+        vectors = self.word_coverage_ = None
         word_dim = self.word_dim
         if self.word_vectors is not None:
             vectors, found = read_word_vectors(self.word_vectors, self.vocabulary_)
             word_dim = vectors.shape[1]
+            self.word_coverage_ = float(found.mean())
+            self._tell_coverage(found)
         # Weights are drawn on the CPU and moved: a seed gives the same ones on every device.
         with forked_rng(random_state):
             self.module_: Any = self._make_module(len(self.vocabulary_), word_dim)
@@ -113,6 +120,21 @@ class TextEncoderBase(TrainableEncoder):
             torch.from_numpy(self._draw_shifts(len(rows), rng)),
         )
 
+    def _tell_coverage(self, found: np.ndarray) -> None:
+        missing = [word for word, is_there in zip(self.vocabulary_, found.tolist(), strict=True) if not is_there]
+        told = f"word_vectors hold {len(found) - len(missing)} of the {len(found)} words of the vocabulary"
+        # a few vectors of one's own are no fault
+        is_chosen = isinstance(self.word_vectors, Mapping) and len(self.word_vectors) < len(found)
+        if len(missing) > (1 - _LOW_COVERAGE) * len(found) and not is_chosen:
+            shown = ", ".join(map(repr, missing[:5]))
+            warnings.warn(
+                f"{told}, and not {shown}; are they of this language, and is the case (lowercase) the same?",
+                UnknownWordsWarning,
+                stacklevel=4,
+            )
+        elif self.verbose:
+            tqdm.write(told)
+
     @property
     def n_features_out(self) -> int:
         """Width of the embedding."""
@@ -123,7 +145,15 @@ class TextEncoderBase(TrainableEncoder):
         return check_texts(X)
 
     def _tokenizer(self) -> Callable[[str], list[str]]:
-        return build_tokenizer(self.lowercase, self.token_pattern, self.analyzer, self._ngram_range())
+        return build_tokenizer(
+            self.lowercase, self.token_pattern, self.analyzer, self._ngram_range(), self.unicode_form
+        )
+
+    @classmethod
+    def _from_format(cls, state: dict[str, Any], number: int) -> dict[str, Any]:
+        """Bring the state of an older format to today's: texts were taken as they came, coverage was not counted."""
+        fitted = {"word_coverage_": None} if "vocabulary_" in state else {}
+        return super()._from_format({"unicode_form": None, **fitted, **state}, number)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -131,6 +161,18 @@ class TextEncoderBase(TrainableEncoder):
         tags.input_tags.one_d_array = True
         tags.input_tags.two_d_array = False
         return tags
+
+
+def _warn_unsplit(texts: list[str], tokenize: Callable[[str], list[str]]) -> None:
+    unsplit = looks_unsplit(texts, tokenize)
+    if unsplit is not None:
+        warnings.warn(
+            f"token_pattern takes whole sentences for words, as their script sets no spaces: {unsplit!r:.60}; no other "
+            "text will hold the same ones. token_pattern=None takes characters (in a TextNGramEncoder with "
+            "ngram_range=(1, 2) pairs of them too); or pass a function that splits texts into words as analyzer",
+            TokenizationWarning,
+            stacklevel=4,
+        )
 
 
 def _warn_unknown(rows: TokenRows) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sklearn_mm._docs import shared_docs
 from sklearn_mm._params import Interval, Real
-from sklearn_mm.features._text_base import TOKEN_PATTERN, TextEncoderBase
+from sklearn_mm.features._text_base import TextEncoderBase
 from sklearn_mm.nn.text_cnn import SHIFT_PERIOD, TextCNN
 from sklearn_mm.registry import stored_as
 
@@ -57,6 +57,8 @@ class TextCNNEncoder(TextEncoderBase):
     ----------
     vocabulary_ : list of str
         The known words, by falling frequency.
+    word_coverage_ : float or None
+        Share of them that `word_vectors` hold; None without word vectors.
     module_ : TextCNN
     %(instance_history)s
 
@@ -110,10 +112,11 @@ class TextCNNEncoder(TextEncoderBase):
         final_relu: bool = False,
         dropout: float = 0.0,
         lowercase: bool = True,
-        token_pattern: str = TOKEN_PATTERN,
+        token_pattern: str | None = None,
         min_df: int | float = 1,
         max_features: int | None = None,
         analyzer: str | Callable[[str], list[str]] = "word",
+        unicode_form: str | None = "NFC",
         max_epochs: int = 30,
         batch_size: int = 128,
         learning_rate: float = 1e-3,
@@ -142,6 +145,7 @@ class TextCNNEncoder(TextEncoderBase):
         self.min_df = min_df
         self.max_features = max_features
         self.analyzer = analyzer
+        self.unicode_form = unicode_form
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate

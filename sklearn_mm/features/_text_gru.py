@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sklearn_mm._docs import shared_docs
 from sklearn_mm._params import StrOptions, positive_int
-from sklearn_mm.features._text_base import TOKEN_PATTERN, TextEncoderBase
+from sklearn_mm.features._text_base import TextEncoderBase
 from sklearn_mm.nn.text_rnn import POOLINGS, TextGRU
 from sklearn_mm.registry import stored_as
 
@@ -58,6 +58,8 @@ class TextGRUEncoder(TextEncoderBase):
     ----------
     vocabulary_ : list of str
         The known words, by falling frequency.
+    word_coverage_ : float or None
+        Share of them that `word_vectors` hold; None without word vectors.
     module_ : TextGRU
     %(instance_history)s
 
@@ -117,10 +119,11 @@ class TextGRUEncoder(TextEncoderBase):
         end_token: bool = False,
         dropout: float = 0.0,
         lowercase: bool = True,
-        token_pattern: str = TOKEN_PATTERN,
+        token_pattern: str | None = None,
         min_df: int | float = 1,
         max_features: int | None = None,
         analyzer: str | Callable[[str], list[str]] = "word",
+        unicode_form: str | None = "NFC",
         max_epochs: int = 30,
         batch_size: int = 128,
         learning_rate: float = 1e-3,
@@ -150,6 +153,7 @@ class TextGRUEncoder(TextEncoderBase):
         self.min_df = min_df
         self.max_features = max_features
         self.analyzer = analyzer
+        self.unicode_form = unicode_form
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate

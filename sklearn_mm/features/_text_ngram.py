@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sklearn_mm._docs import shared_docs
 from sklearn_mm._params import Integral, InvalidParameterError, non_negative_int
-from sklearn_mm.features._text_base import TOKEN_PATTERN, TextEncoderBase
+from sklearn_mm.features._text_base import TextEncoderBase
 from sklearn_mm.nn.text_ngram import TextNGram
 from sklearn_mm.registry import stored_as
 from sklearn_mm.texts import build_tokenizer
@@ -38,9 +38,10 @@ class TextNGramEncoder(TextEncoderBase):
         embedding is a linear map of the sum.
     word_dim : int, default=1024
         Length of the term vectors; that of `word_vectors`, where they are given.
-    word_vectors : mapping, path, or (npy path, words) pair, default=None
-        Pretrained vectors: ``{term: vector}``, a GloVe or word2vec text file, or an array (or its npy file) with its
-        terms. Only the vocabulary's are read.
+    word_vectors : mapping, KeyedVectors, path, or (npy path, words) pair, default=None
+        Pretrained vectors: ``{term: vector}``, gensim's KeyedVectors, a GloVe or word2vec text file, packed or not
+        (``glove.6B.zip/glove.6B.50d.txt`` is one in an archive), or an array (or its npy file) with its terms. Only the
+        vocabulary's are read; a warning says where they are few.
     trainable_words : bool, default=True
         Train the term vectors. Otherwise they stay as given in `word_vectors`, but for one factor that brings them all
         to the size the network expects, and those that it lacks stay as drawn.
@@ -63,6 +64,8 @@ class TextNGramEncoder(TextEncoderBase):
     ----------
     vocabulary_ : list of str
         The known terms, by falling frequency.
+    word_coverage_ : float or None
+        Share of them that `word_vectors` hold; None without word vectors.
     module_ : TextNGram
     %(instance_history)s
 
@@ -123,10 +126,11 @@ class TextNGramEncoder(TextEncoderBase):
         word_learning_rate: float = 1.0,
         dropout: float = 0.4,
         lowercase: bool = True,
-        token_pattern: str = TOKEN_PATTERN,
+        token_pattern: str | None = None,
         min_df: int | float = 1,
         max_features: int | None = None,
         analyzer: str | Callable[[str], list[str]] = "word",
+        unicode_form: str | None = "NFC",
         max_epochs: int = 30,
         batch_size: int = 128,
         learning_rate: float = 1e-3,
@@ -155,6 +159,7 @@ class TextNGramEncoder(TextEncoderBase):
         self.min_df = min_df
         self.max_features = max_features
         self.analyzer = analyzer
+        self.unicode_form = unicode_form
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -198,7 +203,7 @@ class TextNGramEncoder(TextEncoderBase):
             raise ValueError(
                 f"skip={self.skip} needs analyzer='word', got a callable; set skip=0 and let it form the terms itself"
             )
-        words_of = build_tokenizer(self.lowercase, self.token_pattern, self.analyzer)
+        words_of = build_tokenizer(self.lowercase, self.token_pattern, self.analyzer, unicode_form=self.unicode_form)
         low, high = self._ngram_range()
 
         def terms(text: str) -> list[str]:

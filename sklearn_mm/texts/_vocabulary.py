@@ -2,11 +2,14 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import numpy as np
 from sklearn.feature_extraction.text import CountVectorizer
 
+from sklearn_mm._unicode import normal_form
 from sklearn_mm.texts._token_rows import TokenRows
+from sklearn_mm.texts._words import split_words
 
 __all__ = ["Vocabulary", "build_tokenizer"]
 
@@ -14,12 +17,35 @@ Tokenizer = Callable[[str], list[str]]
 
 
 def build_tokenizer(
-    lowercase: bool, token_pattern: str, analyzer: str | Tokenizer, ngram_range: tuple[int, int] = (1, 1)
+    lowercase: bool,
+    token_pattern: str | None,
+    analyzer: str | Tokenizer,
+    ngram_range: tuple[int, int] = (1, 1),
+    unicode_form: str | None = None,
 ) -> Tokenizer:
-    """Return the function from a text to its tokens, as `CountVectorizer` would build it."""
+    """Return the function from a text to its tokens, as `CountVectorizer` would build it.
+
+    Parameters
+    ----------
+    lowercase : bool
+    token_pattern : str or None
+        None takes words with the marks on their letters, and characters of scripts that set no spaces.
+    analyzer : "word" or callable
+    ngram_range : (int, int)
+    unicode_form : {"NFC", "NFD", "NFKC", "NFKD"} or None
+        In which texts are brought first.
+    """
+    if callable(analyzer):
+        split = analyzer  # an attribute would be told for a method
+        return split if unicode_form is None else lambda text: split(normal_form(text, unicode_form))
     # only its analyzer: its matrix of counts would forget the order of the words
     vectorizer = CountVectorizer(
-        lowercase=lowercase, token_pattern=token_pattern, analyzer=analyzer, ngram_range=ngram_range
+        lowercase=lowercase,
+        # it comes behind the change of case, which may leave another form
+        strip_accents=None if unicode_form is None else partial(normal_form, form=unicode_form),
+        tokenizer=split_words if token_pattern is None else None,
+        token_pattern=token_pattern,
+        ngram_range=ngram_range,
     )
     return vectorizer.build_analyzer()
 

@@ -1,11 +1,13 @@
 import pickle
+import unicodedata
+import warnings
 
 import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from sklearn_mm.exceptions import UnknownWordsWarning
+from sklearn_mm.exceptions import TokenizationWarning, UnknownWordsWarning
 from sklearn_mm.features import TextCNNEncoder, TextGRUEncoder, TextNGramEncoder, TextSequenceEncoder
 from sklearn_mm.persistence import load, save
 
@@ -255,3 +257,65 @@ def test_bad_parameters_are_named(cls, parameters):
 def test_transform_before_fit_says_so():
     with pytest.raises(NotFittedError):
         TextCNNEncoder().transform(TEXTS)
+
+
+# Scripts, and forms of Unicode --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("fitted", "asked"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_query_finds_its_words_however_its_accents_are_typed(encoder, fitted, asked):
+    texts = ["un château rouge", "une forêt dorée", "le café fermé"]
+    fitted, asked = ([unicodedata.normalize(form, text) for text in texts] for form in (fitted, asked))
+    encoder = clone(encoder).initialize(fitted, random_state=0)
+    encoder.module_.eval()
+    assert encoder.prepare(asked).lengths.tolist() == [3, 3, 3]
+    np.testing.assert_array_equal(encoder.transform(asked), encoder.transform(fitted))
+    as_typed = encoder.set_params(unicode_form=None).initialize(["un ch\u00e2teau"], random_state=0)
+    assert as_typed.prepare(["un cha\u0302teau"]).lengths.tolist() == [1]
+
+
+def test_words_of_hindi_are_told_apart_by_their_vowels(encoder):
+    words = ["की", "का", "के", "कि"]
+    assert sorted(clone(encoder).initialize(words, random_state=0).vocabulary_) == sorted(words)
+
+
+def test_sentences_that_are_taken_for_words_are_warned_of(encoder):
+    sentences = ["一只狗在草地上奔跑", "两个人在桌子旁谈话"]
+    by_characters = clone(encoder).initialize(sentences, random_state=0)
+    assert by_characters.prepare(["狗在奔跑"]).lengths.tolist() == [4]
+    with pytest.warns(TokenizationWarning, match="'一只狗在草地上奔跑'.*token_pattern=None takes characters"):
+        clone(encoder).set_params(token_pattern=r"\w+").initialize(sentences, random_state=0)
+    clone(encoder).set_params(analyzer=list).initialize(sentences, random_state=0)
+
+
+@pytest.mark.parametrize("how", ["pickle", "folder"])
+def test_a_model_saved_before_there_were_forms_takes_texts_as_they_come(encoder, how, tmp_path, monkeypatch):
+    encoder = clone(encoder).set_params(token_pattern=r"(?u)\b\w+\b", unicode_form=None)
+    encoder.initialize(["un cha\u0302teau"], random_state=0)
+    encoder.module_.eval()
+    state = encoder.__getstate__()
+    older = {name: value for name, value in state.items() if name not in ("unicode_form", "word_coverage_")}
+    monkeypatch.setattr(type(encoder), "__getstate__", lambda self: older)
+    if how == "pickle":
+        opened = pickle.loads(pickle.dumps(encoder))
+    else:
+        save(encoder, tmp_path / "model")
+        opened = load(tmp_path / "model")
+    assert opened.unicode_form is None
+    assert opened.word_coverage_ is None
+    assert opened.prepare(["cha\u0302teau"]).lengths.tolist() == [2]
+    assert clone(opened).get_params() == encoder.get_params()
+
+
+def test_how_many_words_have_a_vector_is_told(encoder, capsys):
+    vectors = {word: [1.0, 2.0] for word in ("red", "green", "blue", "dot", "box", "here")}
+    encoder = clone(encoder).set_params(word_vectors=vectors, verbose=1).initialize(TEXTS, random_state=0)
+    assert encoder.word_coverage_ == 0.75
+    assert "word_vectors hold 6 of the 8 words" in capsys.readouterr().out
+    assert encoder.set_params(word_vectors=None).initialize(TEXTS, random_state=0).word_coverage_ is None
+    of_another_language = {word: [1.0, 2.0] for word in ("red", "rouge", "vert", "bleu", "boîte", "ici", "sur", "le")}
+    with pytest.warns(UnknownWordsWarning, match="hold 1 of the 8 words of the vocabulary, and not '"):
+        encoder.set_params(word_vectors=of_another_language).initialize(TEXTS, random_state=0)
+    with warnings.catch_warnings():  # a few of one's own
+        warnings.simplefilter("error")
+        encoder.set_params(word_vectors={"red": [1.0, 2.0]}).initialize(TEXTS, random_state=0)
