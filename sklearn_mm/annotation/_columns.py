@@ -8,6 +8,7 @@ from scipy import sparse
 from sklearn.utils import check_array
 
 from sklearn_mm._checks import did_you_mean
+from sklearn_mm._unicode import normal_form, normal_label
 
 __all__ = ["split_columns", "split_frame", "tag_mask"]
 
@@ -63,8 +64,8 @@ def tag_mask(tag_features: Any, n_features: int, names: np.ndarray | None) -> np
 
 
 def _mask_of_names(wanted: np.ndarray, mask: np.ndarray, names: np.ndarray | None) -> np.ndarray:
-    place = {name: column for column, name in enumerate(_require_names(names))}
-    for name in wanted.tolist():
+    place = {normal_label(name): column for column, name in enumerate(_require_names(names))}
+    for name in map(normal_label, wanted.tolist()):
         if name not in place:
             hint = did_you_mean(str(name), map(str, place))
             raise ValueError(f"tag_features names the column {name!r}, which X does not have; {hint}")
@@ -74,11 +75,11 @@ def _mask_of_names(wanted: np.ndarray, mask: np.ndarray, names: np.ndarray | Non
 
 def _mask_of_pattern(pattern: str, names: np.ndarray | None) -> np.ndarray:
     try:
-        expression = re.compile(pattern)
+        expression = re.compile(normal_form(pattern))
     except re.error as error:
         raise ValueError(f"tag_features={pattern!r} is no regular expression: {error}") from error
     names = _require_names(names)
-    mask = np.array([expression.fullmatch(str(name)) is not None for name in names])
+    mask = np.array([expression.fullmatch(normal_form(str(name))) is not None for name in names])
     if not mask.any():
         hint = did_you_mean(pattern, map(str, names))
         raise ValueError(f"tag_features={pattern!r} matches no column of X in full; {hint}")

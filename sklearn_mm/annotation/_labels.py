@@ -12,6 +12,7 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
 from sklearn_mm._checks import did_you_mean, label_matrix
+from sklearn_mm._unicode import normal_label
 from sklearn_mm.exceptions import LabelWarning
 from sklearn_mm.registry import stored_as
 
@@ -96,7 +97,8 @@ class GivenLabels:
         ValueError
             Two matrices do not have as many columns.
         """
-        place = {label: column for column, label in enumerate(classes.tolist())}
+        # classes of older models may be in another form; labels that were given are in NFC
+        place = {normal_label(label): column for column, label in enumerate(classes.tolist())}
         named = self.named and (self.form.kind != "indicator" or not place.keys().isdisjoint(self.classes.tolist()))
         if not named:  # of a DataFrame that has not one of these names, columns are taken as they stand
             if len(classes) != len(self.classes):
@@ -137,11 +139,22 @@ def read_labels(Y: Any, n_rows: int) -> GivenLabels:
     if sparse.issparse(Y):
         return GivenLabels(_form_of_sparse(Y), np.arange(Y.shape[1]), _from_sparse(Y), named=False)
     if isinstance(Y, np.ndarray) and Y.ndim == 2:
-        classes = np.arange(Y.shape[1]) if names is None else np.asarray(names)
+        classes = np.arange(Y.shape[1]) if names is None else normal_labels(np.asarray(names))
         return GivenLabels(LabelForm("indicator", Y.dtype.str), classes, _from_dense(Y), named=names is not None)
     if isinstance(Y, np.ndarray) and not (Y.dtype.kind == "O" and any(map(_is_several, Y))):
         return _from_single(Y)
     return _from_lists(list(Y))
+
+
+def normal_labels(labels: np.ndarray) -> np.ndarray:
+    """Return labels with their texts in a normal form of Unicode; the array itself where nothing changes."""
+    if labels.dtype.kind not in "OU":
+        return labels
+    listed = labels.tolist()
+    normal = [normal_label(label) for label in listed]
+    if normal == listed:
+        return labels
+    return np.array(normal, dtype=object if labels.dtype.kind == "O" else None)
 
 
 def warn_of_labels(matrix: Any, classes: np.ndarray) -> np.ndarray:
@@ -277,6 +290,10 @@ def _from_single(y: np.ndarray) -> GivenLabels:
         raise ValueError(f"Input y contains NaN or infinity in row {row}; a label is a str or an int")
     check_classification_targets(y)  # floats that are no whole numbers are a regression's
     classes, column = np.unique(y, return_inverse=True)
+    normal = normal_labels(classes)
+    if normal is not classes:  # of one label there were two forms, or the order is another
+        classes, merged = np.unique(normal, return_inverse=True)
+        column = merged[column]
     matrix = sparse.csr_array(
         (np.ones(len(y), np.float32), column.astype(np.int64), np.arange(len(y) + 1)), shape=(len(y), len(classes))
     )
@@ -310,7 +327,7 @@ def _labels_of(entry: Any, row: int) -> list[Hashable]:
         if not isinstance(label, Hashable) or label is None or label != label:
             raise TypeError(f"expected labels of type str or int, got {label!r:.60} in row {row}")
     # Numbers of numpy would not be told for int where the dtype of all labels is chosen.
-    return [label.item() if isinstance(label, np.generic) else label for label in labels]
+    return [normal_label(label.item() if isinstance(label, np.generic) else label) for label in labels]
 
 
 # What is done with labels ---------------------------------------------------------------------------------------
@@ -336,8 +353,9 @@ def label_weights(class_weight: Any, classes: np.ndarray, prevalence: np.ndarray
     if isinstance(class_weight, str):
         mean = prevalence.sum() / max(np.count_nonzero(prevalence), 1)  # of the labels that are true somewhere
         return np.where(prevalence > 0, mean / np.maximum(prevalence, 1e-12), 1.0).astype(np.float32)
-    labels = classes.tolist()
+    labels = [normal_label(label) for label in classes.tolist()]
     known = set(labels)
+    class_weight = {normal_label(label): weight for label, weight in class_weight.items()}
     for label, weight in class_weight.items():
         if label not in known:
             hint = did_you_mean(str(label), map(str, labels))

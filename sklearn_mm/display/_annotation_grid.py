@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
+from sklearn_mm._unicode import normal_form
 from sklearn_mm.display._matplotlib import BLUE, GREEN, GREY, ORANGE, import_pyplot
 from sklearn_mm.display._pictures import read_pictures
 from sklearn_mm.images import Pictures
@@ -325,7 +326,8 @@ def _list_labels(Y: Any, label_names: Any, n_images: int, name: str) -> list[lis
     if len(rows) != n_images:
         raise ValueError(f"{name} must have a row for each of the {n_images} images, got {len(rows)}")
     names = None if label_names is None else np.asarray(label_names)
-    return [[str(label if names is None else names[label]) for label in row] for row in rows]
+    # in one form of Unicode, so that a label that looks right is right
+    return [[normal_form(str(label if names is None else names[label])) for label in row] for row in rows]
 
 
 def _is_indicator(Y: Any) -> bool:

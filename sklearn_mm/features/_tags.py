@@ -9,7 +9,8 @@ from scipy import sparse
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_mm._params import Integral, Interval, Real, positive_int, validate_params
+from sklearn_mm._params import Integral, Interval, Real, StrOptions, positive_int, validate_params
+from sklearn_mm._unicode import UNICODE_FORMS, normal_form
 from sklearn_mm.persistence import PickleStateMixin
 from sklearn_mm.registry import stored_as
 
@@ -36,6 +37,9 @@ class TagVectorizer(TransformerMixin, PickleStateMixin, BaseEstimator):
         Tags to leave out: those that are labels, and would give the answer away.
     sparse_output : bool, default=True
         A sparse matrix; or a dense one, as ``set_output`` wants it.
+    unicode_form : {"NFC", "NFD", "NFKC", "NFKD"} or None, default="NFC"
+        The normal form of Unicode into which tags are brought first, so that those that look alike are one. None
+        leaves them as they are.
 
     Attributes
     ----------
@@ -65,6 +69,7 @@ class TagVectorizer(TransformerMixin, PickleStateMixin, BaseEstimator):
         "separator": [str, None],
         "exclude": ["array-like"],
         "sparse_output": ["boolean"],
+        "unicode_form": [StrOptions(set(UNICODE_FORMS)), None],
     }
 
     def __init__(
@@ -76,6 +81,7 @@ class TagVectorizer(TransformerMixin, PickleStateMixin, BaseEstimator):
         separator: str | None = None,
         exclude: Any = (),
         sparse_output: bool = True,
+        unicode_form: str | None = "NFC",
     ) -> None:
         self.max_features = max_features
         self.min_df = min_df
@@ -83,6 +89,7 @@ class TagVectorizer(TransformerMixin, PickleStateMixin, BaseEstimator):
         self.separator = separator
         self.exclude = exclude
         self.sparse_output = sparse_output
+        self.unicode_form = unicode_form
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Collect the tags.
@@ -167,7 +174,12 @@ class TagVectorizer(TransformerMixin, PickleStateMixin, BaseEstimator):
         return tags
 
     def _normal(self, tag: str) -> str:
-        return str(tag).lower() if self.lowercase else str(tag)
+        return normal_form(str(tag).lower() if self.lowercase else str(tag), self.unicode_form)
+
+    @classmethod
+    def _from_format(cls, state: dict[str, Any], number: int) -> dict[str, Any]:
+        """Bring the state of an older format to today's: tags were taken as they came."""
+        return super()._from_format({"unicode_form": None, **state}, number)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -10,6 +10,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator
 
 from sklearn_mm._checks import label_matrix
+from sklearn_mm._unicode import normal_label
 from sklearn_mm.metrics._annotation import annotation_report, check_annotation_options
 from sklearn_mm.registry import stored_as
 
@@ -199,21 +200,25 @@ def _is_indicator(Y: Any, n_labels: int) -> bool:
 def _in_order(Y: Any, classes: Any) -> Any:
     """Bring the columns of a DataFrame that are called as the classes are into their order."""
     names = getattr(Y, "columns", None)
-    if names is None or len(names) != len(classes) or set(names) != set(classes):
+    if names is None or len(names) != len(classes):
         return Y
-    return Y[list(classes)]
+    place = {normal_label(name): column for column, name in enumerate(names)}
+    columns = [place.get(normal_label(label)) for label in classes]
+    return Y if None in columns or len(place) != len(names) else Y[[names[column] for column in columns]]
 
 
 def _mark(Y: Sequence[Iterable[Any]], classes: Any) -> tuple[sparse.csr_array, int]:
     """Return the indicator of lists of labels, with columns behind for what is no class, and their number."""
-    column_of = {label: column for column, label in enumerate(np.asarray(classes).tolist())}
+    column_of = {normal_label(label): column for column, label in enumerate(np.asarray(classes).tolist())}
     n_classes = len(column_of)
     for number, row in enumerate(Y):
         if isinstance(row, str) or not isinstance(row, Iterable):
             raise ValueError(f"Y must hold a list of labels for each image, got {row!r:.60} in row {number}")
         for label in row:
-            column_of.setdefault(label, len(column_of))  # behind the classes, in the order of first sight
-    return label_matrix(Y, column_of, np.int8), len(column_of) - n_classes
+            # behind the classes, in the order of first sight
+            column_of.setdefault(normal_label(label), len(column_of))
+    rows = [list(map(normal_label, row)) for row in Y]
+    return label_matrix(rows, column_of, np.int8), len(column_of) - n_classes
 
 
 def _widen(matrix: Any, n_columns: int, value: float) -> Any:

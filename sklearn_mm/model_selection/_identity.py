@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from sklearn_mm._unicode import normal_form
+
 __all__ = ["image_keys"]
 
 
@@ -34,7 +36,9 @@ def _key(row: Any, read_files: bool) -> Hashable:
     if isinstance(row, str | os.PathLike):
         name = os.fspath(row)
         path = Path(os.fsdecode(name))
-        return _digest("file", path.read_bytes()) if read_files and path.is_file() else ("name", name)
+        if read_files and path.is_file():
+            return _digest("file", path.read_bytes())
+        return ("name", normal_form(name) if isinstance(name, str) else name)
     # The kind of a file's content too: a picture as bytes is the picture in the file.
     if isinstance(row, bytes):
         return _digest("file", row)

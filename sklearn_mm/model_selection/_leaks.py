@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from sklearn_mm._checks import check_captions
+from sklearn_mm._unicode import normal_form
 from sklearn_mm.model_selection._identity import image_keys
 from sklearn_mm.registry import stored_as
 
@@ -105,6 +106,9 @@ def find_leaks(train_X: Any, train_y: Any, test_X: Any, test_y: Any) -> LeakRepo
     are ids, compared as they are. PIL images and arrays are compared by their pixels. The two kinds never
     match each other: nothing is decoded. A picture that was scaled or encoded anew counts as another one.
 
+    Captions and ids are the same if they look the same: accents that are signs of their own count as those of letters
+    that have them (Unicode's form NFC).
+
     Costs one reading of all files; a digest of 16 bytes is kept of each.
 
     Examples
@@ -124,11 +128,11 @@ def find_leaks(train_X: Any, train_y: Any, test_X: Any, test_y: Any) -> LeakRepo
         return LeakReport(images, [], len(test_keys), 0)
 
     train, test = check_captions(train_y, train_X), check_captions(test_y, test_X)
-    train_rows = _rows_by_key(zip(map(int, train.image_index), train.texts, strict=True))
+    train_rows = _rows_by_key(zip(map(int, train.image_index), map(normal_form, train.texts), strict=True))
     captions = [
-        CaptionLeak(text, int(row), train_rows[text])
+        CaptionLeak(text, int(row), train_rows[key])
         for row, text in zip(test.image_index, test.texts, strict=True)
-        if text in train_rows
+        if (key := normal_form(text)) in train_rows
     ]
     return LeakReport(images, captions, len(test_keys), len(test.texts))
 

@@ -13,6 +13,7 @@ from sklearn.utils.validation import _check_sample_weight
 from torch import Tensor
 
 from sklearn_mm._checks import Captions
+from sklearn_mm._unicode import normal_form
 from sklearn_mm.sampling import caption_batches, held_out_rows, n_batches
 from sklearn_mm.towers import Tower
 
@@ -23,6 +24,7 @@ __all__ = [
     "TextPool",
     "check_groups",
     "check_weights",
+    "distinct_texts",
     "merge_captioned",
 ]
 
@@ -242,14 +244,22 @@ def check_weights(sample_weight: Any, n_images: int) -> np.ndarray | None:
     return weight
 
 
+def distinct_texts(texts: Iterable[str]) -> list[str]:
+    """Return texts in order, each wording once: of its forms in Unicode the first."""
+    ordered = sorted(set(texts))
+    if all(map(str.isascii, ordered)):
+        return ordered
+    return sorted({normal_form(text): text for text in reversed(ordered)}.values())
+
+
 def merge_captioned(
     keys: Iterable[Hashable], captions: Captions, groups: np.ndarray | None, weight: np.ndarray | None
 ) -> CaptionedImages:
     """Bring the rows a user gave into one order of their own, each image once.
 
-    Rows of one key are one image: their captions are joined (each wording once) and their weights added. Rows of
-    weight 0 are left out. The order is that of the keys, so that it does not depend on the order of the rows: a row
-    given twice and a row of weight 2 are the same training set.
+    Rows of one key are one image: their captions are joined (each wording once, in whatever form of Unicode) and their
+    weights added. Rows of weight 0 are left out. The order is that of the keys, so that it does not depend on the order
+    of the rows: a row given twice and a row of weight 2 are the same training set.
 
     Parameters
     ----------
@@ -269,7 +279,8 @@ def merge_captioned(
     merged = [members[key] for key in sorted(members)]
     # Sorted: a set of str comes in another order in every process.
     own_texts = [
-        sorted({text for row in rows for text in captions.texts[starts[row] : starts[row + 1]]}) for rows in merged
+        distinct_texts(text for row in rows for text in captions.texts[starts[row] : starts[row + 1]])
+        for rows in merged
     ]
     texts = [text for own in own_texts for text in own]
     summed = np.array([len(rows) if weight is None else weight[rows].sum() for rows in merged], dtype=np.float64)
@@ -282,7 +293,7 @@ def merge_captioned(
         texts=texts,
         starts=np.concatenate([[0], np.cumsum([len(own) for own in own_texts])]).astype(np.int64),
         # dtype=object: an array of str is as wide as its longest text, for every text.
-        wording=np.unique(np.array(texts, dtype=object), return_inverse=True)[1],
+        wording=np.unique(np.array(list(map(normal_form, texts)), dtype=object), return_inverse=True)[1],
         group=group,
         # Weights all multiplied by one number are the same training set, and leave the learning rate what it is.
         weight=(summed / summed.mean()).astype(np.float32),

@@ -9,7 +9,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_mm._checks import Captions, check_features, check_texts
 from sklearn_mm._device import resolve_device, resolve_dtype, torch_threads
+from sklearn_mm._unicode import normal_form
 from sklearn_mm.metrics import RetrievalScorer
+from sklearn_mm.retrieval._data import distinct_texts
 from sklearn_mm.retrieval._gallery import Gallery
 from sklearn_mm.retrieval._model import is_positive_only
 from sklearn_mm.towers import Tower
@@ -102,13 +104,16 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         if captions.numbers is not None:
             self.gallery_texts_ = np.unique(captions.numbers)
         else:
-            self.gallery_texts_ = np.array(sorted(set(captions.texts)), dtype=object)
+            self.gallery_texts_ = np.array(distinct_texts(captions.texts), dtype=object)
         wanted = [str(text) for text in self.gallery_texts_.tolist()]
         # Rows held out and rows of weight 0 have captions that are not among the texts trained on; they are in the
         # gallery all the same.
-        place = {text: row for row, text in enumerate(texts)}
-        if all(text in place for text in wanted):  # a frozen encoder may have taken long for them
-            embedding = self._embed_rows(self._text_tower(), text_rows[np.array([place[text] for text in wanted])])
+        place = {normal_form(text): row for row, text in enumerate(texts)} | {
+            text: row for row, text in enumerate(texts)
+        }
+        rows_of = [place.get(text, place.get(normal_form(text))) for text in wanted]
+        if None not in rows_of:  # a frozen encoder may have taken long for them
+            embedding = self._embed_rows(self._text_tower(), text_rows[np.array(rows_of)])
         else:
             embedding = self._embed(self._text_tower(), wanted)
         self._text_gallery = Gallery(embedding, self.similarity)
