@@ -37,7 +37,7 @@ class TokenizationWarning(UserWarning):
 
 
 class UnknownWordsWarning(UserWarning):
-    """Texts hold no word that the vocabulary knows, or the vocabulary few that word vectors know."""
+    """Texts hold no word that is known, or word vectors few of the vocabulary."""
 
 
 class VersionMismatchWarning(UserWarning):

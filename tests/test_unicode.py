@@ -114,6 +114,13 @@ def test_a_caption_leaks_in_either_form():
     assert find_leaks([COMPOSED], None, [DECOMPOSED], None).images[0].train_rows == (0,)
 
 
+@pytest.mark.parametrize(("named", "stored"), [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)])
+def test_a_file_is_read_whatever_the_form_of_its_name(tmp_path, named, stored):
+    for name in (stored, "copy"):
+        (tmp_path / name).write_bytes(b"a picture")
+    assert find_leaks([tmp_path / named], None, [tmp_path / "copy"], None)
+
+
 def test_captions_of_an_image_are_grouped_whatever_the_form_of_its_name():
     images, captions = group_captions([f"{COMPOSED}.jpg", f"{DECOMPOSED}.jpg"], ["a dog", "it barks"])
     assert images == [f"{COMPOSED}.jpg"]

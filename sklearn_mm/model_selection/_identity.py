@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sklearn_mm._unicode import normal_form
+from sklearn_mm._unicode import normal_form, same_texts
 
 __all__ = ["image_keys"]
 
@@ -35,9 +35,11 @@ def _rows(X: Any) -> Iterator[Any]:
 def _key(row: Any, read_files: bool) -> Hashable:
     if isinstance(row, str | os.PathLike):
         name = os.fspath(row)
-        path = Path(os.fsdecode(name))
-        if read_files and path.is_file():
-            return _digest("file", path.read_bytes())
+        if read_files:
+            paths = map(Path, same_texts(os.fsdecode(name)))  # macOS and lists of files spell accents otherwise
+            path = next(filter(Path.is_file, paths), None)
+            if path is not None:
+                return _digest("file", path.read_bytes())
         return ("name", normal_form(name) if isinstance(name, str) else name)
     # The kind of a file's content too: a picture as bytes is the picture in the file.
     if isinstance(row, bytes):
