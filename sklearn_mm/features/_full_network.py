@@ -29,7 +29,7 @@ from sklearn_mm._params import (
 from sklearn_mm.exceptions import ImageReadWarning
 from sklearn_mm.features._activations import ActivationPass, RowWriter, summarise
 from sklearn_mm.features._network_on_demand import NetworkOnDemandMixin
-from sklearn_mm.images import PictureReader, Pictures, ReadFailure, RowCache, is_table
+from sklearn_mm.images import PictureReader, Pictures, ReadFailure, RowCache, check_formats, is_table
 from sklearn_mm.nn.backbones import pixel_convention
 from sklearn_mm.registry import stored_as
 from sklearn_mm.towers import RunningMoments, discretise, standardise, ternary_limits
@@ -96,6 +96,9 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         discretised. "skip": its row is left out, so that y needs the same rows left out: see `errors_`; a
         DataFrame, with its index, cannot come out then. The last two warn, and such pictures do not count in
         the statistics.
+    extra_formats : sequence of str, default=()
+        Formats that files may have beside JPEG, PNG, GIF, BMP, PPM, WebP, TIFF and AVIF, by Pillow's names
+        (``("JPEG2000", "TGA")``). Name one only for files that you trust: Pillow's plugin of EPS starts Ghostscript.
     verbose : int, default=0
         Whether to show a progress bar.
 
@@ -186,6 +189,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         "n_jobs": [Integral, None],
         "cache": [a_path, None],
         "on_error": [StrOptions({"raise", "nan", "skip"})],
+        "extra_formats": ["array-like"],
         "verbose": ["verbose"],
     }
 
@@ -206,6 +210,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         n_jobs: int | None = None,
         cache: str | os.PathLike[str] | None = None,
         on_error: str = "raise",
+        extra_formats: Sequence[str] = (),
         verbose: int = 0,
     ) -> None:
         self.backbone = backbone
@@ -222,6 +227,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         self.n_jobs = n_jobs
         self.cache = cache
         self.on_error = on_error
+        self.extra_formats = extra_formats
         self.verbose = verbose
 
     def fit(self, X: Any, y: Any = None) -> Self:
@@ -349,6 +355,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
             self.layers and all(isinstance(name, str) for name in self.layers)
         ):
             raise InvalidParameterError(f"layers must name at least one module, each by a str, got {self.layers!r}")
+        check_formats(self.extra_formats)
 
     def _check_table(self, X: Any, reset: bool) -> np.ndarray:
         """Validate activations computed before: float32 or float64."""
@@ -422,7 +429,9 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         pixels = pixel_convention(self.backbone)
         if self.image_size is not None:
             pixels = pixels.resized(self.image_size)
-        reader = PictureReader(pixels.image_size, pixels.resize_size, pixels.interpolation, self.crops)
+        reader = PictureReader(
+            pixels.image_size, pixels.resize_size, pixels.interpolation, self.crops, tuple(self.extra_formats)
+        )
         device = resolve_device(self.device)
         dtype = resolve_dtype(self.precision, device, getattr(self, "precision_", None))
         # All that decides on an activation is in the address, so that one folder serves any estimators.
@@ -449,6 +458,11 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
                 ImageReadWarning,
                 stacklevel=3,
             )
+
+    @classmethod
+    def _from_format(cls, state: dict[str, Any], number: int) -> dict[str, Any]:
+        """Bring an older state to today's: files of other formats were opened without a question."""
+        return {"extra_formats": (), **state}
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

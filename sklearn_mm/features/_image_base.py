@@ -30,6 +30,7 @@ from sklearn_mm.images import (
     PictureRows,
     Pictures,
     ReadFailure,
+    check_formats,
     describe,
     is_table,
     read_ahead,
@@ -64,6 +65,7 @@ class ImageEncoderBase(TrainableEncoder):
         "color_jitter": [Interval(Real, 0, 1, closed="left")],
         "average_mirrored": ["boolean"],
         "on_error": [StrOptions({"raise", "nan", "skip"})],
+        "extra_formats": ["array-like"],
     }
 
     @abstractmethod
@@ -220,7 +222,8 @@ class ImageEncoderBase(TrainableEncoder):
         pixels = pixel_convention(self.backbone)
         if self.image_size is not None:
             pixels = pixels.resized(self.image_size)
-        return PictureReader(pixels.image_size, pixels.resize_size, pixels.interpolation)
+        formats = tuple(self.extra_formats)
+        return PictureReader(pixels.image_size, pixels.resize_size, pixels.interpolation, extra_formats=formats)
 
     def _augmentation(self) -> Augmentation:
         return Augmentation(
@@ -232,6 +235,7 @@ class ImageEncoderBase(TrainableEncoder):
 
     def _check_parameters(self) -> None:
         validate_params(self)
+        check_formats(self.extra_formats)
         # True would pass the table as the int 1.
         if isinstance(self.trainable, bool):
             raise InvalidParameterError(f"trainable must be 'all', 'none', an int or a regex, got {self.trainable!r}")
@@ -247,6 +251,11 @@ class ImageEncoderBase(TrainableEncoder):
             raise InvalidParameterError(
                 f"crop_scale are shares of the picture's area, at most 1, got {self.crop_scale!r}"
             )
+
+    @classmethod
+    def _from_format(cls, state: dict[str, Any], number: int) -> dict[str, Any]:
+        """Bring an older state to today's: files of other formats were opened without a question."""
+        return {"extra_formats": (), **super()._from_format(state, number)}
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -77,6 +77,9 @@ class ImageCNNEncoder(ImageEncoderBase):
     on_error : {"raise", "nan", "skip"}, default="raise"
         What becomes of a picture that cannot be read in `transform`: an error that names the row, a row of NaN, or no
         row. With the last two, `fit` trains without it. A ranker always gets the error.
+    extra_formats : sequence of str, default=()
+        Formats that files may have beside JPEG, PNG, GIF, BMP, PPM, WebP, TIFF and AVIF, by Pillow's names
+        (``("JPEG2000", "TGA")``). Name one only for files that you trust: Pillow's plugin of EPS starts Ghostscript.
     %(kept_and_shown)s
 
     Attributes
@@ -170,6 +173,7 @@ class ImageCNNEncoder(ImageEncoderBase):
         precision: str = "auto",
         n_jobs: int | None = None,
         on_error: str = "raise",
+        extra_formats: Sequence[str] = (),
         checkpoint: str | os.PathLike[str] | None = None,
         verbose: int = 0,
     ) -> None:
@@ -200,6 +204,7 @@ class ImageCNNEncoder(ImageEncoderBase):
         self.precision = precision
         self.n_jobs = n_jobs
         self.on_error = on_error
+        self.extra_formats = extra_formats
         self.checkpoint = checkpoint
         self.verbose = verbose
 

@@ -1,6 +1,7 @@
 """Features of all scales of a network, fused (Niu et al. 2019)."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -57,6 +58,9 @@ class MultiScaleCNNEncoder(ImageEncoderBase):
     %(reading_threads)s
     on_error : {"raise", "nan", "skip"}, default="raise"
         What becomes of a picture that cannot be read; as in `ImageCNNEncoder`.
+    extra_formats : sequence of str, default=()
+        Formats that files may have beside JPEG, PNG, GIF, BMP, PPM, WebP, TIFF and AVIF, by Pillow's names
+        (``("JPEG2000", "TGA")``). Name one only for files that you trust: Pillow's plugin of EPS starts Ghostscript.
     %(kept_and_shown)s
 
     Attributes
@@ -156,6 +160,7 @@ class MultiScaleCNNEncoder(ImageEncoderBase):
         precision: str = "auto",
         n_jobs: int | None = None,
         on_error: str = "raise",
+        extra_formats: Sequence[str] = (),
         checkpoint: str | os.PathLike[str] | None = None,
         verbose: int = 0,
     ) -> None:
@@ -185,6 +190,7 @@ class MultiScaleCNNEncoder(ImageEncoderBase):
         self.precision = precision
         self.n_jobs = n_jobs
         self.on_error = on_error
+        self.extra_formats = extra_formats
         self.checkpoint = checkpoint
         self.verbose = verbose
 

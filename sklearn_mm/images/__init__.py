@@ -3,16 +3,18 @@
 from sklearn_mm.images._augment import Augmentation
 from sklearn_mm.images._batches import PictureRows, read_crops
 from sklearn_mm.images._cache import RowCache
-from sklearn_mm.images._reading import PictureReader, describe
+from sklearn_mm.images._reading import PICTURE_FORMATS, PictureReader, check_formats, describe
 from sklearn_mm.images._rows import Pictures, ReadFailure, is_table, read_ahead
 
 __all__ = [
+    "PICTURE_FORMATS",
     "Augmentation",
     "PictureReader",
     "PictureRows",
     "Pictures",
     "ReadFailure",
     "RowCache",
+    "check_formats",
     "describe",
     "is_table",
     "read_ahead",

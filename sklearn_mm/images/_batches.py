@@ -8,7 +8,7 @@ import numpy as np
 
 from sklearn_mm.exceptions import ImageReadError
 from sklearn_mm.images._augment import Augmentation
-from sklearn_mm.images._reading import PictureReader, describe, reason_for
+from sklearn_mm.images._reading import PictureReader, describe
 from sklearn_mm.images._rows import Pictures, ReadFailure
 
 __all__ = ["PictureRows", "read_crops"]
@@ -96,10 +96,9 @@ def read_crops(
 
     def attempt(position: int) -> ReadFailure | None:
         row = int(rows.rows[position])
-        try:
-            source = rows.pictures[row]
-        except (OSError, ValueError) as error:  # of a container that reads pictures itself
-            return ReadFailure(row, f"row of a {rows.pictures.container}", reason_for(error))
+        source = rows.pictures.fetch(row)
+        if isinstance(source, ReadFailure):
+            return source
         try:
             # each thread writes rows of its own: no lock
             crops[position] = read(source, position)

@@ -220,7 +220,7 @@ class RowCache:
             return reader.digest(source)
         # ten times faster than Path, for every row. Not abspath: it takes ".." for the folder above, which the system
         # does not where a link stands before it.
-        path = os.path.join(os.getcwd(), os.fspath(source))  # noqa: PTH109, PTH118
+        path = os.path.join(os.getcwd(), os.fsdecode(source))  # noqa: PTH109, PTH118
         try:
             stat = os.stat(path)  # noqa: PTH116  as above
         except (OSError, ValueError) as error:

@@ -127,6 +127,24 @@ def test_a_file_is_hashed_once_while_it_does_not_change(tmp_path, monkeypatch):
     assert [source for source in counts if source != b"content"] == [path, str(path)]  # before it was remembered
 
 
+def test_a_file_whose_name_is_not_utf_8_is_hashed_once_too(tmp_path, monkeypatch):
+    path = tmp_path / os.fsdecode(b"caf\xe9")
+    written_long_ago(path, b"content")
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + LONG_AGO_S)
+    reader = CountingReader(8, 8)
+    for name in (path, str(path)):
+        with RowCache(tmp_path / "cache", "network") as cache:
+            assert cache.digest(reader, name) == reader.digest(b"content")
+            cache.remember_files()
+    assert counts.count(path) == 1
+    assert str(path) not in counts
+    (entry,) = (entry for entry in os.scandir(os.fsencode(tmp_path)) if entry.is_file())
+    with RowCache(tmp_path / "cache", "network") as cache:
+        assert cache.digest(reader, entry) == reader.digest(b"content")
+    assert entry not in counts
+
+
 def test_a_changed_file_is_hashed_again_even_with_its_old_time_and_size(tmp_path, monkeypatch):
     path = tmp_path / "picture"
     written_long_ago(path, b"content")

@@ -247,7 +247,7 @@ BAD_ARRAYS = [
     (np.full((8, 8, 3), -0.1), "from -0.1"),
     (np.full((8, 8, 3), 256), "0..255"),
     (np.full((8, 8, 3), -1), "0..255"),
-    (np.zeros((8, 8, 2), dtype=np.uint8), "channels"),
+    (np.zeros((8, 8, 5), dtype=np.uint8), "channels"),
     (np.zeros((8, 8, 8, 3), dtype=np.uint8), "shape"),
     (np.zeros((0, 8, 3), dtype=np.uint8), "shape"),
     (np.zeros(8, dtype=np.uint8), "shape"),

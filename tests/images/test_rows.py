@@ -1,3 +1,4 @@
+import io
 import threading
 import time
 
@@ -9,7 +10,8 @@ from PIL import Image
 from scipy import sparse
 
 from sklearn_mm.exceptions import ImageReadError
-from sklearn_mm.images import Pictures, ReadFailure, is_table, read_ahead
+from sklearn_mm.features import FullNetworkEmbedding, ImageCNNEncoder
+from sklearn_mm.images import PictureReader, PictureRows, Pictures, ReadFailure, is_table, read_ahead, read_crops
 
 IMAGE = Image.new("RGB", (4, 4))
 OBJECTS = np.empty(3, dtype=object)
@@ -99,6 +101,156 @@ def test_what_a_lazy_container_cannot_read_is_a_failure_of_its_row():
     answers = dict(read_ahead(lambda picture: picture[0, 0, 0], Pictures(Lazy()), range(5), 2, 2))
     assert answers[3] == ReadFailure(3, "row of a Lazy", "disk on fire")
     assert [answers[row] for row in (0, 1, 2, 4)] == [0, 1, 2, 4]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no GPU"), KeyError("image"), AttributeError("read"), StopIteration()])
+def test_whatever_a_lazy_container_raises_is_a_failure_of_its_row(error):
+    class Broken(Lazy):
+        def __getitem__(self, row):
+            if row != 2:
+                raise error
+            return IMAGE
+
+    assert not is_table(Broken())
+    answers = dict(read_ahead(lambda picture: picture.size, Pictures(Broken()), range(5), 2, 2))
+    assert answers[2] == (4, 4)
+    assert answers[0].reason.startswith(type(error).__name__)
+    _, (failure,) = read_crops(PictureRows(Pictures(Broken()), np.array([2, 1])), PictureReader(4, 4))
+    assert failure == answers[1]
+
+
+def test_a_lack_of_memory_in_a_container_is_no_fault_of_a_row():
+    class Short(Lazy):
+        def __getitem__(self, row):
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        is_table(Short())
+    with pytest.raises(MemoryError):
+        list(read_ahead(len, Pictures(Short()), range(5), 2, 2))
+
+
+class Labeled(Lazy):
+    """As ImageFolder of torchvision: a picture and the number of its class."""
+
+    def __getitem__(self, row):
+        self.asked.append(row)
+        return Image.new("RGB", (4, 4), (row, row, row)), row % 2
+
+
+def test_of_pairs_of_a_picture_and_its_label_the_picture_is_taken_when_it_is_asked_for():
+    folder = Labeled()
+    assert not is_table(folder)
+    pictures = Pictures(folder)
+    assert len(folder.asked) == 1
+    assert pictures[3].getpixel((0, 0)) == (3, 3, 3)
+    tensors = [(torch.zeros(3, 4, 4), 1), (torch.ones(3, 4, 4), torch.tensor(0))]
+    for pairs in (list(map(folder.__getitem__, range(3))), tensors, [("a.png", 0), ("b.png", "cat")]):
+        assert not is_table(pairs)
+        assert Pictures(pairs)[1] is pairs[1][0]
+
+
+def test_rows_of_a_table_are_no_labeled_pictures():
+    for table in ([(1.0, 2.0), (3.0, 4.0)], [["a.png", "b"], ["c.png", "d"]], [(np.zeros(3), 0)]):
+        assert is_table(table)
+
+
+STORED = [{"bytes": b"abc", "path": "a.png"}, {"bytes": None, "path": "b.png"}, {"path": "c.png"}, {"bytes": b"d"}]
+
+
+@pytest.mark.parametrize("hold", [list, pd.Series, lambda rows: pd.DataFrame({"image": rows})])
+def test_cells_as_hugging_face_stores_them_are_their_file(hold):
+    assert not is_table(hold(STORED))
+    pictures = Pictures(hold(STORED))
+    assert [pictures[row] for row in range(4)] == [b"abc", "b.png", "c.png", b"d"]
+
+
+def test_a_mapping_with_more_than_a_file_is_named_with_its_keys():
+    rows = [{"image": IMAGE, "label": 1}]
+    assert not is_table(rows)
+    with pytest.raises(ImageReadError, match="a dict of 'image', 'label'; pass the pictures alone"):
+        PictureReader(4, 4).read(Pictures(rows)[0])
+
+
+def test_open_files_are_pictures():
+    for files in ([io.BytesIO(b"abc"), io.BytesIO()], np.array([io.BytesIO(), "a.png"], dtype=object)):
+        assert not is_table(files)
+        assert Pictures(files)[0] is files[0]
+
+
+class PolarsSeries:
+    """What is asked of a Series of polars, which is not installed for tests."""
+
+    def __init__(self, values, dtype="String"):
+        self.values, self.shape = values, (len(values),)
+        self.dtype = PolarsType(dtype)
+
+    def __len__(self):
+        return len(self.values)
+
+    def __getitem__(self, row):
+        return self.values[row]
+
+    def to_frame(self):
+        return PolarsFrame([self])
+
+
+class PolarsType:
+    def __init__(self, name):
+        self.name = name
+
+    def is_numeric(self):
+        return self.name == "Float64"
+
+
+class PolarsFrame:
+    def __init__(self, columns):
+        self.columns = columns
+        self.shape = (len(columns[0]), len(columns))
+        self.dtypes = [column.dtype for column in columns]
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, row):
+        return PolarsFrame([PolarsSeries([column[row]]) for column in self.columns])
+
+    def get_columns(self):
+        return self.columns
+
+    def to_series(self, column):
+        return self.columns[column]
+
+
+def test_a_column_of_polars_is_what_stands_in_it():
+    column = PolarsSeries(["a.png", "b.png"])
+    for pictures in (column, column.to_frame()):
+        assert not is_table(pictures)
+        assert [Pictures(pictures)[row] for row in range(2)] == ["a.png", "b.png"]
+        assert not Pictures(pictures).is_lazy
+    numbers = PolarsSeries([1.0, 2.0], "Float64")
+    for table in (numbers, numbers.to_frame(), PolarsFrame([column, column])):
+        assert is_table(table)
+
+
+@pytest.mark.parametrize(
+    ("container", "message"),
+    [
+        ((path for path in ["a.png"]), "a generator, which can be read once; make it a list"),
+        (map(str, ["a.png"]), "a map, which can be read once"),
+        ({"a.png": "a dog"}, "a dict; pass its values or its keys"),
+        ({"a.png", "b.png"}, "a set, whose order means nothing"),
+        (io.BytesIO(b"abc"), "wrap it in a list"),
+    ],
+)
+def test_what_is_no_sequence_is_refused_with_what_to_pass(container, message):
+    assert not is_table(container)
+    with pytest.raises(TypeError, match=message):
+        Pictures(container)
+    with pytest.raises(TypeError, match=message):
+        FullNetworkEmbedding("resnet18", weights=None).fit(container)
+    with pytest.raises(TypeError, match=message):
+        ImageCNNEncoder("resnet18", weights=None).fit(container)
 
 
 @pytest.mark.parametrize("one", ["a.png", b"abc", IMAGE])
