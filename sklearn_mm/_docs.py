@@ -85,6 +85,10 @@ _PARTS = {
         precision_ : {"float32", "bfloat16", "float16"}
             In which `fit` has computed, and in which what is fitted goes on under ``precision="auto"``.
         """,
+    "threads": """
+        Any number of threads may use one that is fitted at the same time, and get the bits that they get one after the
+        other; fits of separate ones too. See :ref:`threads`.
+        """,
     "schedule": """
         lr_schedule : {"cosine", "linear", "step", "constant"}, default="cosine"
             "cosine" rises over a tenth of all steps; "step" falls to a tenth after half of them.

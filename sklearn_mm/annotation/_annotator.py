@@ -177,6 +177,8 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
     Rows that are equal in features, tags and labels are one image, their weights added. Training takes memory for the
     features, the labels as a sparse matrix and one batch; predicting for a block of images.
 
+    %(threads)s
+
     References
     ----------
     .. [1] Niu, Lu, Wen, Xiang, Chang, "Multi-Modal Multi-Scale Deep Learning for Large-Scale Image Annotation",

@@ -119,6 +119,10 @@ class LabelCountPredictor(CallbackSupportMixin, PickleStateMixin, BaseEstimator)
     --------
     MultiLabelAnnotator : Ranks labels as well, and takes one of these as its `label_count`.
 
+    Notes
+    -----
+    %(threads)s
+
     References
     ----------
     .. [1] Niu, Lu, Wen, Xiang, Chang, "Multi-Modal Multi-Scale Deep Learning for Large-Scale Image Annotation",

@@ -16,6 +16,7 @@ from torch import nn
 
 from sklearn_mm._checks import check_finite_rows
 from sklearn_mm._device import precision_of, resolve_device, resolve_dtype
+from sklearn_mm._docs import shared_docs
 from sklearn_mm._params import (
     DEVICE_CONSTRAINTS,
     Integral,
@@ -37,6 +38,7 @@ from sklearn_mm.towers import RunningMoments, discretise, standardise, ternary_l
 __all__ = ["FullNetworkEmbedding"]
 
 
+@shared_docs
 @stored_as("features.FullNetworkEmbedding")
 class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator):
     """Embed pictures by all layers of a network, standardised and discretised.
@@ -153,6 +155,8 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
     how crops are treated: `activation` and `crops` leave both open. The default is what their own package does,
     and thresholds are compared strictly as in their first scripts. Batch norm, which VGG lacks, changes nothing
     before the activation but the sign of filters with a negative weight, as features are standardised.
+
+    %(threads)s
 
     References
     ----------

@@ -117,6 +117,8 @@ class ImageCNNEncoder(ImageEncoderBase):
     pictures, as the network answers before training, in front of the layers on top; `fit` and a ranker take these
     statistics once.
 
+    %(threads)s
+
     References
     ----------
     .. [1] Faghri, Fleet, Kiros, Fidler, "VSE++: Improving Visual-Semantic Embeddings with Hard Negatives", BMVC 2018,

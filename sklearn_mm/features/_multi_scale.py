@@ -106,6 +106,8 @@ class MultiScaleCNNEncoder(ImageEncoderBase):
     the ranker or the annotator puts on top. Which of two widths its first block has inside is open there; here all have
     half of the channels that leave them.
 
+    %(threads)s
+
     References
     ----------
     .. [1] Niu, Lu, Wen, Xiang, Chang, "Multi-Modal Multi-Scale Deep Learning for Large-Scale Image Annotation", IEEE

@@ -9,6 +9,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_mm._docs import shared_docs
 from sklearn_mm._params import Integral, Interval, Real, StrOptions, positive_int, validate_params
 from sklearn_mm._unicode import UNICODE_FORMS, normal_form
 from sklearn_mm.persistence import PickleStateMixin
@@ -17,6 +18,7 @@ from sklearn_mm.registry import stored_as
 __all__ = ["TagVectorizer"]
 
 
+@shared_docs
 @stored_as("features.TagVectorizer")
 class TagVectorizer(TransformerMixin, PickleStateMixin, BaseEstimator):
     """Turn the tags of images into an indicator of the tags there are.
@@ -50,6 +52,10 @@ class TagVectorizer(TransformerMixin, PickleStateMixin, BaseEstimator):
     See Also
     --------
     sklearn_mm.annotation.make_annotation_pipeline : Puts it beside the pictures.
+
+    Notes
+    -----
+    %(threads)s
 
     Examples
     --------

@@ -78,6 +78,8 @@ class TextCNNEncoder(TextEncoderBase):
     looks the same at every fourth, we average over four. In `fit` the classifier's weights and the features are scaled
     to unit length; the source's are not.
 
+    %(threads)s
+
     References
     ----------
     .. [1] Zheng, Zheng, Garrett, Yang, Xu, Shen, "Dual-Path Convolutional Image-Text Embeddings with Instance Loss",

@@ -81,6 +81,8 @@ class TextGRUEncoder(TextEncoderBase):
     token more than it has: `end_token=True`. It reads unknown words as a token of their own; here they are left out. It
     draws orthogonal word vectors where there are as many words as components of a vector; here they are uniform.
 
+    %(threads)s
+
     References
     ----------
     .. [1] Kiros, Salakhutdinov, Zemel, "Unifying Visual-Semantic Embeddings with Multimodal Neural Language Models",

@@ -92,6 +92,8 @@ class TextNGramEncoder(TextEncoderBase):
     optimiser goes over all of them. Captions have some hundred thousand different trigrams: set `min_df` to 2 or more,
     or `max_features`.
 
+    %(threads)s
+
     References
     ----------
     .. [1] Baqapuri, "Deep Learning Applied to Image and Text Matching", 2016, https://arxiv.org/abs/1601.03478

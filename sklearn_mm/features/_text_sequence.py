@@ -81,6 +81,8 @@ class TextSequenceEncoder(TextEncoderBase):
     is divided by the square root of the number of phrases. Each word ends a phrase, the first words' being filled up
     with zeros at the front, so that sentences shorter than the window have phrases as at the beginning of longer ones.
 
+    %(threads)s
+
     References
     ----------
     .. [1] Bespalov, Qi, Bai, Shokoufandeh, "Sentiment Classification with Supervised Sequence Embedding", ECML PKDD

@@ -39,6 +39,8 @@ class ExactIndex:
     rounding could have kept out of the first k is scored again in float64. The answer does not depend on
     blocks, threads or the BLAS.
 
+    Any number of threads may search at the same time; `add` takes an index that no other thread uses.
+
     Examples
     --------
     >>> import numpy as np

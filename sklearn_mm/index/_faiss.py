@@ -39,6 +39,8 @@ class FaissIndex:
     places left over hold index -1 and score minus infinity. Pickles hold the index as faiss serialises it,
     and need faiss to be opened.
 
+    Any number of threads may search at the same time; `add` takes an index that no other thread uses.
+
     References
     ----------
     .. [1] "The index factory", https://github.com/facebookresearch/faiss/wiki/The-index-factory

@@ -56,6 +56,8 @@ class AnnotationScorer(BaseEstimator):
 
     `sample_weight` reaches the scorer under metadata routing, when asked for by ``set_score_request``.
 
+    Any number of threads may use a scorer at the same time.
+
     Examples
     --------
     >>> from sklearn.datasets import make_multilabel_classification

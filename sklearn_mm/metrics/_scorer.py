@@ -55,6 +55,8 @@ class RetrievalScorer(BaseEstimator):
     and their captions are neither negatives nor positives of each other, as in training; without routing
     groups steer the splitter alone.
 
+    Any number of threads may use a scorer at the same time.
+
     Examples
     --------
     >>> from sklearn_mm.metrics import RetrievalScorer

@@ -160,6 +160,8 @@ class JointEmbeddingRanker(JointSpaceMixin, CallbackSupportMixin, PickleStateMix
     bytes for each image, and four times that for its gradients and the optimiser. After `fit` both galleries hold the
     training data, 4 bytes a component and item; `set_gallery` replaces them.
 
+    %(threads)s
+
     References
     ----------
     .. [1] Kiros, Salakhutdinov, Zemel, "Unifying Visual-Semantic Embeddings with Multimodal Neural Language Models",
