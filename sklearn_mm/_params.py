@@ -46,7 +46,7 @@ def _names_something(path: Any) -> bool:
     return isinstance(path, os.PathLike) and os.fspath(path) not in ("", b"", ".", b".")
 
 
-class _APath(HasMethods):  # type: ignore[misc]  # scikit-learn has no types, and takes constraints of its own alone
+class _APath(HasMethods):  # scikit-learn takes no constraints but its own
     def __init__(self) -> None:
         super().__init__("__fspath__")
 
