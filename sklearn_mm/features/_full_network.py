@@ -57,7 +57,8 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
     weights : "default", path or None, default="default"
         "default": the pretrained weights of the library the network comes from (Lite: of the packages of
         ``sklearn-mm[weights]``; torchvision and timm: downloaded on first use). A path: a state dict written by
-        ``torch.save`` or as safetensors. None: random weights, the same ones every time. A module keeps its
+        ``torch.save`` or as safetensors, or a checkpoint of a training that holds one (of Lightning, DataParallel,
+        ...). None: random weights, the same ones every time. A module keeps its
         own weights for "default" and None.
     layers : "auto", "last", str, int or list of str, default="auto"
         "auto": every convolution and every hidden fully connected layer, without the class layer. "last": what

@@ -282,3 +282,59 @@ def test_on_the_meta_device_a_network_is_planned_without_memory(name):
     with torch.device("meta"):
         planned = build_backbone(name, weights=None).module
     assert all(tensor.is_meta for tensor in planned.state_dict().values())
+
+
+WRAPPED = {
+    "DataParallel": lambda state: {f"module.{name}": value for name, value in state.items()},
+    "Lightning": lambda state: {
+        "epoch": 3,
+        "state_dict": {f"model.{name}": value for name, value in state.items()} | {"loss.margin": torch.ones(1)},
+        "hyper_parameters": {"learning_rate": 0.1},
+        "optimizer_states": [{"state": {}, "param_groups": []}],
+    },
+    "model": lambda state: {"model": state, "optimizer": {"state": {}}, "args": None},
+    "average beside it": lambda state: {
+        "model_ema": {name: value + 1 for name, value in state.items()},
+        "model": state,
+    },
+    "compiled": lambda state: {"state_dict": {f"module._orig_mod.{name}": value for name, value in state.items()}},
+    "another name": lambda state: {"epoch": 3, "net": state},
+}
+
+
+@pytest.mark.parametrize("kind", WRAPPED)
+@pytest.mark.parametrize("name", ["squeezenet1_1", "efficientnet_lite0"])
+def test_checkpoints_of_a_training_are_unwrapped(tmp_path, kind, name):
+    state = {key: value + 1 for key, value in build_backbone(name, None).module.state_dict().items()}
+    torch.save(WRAPPED[kind](state), tmp_path / "checkpoint.ckpt")
+    built = build_backbone(name, tmp_path / "checkpoint.ckpt").module.state_dict()
+    assert all(torch.equal(built[key], value) for key, value in state.items())
+
+
+def test_a_network_whose_own_part_is_called_model_is_not_unwrapped(tmp_path):
+    network = nn.Sequential()
+    network.add_module("model", nn.Linear(2, 1))
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    built = build_backbone(network, tmp_path / "weights.pt").module.state_dict()
+    assert torch.equal(built["model.weight"], network.model.weight)
+
+
+def test_a_checkpoint_of_two_networks_that_fit_is_refused(tmp_path):
+    state = nn.Linear(2, 1).state_dict()
+    both = {f"{part}.{name}": value for part in ("student", "teacher") for name, value in state.items()}
+    torch.save(both, tmp_path / "both.pt")
+    with pytest.raises(ValueError, match="holds 2 networks that fit, 'student.' and 'teacher.'"):
+        build_backbone(nn.Linear(2, 1), tmp_path / "both.pt")
+
+
+class Settings:
+    pass
+
+
+def test_what_would_run_code_is_refused_with_the_way_out(tmp_path):
+    torch.save({"model": {}, "args": Settings()}, tmp_path / "checkpoint.pt")
+    with pytest.raises(WeightsError, match=r"may run code: write what torch\.load gives of the weights alone"):
+        build_backbone("squeezenet1_1", tmp_path / "checkpoint.pt")
+    torch.save({"epoch": 3, "optimizer": {"state": {}}}, tmp_path / "none.pt")
+    with pytest.raises(WeightsError, match="expected a state dict in .*none.pt', got dict of 'epoch', 'optimizer'"):
+        build_backbone("squeezenet1_1", tmp_path / "none.pt")
