@@ -4,7 +4,8 @@ Everything below this layer trusts its input.
 """
 
 import difflib
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+import io
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from numbers import Number
@@ -15,13 +16,17 @@ from scipy import sparse
 from sklearn.utils import assert_all_finite, column_or_1d
 from sklearn.utils.validation import validate_data
 
+from sklearn_mm._tables import as_column, frame_column, frame_names, is_frame, is_missing, require_rows, shown, to_list
+
 __all__ = [
     "Captions",
     "as_features",
     "check_captions",
     "check_features",
     "check_finite_rows",
+    "check_groups",
     "check_k",
+    "check_labels",
     "check_texts",
     "did_you_mean",
     "label_matrix",
@@ -61,7 +66,11 @@ class Captions:
 def _n_rows(X: Any) -> int:
     # len() of a sparse matrix is an error
     shape = getattr(X, "shape", None)
-    return int(shape[0]) if shape is not None and len(shape) else len(X)
+    if shape is not None and len(shape):
+        return int(shape[0])
+    if not hasattr(type(X), "__len__"):
+        raise TypeError(f"expected images with a length, got a {type(X).__name__}; make it a list")
+    return len(X)
 
 
 def check_captions(y: Any, X: Any = None) -> Captions:
@@ -70,7 +79,9 @@ def check_captions(y: Any, X: Any = None) -> Captions:
     Parameters
     ----------
     y : sequence of (str or sequence of str), length n_images
-        Lists, tuples, object arrays, string arrays and pandas Series are accepted. A sequence of numbers is taken as
+        Lists, tuples, object arrays, string arrays, and Series of pandas or polars are accepted. A frame of one column
+        is that column; the columns of a wider one, or of an array, are several captions each, and those missing in a
+        row are left out as long as one is left. The captions of a set are sorted. A sequence of numbers is taken as
         that of their texts.
     X : sequence of length n_images, optional
         The images, to check that both have the same length.
@@ -84,24 +95,26 @@ def check_captions(y: Any, X: Any = None) -> Captions:
     ValueError
         Lengths differ, an image has no captions, or a caption is empty; the message names the row.
     TypeError
-        y is one str, or an entry is neither a str nor a sequence of str; the message names the row.
+        y is one str, a mapping, a set or a file, or an entry is neither a str nor a sequence of str; the message names
+        the row.
     """
     if y is None:
         raise ValueError("requires y to be passed, but the target y is None; y holds the captions, one entry per image")
-    if isinstance(y, str | bytes):
-        raise TypeError("expected one caption entry per image, got a single string; wrap it in a list")
+    require_rows(y, "captions")
     # scikit-learn's own checks pass numbers as y, to every estimator
     numbers = _as_numbers(y)
-    if numbers is not None:
-        y = [str(number) for number in numbers.tolist()]
-    if X is not None and len(y) != _n_rows(X):
+    entries = _caption_entries(y) if numbers is None else [str(number) for number in numbers.tolist()]
+    if numbers is None and entries and all(isinstance(entry, Number) for entry in entries):
+        numbers = _as_numbers(entries)
+        entries = [str(number) for number in ([] if numbers is None else numbers.tolist())]
+    if X is not None and len(entries) != _n_rows(X):
         raise ValueError(
-            f"expected one caption entry per image, got {len(y)} caption entries for {_n_rows(X)} images; "
+            f"expected one caption entry per image, got {len(entries)} caption entries for {_n_rows(X)} images; "
             "group several captions of one image with sklearn_mm.model_selection.group_captions(...)"
         )
     texts: list[str] = []
     image_index: list[int] = []
-    for row, entry in enumerate(y):
+    for row, entry in enumerate(entries):
         captions = [entry] if isinstance(entry, str) else _as_caption_list(entry, row)
         if not captions:
             raise ValueError(f"row {row} has no captions; drop the image or give it at least one caption")
@@ -109,14 +122,14 @@ def check_captions(y: Any, X: Any = None) -> Captions:
             if not isinstance(caption, str):
                 raise TypeError(
                     f"expected a str or a list of str as the captions of row {row}, "
-                    f"got a {type(caption).__name__} in it"
+                    f"got a {type(caption).__name__} in it: {shown(caption)}"
                 )
             if not caption.strip():
                 raise ValueError(f"row {row} has an empty caption; drop it or drop the image")
             # numpy's str_ is a str, but no plain one: it would be pickled as numpy's
             texts.append(str(caption))
             image_index.append(row)
-    return Captions(texts, np.asarray(image_index, dtype=np.int64), len(y), numbers)
+    return Captions(texts, np.asarray(image_index, dtype=np.int64), len(entries), numbers)
 
 
 def _as_numbers(y: Any) -> np.ndarray | None:
@@ -126,7 +139,7 @@ def _as_numbers(y: Any) -> np.ndarray | None:
         if not len(y) or not all(isinstance(entry, Number) for entry in y):
             return None
         y = np.asarray(list(y))
-    elif not hasattr(y, "dtype") and hasattr(y, "__array__"):
+    elif not hasattr(y, "dtype") and hasattr(type(y), "__array__") and not is_frame(y):
         y = np.asarray(y)
     if getattr(getattr(y, "dtype", None), "kind", "O") not in "iufb":
         return None
@@ -135,33 +148,141 @@ def _as_numbers(y: Any) -> np.ndarray | None:
     return numbers
 
 
+def _caption_entries(y: Any) -> list[Any]:
+    """Return what stands in each row: a str, or several of them, or what is refused there."""
+    if is_frame(y):
+        names = frame_names(y).tolist()
+        columns = [to_list(frame_column(y, number)) for number in range(len(names))]
+    elif isinstance(y, np.ndarray) and y.ndim == 2:
+        names = list(range(y.shape[1]))
+        columns = y.T.tolist()
+    else:
+        return to_list(y)
+    if len(columns) == 1:
+        return columns[0]
+    for name, column in zip(names, columns, strict=True):
+        for row, cell in enumerate(column):
+            if not isinstance(cell, str) and not is_missing(cell):
+                raise TypeError(
+                    f"expected columns of captions, got {type(cell).__name__} in row {row} of the column {name!r}: "
+                    f"{shown(cell)}; select the columns that hold captions"
+                )
+    return [[cell for cell in cells if not is_missing(cell)] for cells in zip(*columns, strict=True)]
+
+
 def _as_caption_list(entry: Any, row: int) -> Sequence[Any]:
-    if isinstance(entry, bytes) or not isinstance(entry, Iterable):
-        raise TypeError(
-            f"expected a str or a list of str as the captions of row {row}, got {type(entry).__name__}: {entry!r:.60}"
-        )
-    return list(entry)
+    expected = f"expected a str or a list of str as the captions of row {row}"
+    if is_missing(entry):
+        raise TypeError(f"{expected}, got {entry!r}, which is missing; drop the image or give it a caption")
+    if isinstance(entry, bytes | bytearray):
+        raise TypeError(f"{expected}, got {type(entry).__name__}: {shown(entry)}; decode it: entry.decode()")
+    if isinstance(entry, Mapping | io.IOBase) or not isinstance(entry, Iterable):
+        raise TypeError(f"{expected}, got {type(entry).__name__}: {shown(entry)}")
+    # a set of str comes in another order in every process
+    return sorted(entry, key=str) if isinstance(entry, set | frozenset) else to_list(entry)
 
 
 def check_texts(texts: Any) -> list[str]:
     """Return `texts` as a list of str; the empty string is allowed (it embeds as unknown).
 
+    A frame, or an array of two dimensions, of one column is that column.
+
     Raises
     ------
     TypeError
-        `texts` is one str, or an entry is not a str; the message names the row.
+        `texts` is one str, a mapping, a set or a file, or an entry is not a str; the message names the row.
     ValueError
-        There are no texts.
+        There are no texts, or several columns of them.
     """
-    if isinstance(texts, str | bytes):
-        raise TypeError("expected a sequence of str, got a single string; wrap it in a list")
-    listed = list(texts)
+    listed = as_column(texts, "texts")
     if not listed:
         raise ValueError("expected at least one text, got an empty sequence (0 sample(s))")
     for row, text in enumerate(listed):
         if not isinstance(text, str):
-            raise TypeError(f"expected a str in every row, got {type(text).__name__} in row {row}: {text!r:.60}")
+            raise TypeError(
+                f"expected a str in every row, got {type(text).__name__} in row {row}: {shown(text)}{_mend(text)}"
+            )
     return [str(text) for text in listed]
+
+
+def _mend(text: Any) -> str:
+    """Return the end of a message: how what is no text may become one."""
+    if is_missing(text):
+        return "; drop what is missing, or make it ''"
+    if isinstance(text, bytes | bytearray):
+        return "; decode it: text.decode()"
+    if isinstance(text, Iterable):
+        return "; one text a row: join several, or give each a row of its own"
+    return ""
+
+
+def check_labels(Y: Any) -> Any:
+    """Return the labels of rows in a container that is read by rows, or by named columns.
+
+    Parameters
+    ----------
+    Y : sparse matrix, array, frame, or sequence of labels or of sequences of labels
+        A frame of one column is that column, unless it holds nothing but numbers: then it is an indicator of one label.
+
+    Returns
+    -------
+    sparse matrix, ndarray, frame, Series of pandas or list
+
+    Raises
+    ------
+    TypeError
+        Y is one str, a mapping, a set or a file.
+    """
+    if sparse.issparse(Y):
+        return Y
+    require_rows(Y, "the labels of each image")
+    if is_frame(Y):
+        if len(frame_names(Y)) != 1:
+            return Y
+        column = to_list(frame_column(Y, 0))
+        if all(isinstance(entry, Number) or is_missing(entry) for entry in column):
+            return Y
+        Y = column
+    elif not hasattr(type(Y), "__array__") or hasattr(type(Y), "to_pylist"):
+        Y = Y if isinstance(Y, list | tuple) else to_list(Y)
+    elif hasattr(type(Y), "to_list") and not hasattr(type(Y), "iloc"):  # of polars: its lists within would be Series
+        Y = Y.to_list()
+    return Y
+
+
+def check_groups(groups: Any, n_rows: int) -> np.ndarray | None:
+    """Return the groups of rows as an array of shape (n_rows,), or None where there are none.
+
+    Parameters
+    ----------
+    groups : array-like of shape (n_rows,), or frame of one column, or None
+        Of any one type that can be sorted.
+
+    Raises
+    ------
+    ValueError
+        The length is another one, or a row has no group (None, NaN or NA); the message names it.
+    TypeError
+        `groups` is a mapping, a set or a single value, or some groups are str and others not.
+    """
+    if groups is None:
+        return None
+    known = isinstance(groups, np.ndarray) and groups.ndim == 1 and groups.dtype.kind in "biuSU"  # none is missing
+    listed = groups if known else as_column(groups, "groups")
+    if len(listed) != n_rows:
+        raise ValueError(f"groups must hold one entry for each of the {n_rows} rows, got {len(listed)}")
+    missing = [] if known else [row for row, group in enumerate(listed) if is_missing(group)]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} rows have no group, the first is row {missing[0]}: {listed[missing[0]]!r}; they would all "
+            "be of one group: give each of them one of its own, or leave them out"
+        )
+    is_str = set() if known else {isinstance(group, str) for group in listed}
+    if len(is_str) > 1:  # np.asarray would make "3" and 3 one group
+        kinds = sorted({type(group).__name__ for group in listed})
+        raise TypeError(f"expected groups of one type, got {' and '.join(kinds)}")
+    column: np.ndarray = column_or_1d(np.asarray(listed))
+    return column
 
 
 def check_features(estimator: Any, X: Any, *, reset: bool) -> Any:
@@ -183,7 +304,17 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> Any:
     ------
     ValueError
         X is no matrix of numbers, has another width, or holds NaN or infinity; the message names the rows.
+    TypeError
+        X is a mapping or a generator.
     """
+    if isinstance(X, Mapping):
+        raise TypeError(
+            f"expected a matrix of features, got a {type(X).__name__}; make it a frame: pandas.DataFrame(X)"
+        )
+    if isinstance(X, Iterator):
+        raise TypeError(
+            f"expected a matrix of features, got a {type(X).__name__}; stack its rows: numpy.stack(list(X))"
+        )
     # what is not finite is left to the check below, which names the rows
     X = validate_data(estimator, X, reset=reset, accept_sparse="csr", dtype="numeric", ensure_all_finite=False)
     with np.errstate(over="ignore"):  # what is too large for float32 is reported with its row
@@ -220,9 +351,9 @@ def check_finite_rows(X: Any, name: str = "X", way_out: str = _WAY_OUT) -> None:
     bad = np.unique(bad)
     if not len(bad):
         return  # it was the sum alone that was too large
-    shown = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+    rows = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
     raise ValueError(
-        f"{name} holds NaN, infinity or a number too large in {len(bad)} of {X.shape[0]} rows: {shown}; {way_out}"
+        f"{name} holds NaN, infinity or a number too large in {len(bad)} of {X.shape[0]} rows: {rows}; {way_out}"
     )
 
 
@@ -239,11 +370,11 @@ def check_k(k: int, n_gallery: int) -> int:
 def did_you_mean(name: str, options: Iterable[str]) -> str:
     """Return the end of an error message: the options nearest to `name`, or the first few."""
     known = sorted(options)
+    name = name[:100]  # whoever has it may have passed a file's content: the comparison takes its square
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if near:
-        return "did you mean " + " or ".join(repr(option) for option in near) + "?"
-    shown = ", ".join(repr(option) for option in known[:12])
-    return f"known are {shown}" + (", ..." if len(known) > 12 else "")
+        return "did you mean " + " or ".join(map(shown, near)) + "?"
+    return f"known are {', '.join(map(shown, known[:12]))}" + (", ..." if len(known) > 12 else "")
 
 
 def label_matrix(

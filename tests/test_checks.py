@@ -8,6 +8,7 @@ from sklearn_mm._checks import (
     check_captions,
     check_features,
     check_finite_rows,
+    check_groups,
     check_k,
     check_texts,
     did_you_mean,
@@ -119,3 +120,31 @@ def test_lists_of_labels_become_an_indicator_of_ordered_columns():
     assert marked.has_canonical_format
     with pytest.raises(KeyError, match="cow"):
         label_matrix([["cow"]], {"cat": 0})
+
+
+def test_names_are_looked_up_in_bounded_time_and_space():
+    message = did_you_mean("a" * 10**6, ["a" * 10**6, "b"])
+    assert len(message) < 200
+
+
+@pytest.mark.parametrize("form", [list, tuple, np.array, pd.Series, iter], ids=lambda form: form.__name__)
+def test_groups_are_one_for_each_row(form):
+    assert check_groups(None, 3) is None
+    assert check_groups(form(["x", "y", "x"]), 3).tolist() == ["x", "y", "x"]
+    assert check_groups(form([2, 0, 2]), 3).tolist() == [2, 0, 2]
+    with pytest.raises(ValueError, match="groups must hold one entry for each of the 3 rows, got 2"):
+        check_groups(form(["x", "y"]), 3)
+
+
+@pytest.mark.parametrize("value", [None, np.nan, pd.NA, pd.NaT], ids=repr)
+@pytest.mark.parametrize("form", [list, pd.Series, lambda groups: np.array(groups, dtype=object)], ids=range(3))
+def test_rows_without_a_group_are_named_and_are_not_one_group(form, value):
+    with pytest.raises(ValueError, match="2 rows have no group, the first is row 1: .* give each of them one"):
+        check_groups(form(["x", value, "y", value]), 4)
+    with pytest.raises(ValueError, match="1 rows have no group, the first is row 0: nan"):
+        check_groups(np.array([np.nan, 1.0]), 2)
+
+
+def test_groups_of_types_that_have_no_order_are_named():
+    with pytest.raises(TypeError, match="groups of one type, got int and str"):
+        check_groups(np.array(["x", 3], dtype=object), 2)

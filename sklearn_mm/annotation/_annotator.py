@@ -28,10 +28,17 @@ from sklearn_mm._device import (
 )
 from sklearn_mm._docs import shared_docs
 from sklearn_mm._params import HasMethods, Integral, Interval, StrOptions, positive_int, validate_params
+from sklearn_mm._tables import frame_column, frame_names, is_frame
 from sklearn_mm.annotation._columns import split_columns, split_frame, tag_mask
 from sklearn_mm.annotation._count_predictor import LabelCountPredictor
 from sklearn_mm.annotation._data import LabeledImages, check_weights_and_groups, merge_labeled, n_ranks_for
-from sklearn_mm.annotation._labels import GivenLabels, label_weights, overall_f1, read_labels, warn_of_labels
+from sklearn_mm.annotation._labels import (
+    GivenLabels,
+    label_weights,
+    overall_f1,
+    read_labels,
+    warn_of_labels,
+)
 from sklearn_mm.annotation._model import (
     AnnotationModel,
     CountTarget,
@@ -290,8 +297,9 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
         ----------
         X : {array-like, sparse matrix} of shape (n_images, n_features), or pictures for `image_encoder`
         y : labels
-            An indicator of shape (n_images, n_labels), dense or sparse, of 0, 1 and, where it is not known, NaN; a
-            sequence of sequences of str or int; or of shape (n_images,), one label for each image.
+            An indicator of shape (n_images, n_labels), dense or sparse, of 0, 1 and, where it is not known, NaN (in a
+            frame None or NA); a sequence of sequences of str or int; or of shape (n_images,), one label for each
+            image. A frame of one column that holds no numbers is that column.
         sample_weight : array-like of shape (n_images,), optional
             How much each image counts; 0 leaves it out.
         groups : array-like of shape (n_images,), optional
@@ -306,10 +314,10 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
         ValueError
             Lengths differ; an indicator holds something else, or with `warm_start` a label is new (the message names
             the row); there is no label; a column of tags does not exist; `label_count` is a number above that of the
-            labels; `class_weight` names a label that is not there; layers have no sizes; features are not finite; or
-            there are fewer than two different images.
+            labels; `class_weight` names a label that is not there; layers have no sizes; features are not finite; a
+            row has no group; or there are fewer than two different images.
         TypeError
-            An entry of y is no list of labels, or labels are of several types.
+            y is a mapping, a set or a file; an entry of it is no list of labels; or labels are of several types.
         FloatingPointError
             Training diverged.
 
@@ -416,14 +424,14 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
         if self.tag_features is None:
             if reset:
                 self.is_tag_ = np.zeros(0, dtype=bool)
-            if hasattr(X, "iloc") and X.ndim == 2 and X.shape[1] == 1:
-                X = X.iloc[:, 0]  # encoders read a Series; a column transformer before gives a frame
+            if is_frame(X) and X.shape[1] == 1:
+                X = frame_column(X, 0)  # encoders read a Series; a column transformer before gives a frame
             return X, None, n_rows_of(X)
-        if not hasattr(X, "iloc"):
+        if not is_frame(X):
             raise TypeError(f"expected a DataFrame of a column of pictures and columns of tags, got {type(X).__name__}")
         _check_feature_names(self, X, reset=reset)
         if reset:
-            self.is_tag_ = tag_mask(self.tag_features, X.shape[1], np.asarray(X.columns))
+            self.is_tag_ = tag_mask(self.tag_features, X.shape[1], frame_names(X))
         return *split_frame(X, self.is_tag_), len(X)
 
     def _encode(self, images: Any, tags: Any, random_state: np.random.RandomState, resumed: bool) -> InputRows:

@@ -8,6 +8,7 @@ from scipy import sparse
 from sklearn.utils import check_array
 
 from sklearn_mm._checks import did_you_mean
+from sklearn_mm._tables import frame_column, frame_names, frame_part, shown
 from sklearn_mm._unicode import normal_form, normal_label
 
 __all__ = ["split_columns", "split_frame", "tag_mask"]
@@ -47,7 +48,7 @@ def tag_mask(tag_features: Any, n_features: int, names: np.ndarray | None) -> np
     if wanted.ndim != 1 or wanted.dtype.kind not in "bifuUO" or wanted.size == 0:
         raise TypeError(
             "tag_features must be a slice, a mask, or a list of column numbers or names with at least one column, got "
-            f"{tag_features!r:.60}"
+            f"{shown(tag_features)}"
         )
     if wanted.dtype.kind == "b":
         if len(wanted) != n_features:
@@ -68,7 +69,7 @@ def _mask_of_names(wanted: np.ndarray, mask: np.ndarray, names: np.ndarray | Non
     for name in map(normal_label, wanted.tolist()):
         if name not in place:
             hint = did_you_mean(str(name), map(str, place))
-            raise ValueError(f"tag_features names the column {name!r}, which X does not have; {hint}")
+            raise ValueError(f"tag_features names the column {shown(name)}, which X does not have; {hint}")
         mask[place[name]] = True
     return mask
 
@@ -116,7 +117,7 @@ def split_columns(X: Any, is_tag: np.ndarray) -> tuple[Any, Any]:
 
 
 def split_frame(X: Any, is_tag: np.ndarray) -> tuple[Any, Any]:
-    """Split a DataFrame into its one column of pictures, a Series, and tags.
+    """Split a frame into its one column of pictures, a Series, and tags.
 
     Raises
     ------
@@ -125,11 +126,11 @@ def split_frame(X: Any, is_tag: np.ndarray) -> tuple[Any, Any]:
     """
     pictures = np.flatnonzero(~is_tag)
     if len(pictures) != 1:
-        shown = ", ".join(repr(name) for name in X.columns[pictures[:5]])
-        raise ValueError(f"expected one column of pictures beside the tags, got {len(pictures)}: {shown}")
+        named = ", ".join(map(shown, frame_names(X)[pictures[:5]].tolist()))
+        raise ValueError(f"expected one column of pictures beside the tags, got {len(pictures)}: {named}")
     # The pictures keep the frame from being checked as a whole.
-    tags = check_array(X.iloc[:, np.flatnonzero(is_tag)], dtype=np.float32, input_name="tags")
-    return X.iloc[:, pictures[0]], sparse.csr_array(tags)
+    tags = check_array(frame_part(X, np.flatnonzero(is_tag)), dtype=np.float32, input_name="tags")
+    return frame_column(X, int(pictures[0])), sparse.csr_array(tags)
 
 
 def _columns(mask: np.ndarray) -> Any:

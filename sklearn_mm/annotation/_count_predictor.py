@@ -12,7 +12,7 @@ from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import column_or_1d
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from sklearn_mm._checks import check_features
+from sklearn_mm._checks import check_features, check_labels
 from sklearn_mm._device import (
     forked_rng,
     generator_from,
@@ -24,6 +24,7 @@ from sklearn_mm._device import (
 )
 from sklearn_mm._docs import shared_docs
 from sklearn_mm._params import StrOptions, validate_params
+from sklearn_mm._tables import as_column, as_number_table, frame_names, is_frame, is_missing
 from sklearn_mm.annotation._data import (
     LabeledImages,
     check_weights_and_groups,
@@ -386,13 +387,15 @@ class LabelCountPredictor(CallbackSupportMixin, PickleStateMixin, BaseEstimator)
 
 def _counts_of(y: Any, n_rows: int) -> np.ndarray:
     """Return how many labels each row has, (n_rows,) float32, from numbers or labels."""
+    if is_frame(y) and len(frame_names(y)) == 1:
+        y = as_column(y, "numbers of labels")
+    y = check_labels(y)
     array = y if sparse.issparse(y) or not hasattr(y, "__array__") else np.asarray(y)
     numbers = None
-    if isinstance(array, list | tuple) and array and all(np.isscalar(entry) for entry in array):
-        array = np.asarray(array)
+    if isinstance(array, list | tuple) and array and all(np.isscalar(entry) or is_missing(entry) for entry in array):
+        array = as_number_table(array)
     if isinstance(array, np.ndarray) and (array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)):
-        if array.dtype.kind == "O" and all(np.isscalar(entry) for entry in array.ravel()):
-            array = array.astype(np.float64)
+        array = as_number_table(array)
         numbers = column_or_1d(array, warn=True) if array.dtype.kind in "biuf" else None
     if numbers is None:
         given = read_labels(y, n_rows).matrix

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from sklearn.utils import column_or_1d
 from sklearn.utils.validation import _check_sample_weight
 
+from sklearn_mm._checks import check_groups
 from sklearn_mm.sampling import MIN_FOR_VALIDATION, held_out_rows
 from sklearn_mm.towers import row_digests
 
@@ -97,8 +97,8 @@ def merge_labeled(
 ) -> LabeledImages:
     """Bring the rows a user gave into one order of their own.
 
-    Rows that are equal in all parts and labels become one, their weights added. Rows of weight 0 are left out. The
-    order does not depend on that of the rows: a row given twice and a row of weight 2 are the same training set.
+    Rows that are equal in all parts and labels become one, their weights added. Rows of weight 0 are left out.
+    The order does not depend on that of the rows: a row given twice and a row of weight 2 are the same training set.
 
     Parameters
     ----------
@@ -145,11 +145,7 @@ def check_weights_and_groups(
             dtype=np.float64,
             ensure_non_negative=True,
         )
-    if groups is not None:
-        groups = column_or_1d(groups)
-        if len(groups) != n_rows:
-            raise ValueError(f"expected one group for each row of X, got {len(groups)} for {n_rows} rows")
-    return sample_weight, groups
+    return sample_weight, check_groups(groups, n_rows)
 
 
 def prevalence_of(labels: Any, weight: np.ndarray) -> np.ndarray:

@@ -11,12 +11,20 @@ from scipy import sparse
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
-from sklearn_mm._checks import did_you_mean, label_matrix
+from sklearn_mm._checks import check_labels, did_you_mean, label_matrix
+from sklearn_mm._tables import as_number_table, frame_names, is_frame, is_missing, shown
 from sklearn_mm._unicode import normal_label
 from sklearn_mm.exceptions import LabelWarning
 from sklearn_mm.registry import stored_as
 
-__all__ = ["GivenLabels", "LabelForm", "label_weights", "overall_f1", "read_labels", "warn_of_labels"]
+__all__ = [
+    "GivenLabels",
+    "LabelForm",
+    "label_weights",
+    "overall_f1",
+    "read_labels",
+    "warn_of_labels",
+]
 
 _N_NAMED = 5  # labels that a warning names
 _BLOCK = 1 << 22  # entries of a dense Y that are looked at in one go: 32 MB of float64
@@ -121,7 +129,9 @@ class GivenLabels:
             first = int(np.argmin(column.row))  # the entries stand by columns
             label = self.classes[unknown[column.col[first]]]
             hint = did_you_mean(str(label), map(str, classes))
-            raise ValueError(f"row {column.row[first]} has the label {label!r}, which was not there before; {hint}")
+            raise ValueError(
+                f"row {column.row[first]} has the label {shown(label)}, which was not there before; {hint}"
+            )
         return matrix
 
 
@@ -129,9 +139,8 @@ def read_labels(Y: Any, n_rows: int) -> GivenLabels:
     """Read the labels of images in any form; what is refused says `MultiLabelAnnotator.fit`."""
     if Y is None:
         raise ValueError("requires y to be passed, but the target y is None; Y holds the labels of each image")
-    if isinstance(Y, str | bytes):
-        raise TypeError(f"expected the labels of each image, got a single {type(Y).__name__}: {Y!r:.60}")
-    names = getattr(Y, "columns", None)  # of a DataFrame
+    Y = check_labels(Y)
+    names = frame_names(Y) if is_frame(Y) else None
     Y = _as_matrix_or_rows(Y)
     n_given = Y.shape[0] if hasattr(Y, "shape") else len(Y)
     if n_given != n_rows:
@@ -139,6 +148,7 @@ def read_labels(Y: Any, n_rows: int) -> GivenLabels:
     if sparse.issparse(Y):
         return GivenLabels(_form_of_sparse(Y), np.arange(Y.shape[1]), _from_sparse(Y), named=False)
     if isinstance(Y, np.ndarray) and Y.ndim == 2:
+        Y = as_number_table(Y)
         classes = np.arange(Y.shape[1]) if names is None else normal_labels(np.asarray(names))
         return GivenLabels(LabelForm("indicator", Y.dtype.str), classes, _from_dense(Y), named=names is not None)
     if isinstance(Y, np.ndarray) and not (Y.dtype.kind == "O" and any(map(_is_several, Y))):
@@ -179,7 +189,7 @@ def _count(matrix: Any, test: Any) -> np.ndarray:
 
 def _name(labels: np.ndarray) -> str:
     """Name some labels, and say how many more there are."""
-    named = ", ".join(repr(label) for label in labels[:_N_NAMED].tolist())
+    named = ", ".join(shown(label) for label in labels[:_N_NAMED].tolist())
     return named + (f" and {len(labels) - _N_NAMED} more" if len(labels) > _N_NAMED else "")
 
 
@@ -196,10 +206,9 @@ def _as_matrix_or_rows(Y: Any) -> Any:
         if any(map(_is_several, Y)):
             indicator = _nested_indicator(Y)
             return list(Y) if indicator is None else indicator
-        return np.asarray(Y, dtype=object if any(entry is None for entry in Y) else None)
-    array = np.asarray(Y) if hasattr(Y, "__array__") else None
-    if array is None:
-        return _as_matrix_or_rows(list(Y))
+        # np.asarray makes a str of NaN among others
+        return np.asarray(Y, dtype=object if any(map(is_missing, Y)) else None)
+    array = as_number_table(Y) if is_frame(Y) else np.asarray(Y)
     if array.ndim not in (1, 2):
         raise ValueError(f"expected Y of 1 or 2 dimensions, got {array.ndim}")
     if array.ndim == 2 and array.shape[1] == 1 and not _is_indicator(array):  # a column of single labels
@@ -220,7 +229,7 @@ def _nested_indicator(rows: Sequence[Any]) -> np.ndarray | None:
     # Labels by name are told before numpy would copy them all.
     if len(lengths) != 1 or 0 in lengths or any(isinstance(entry, str | bytes) for entry in rows[0]):
         return None
-    array = np.asarray(rows)
+    array = as_number_table(rows)
     return array if array.ndim == 2 and _is_indicator(array) else None
 
 
@@ -251,10 +260,11 @@ def _from_sparse(Y: Any) -> Any:
 
 
 def _from_dense(Y: np.ndarray) -> Any:
-    if Y.dtype.kind == "O":
-        Y = _as_floats(Y)
     if Y.dtype.kind not in "biuf":
-        raise ValueError(f"expected an indicator of 0 and 1, got an array of dtype {Y.dtype}; give labels as lists")
+        raise ValueError(
+            f"expected an indicator of 0 and 1, got a table of dtype {Y.dtype}; labels by name are given as a list for "
+            "each row"
+        )
     step = max(1, _BLOCK // max(1, Y.shape[1]))  # comparing the whole takes several times its memory
     blocks = []
     for start in range(0, len(Y), step):
@@ -265,13 +275,6 @@ def _from_dense(Y: np.ndarray) -> Any:
             raise ValueError(_not_an_indicator(start + row, column, block[row, column]))
         blocks.append(sparse.csr_array(block, dtype=np.float32))
     return sparse.csr_array(sparse.vstack(blocks, format="csr")) if blocks else sparse.csr_array(Y.shape, dtype="f4")
-
-
-def _as_floats(Y: np.ndarray) -> np.ndarray:
-    try:
-        return Y.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError("expected an indicator of 0 and 1, got other things; give labels as lists") from error
 
 
 def _not_an_indicator(row: int, column: int, value: Any) -> str:
@@ -288,6 +291,12 @@ def _from_single(y: np.ndarray) -> GivenLabels:
     if y.dtype.kind == "f" and not np.isfinite(y).all():
         row = int(np.argmin(np.isfinite(y)))
         raise ValueError(f"Input y contains NaN or infinity in row {row}; a label is a str or an int")
+    missing = [row for row, label in enumerate(y) if is_missing(label)] if y.dtype.kind == "O" else []
+    if missing:
+        raise ValueError(
+            f"Input y contains NaN or None in {len(missing)} rows, the first is row {missing[0]}; leave them out, or "
+            "give lists of labels, with [] where there is none"
+        )
     check_classification_targets(y)  # floats that are no whole numbers are a regression's
     classes, column = np.unique(y, return_inverse=True)
     normal = normal_labels(classes)
@@ -320,12 +329,13 @@ def _from_lists(rows: list[Any]) -> GivenLabels:
 def _labels_of(entry: Any, row: int) -> list[Hashable]:
     if not _is_several(entry):
         raise TypeError(
-            f"expected a list of labels in every row, got {type(entry).__name__} in row {row}: {entry!r:.60}"
+            f"expected a list of labels in every row, got {type(entry).__name__} in row {row}: {shown(entry)}; "
+            "[] where there is none"
         )
     labels = entry.tolist() if hasattr(entry, "tolist") else list(entry)
     for label in labels:
-        if not isinstance(label, Hashable) or label is None or label != label:
-            raise TypeError(f"expected labels of type str or int, got {label!r:.60} in row {row}")
+        if not isinstance(label, Hashable) or is_missing(label):
+            raise TypeError(f"expected labels of type str or int, got {shown(label)} in row {row}")
     # Numbers of numpy would not be told for int where the dtype of all labels is chosen.
     return [normal_label(label.item() if isinstance(label, np.generic) else label) for label in labels]
 
@@ -359,9 +369,11 @@ def label_weights(class_weight: Any, classes: np.ndarray, prevalence: np.ndarray
     for label, weight in class_weight.items():
         if label not in known:
             hint = did_you_mean(str(label), map(str, labels))
-            raise ValueError(f"class_weight names the label {label!r}, which is not there; {hint}")
+            raise ValueError(f"class_weight names the label {shown(label)}, which is not there; {hint}")
         if not isinstance(weight, Real) or not 0 <= float(weight) < np.inf:
-            raise ValueError(f"class_weight must be a finite number, 0 or more, got {weight!r} for the label {label!r}")
+            raise ValueError(
+                f"class_weight must be a finite number, 0 or more, got {shown(weight)} for the label {shown(label)}"
+            )
     return np.array([float(class_weight.get(label, 1.0)) for label in labels], dtype=np.float32)
 
 

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
+from sklearn_mm._checks import check_labels
+from sklearn_mm._tables import as_number_table, is_frame, shown
 from sklearn_mm._unicode import normal_form
 from sklearn_mm.display._matplotlib import BLUE, GREEN, GREY, ORANGE, import_pyplot
 from sklearn_mm.display._pictures import read_pictures
@@ -312,16 +314,17 @@ def _shorten(text: str) -> str:
 
 def _list_labels(Y: Any, label_names: Any, n_images: int, name: str) -> list[list[str]]:
     """Return the labels of each picture as they are written."""
+    Y = check_labels(Y)
     if sparse.issparse(Y):
         Y = sparse.csr_array(Y)
         # == 1, as a sparse matrix may store 0, and NaN for what is not known.
         rows = [Y.indices[start:stop][Y.data[start:stop] == 1] for start, stop in pairwise(Y.indptr)]
     elif _is_indicator(Y):
-        rows = [np.flatnonzero(row == 1) for row in np.asarray(Y, dtype=np.float64)]
+        rows = [np.flatnonzero(row == 1) for row in as_number_table(Y)]
     else:
         for row, labels in enumerate(Y):
             if isinstance(labels, str):
-                raise TypeError(f"{name} must hold a list of labels for each picture, got {labels!r} in row {row}")
+                raise TypeError(f"{name} must hold a list of labels for each picture, got {shown(labels)} in row {row}")
         label_names, rows = None, list(Y)
     if len(rows) != n_images:
         raise ValueError(f"{name} must have a row for each of the {n_images} images, got {len(rows)}")
@@ -332,10 +335,14 @@ def _list_labels(Y: Any, label_names: Any, n_images: int, name: str) -> list[lis
 
 def _is_indicator(Y: Any) -> bool:
     """Tell a matrix of 0, 1 and NaN from lists of labels."""
-    if not hasattr(Y, "ndim") and not all(
-        isinstance(row, Sequence | np.ndarray) and not isinstance(row, str) and len(row) == len(Y[0]) for row in Y
+    if (
+        not is_frame(Y)
+        and not hasattr(Y, "ndim")
+        and not all(
+            isinstance(row, Sequence | np.ndarray) and not isinstance(row, str) and len(row) == len(Y[0]) for row in Y
+        )
     ):
         return False
-    array = np.asarray(Y)
+    array = as_number_table(Y)
     # NaN is unequal to itself, and is no mark but an unknown one.
     return array.ndim == 2 and array.dtype.kind in "biuf" and bool((np.isin(array, (0, 1)) | (array != array)).all())

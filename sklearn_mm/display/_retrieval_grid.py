@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from sklearn_mm._checks import check_k, check_texts
+from sklearn_mm._tables import as_rows, shown
 from sklearn_mm.display._matplotlib import GREEN, GREY, import_pyplot
 from sklearn_mm.display._pictures import read_pictures
 from sklearn_mm.images import Pictures
@@ -279,6 +280,7 @@ def _check_indices(indices: Any, n_query: int, n_images: int) -> np.ndarray:
 
 
 def _check_correct(correct: Any, n_query: int) -> list[set[int]]:
+    correct = as_rows(correct, "the right images")
     if len(correct) != n_query:
         raise ValueError(f"correct must hold one entry for each of the {n_query} texts, got {len(correct)}")
     return [{_check_row(row) for row in (rows if isinstance(rows, Iterable) else [rows])} for rows in correct]
@@ -287,5 +289,5 @@ def _check_correct(correct: Any, n_query: int) -> list[set[int]]:
 def _check_row(row: Any) -> int:
     # True is an int: a mask in the place of rows would mark rows 0 and 1.
     if isinstance(row, bool | np.bool_) or not isinstance(row, int | np.integer):
-        raise TypeError(f"correct must hold rows of images (ints) for each text, got {row!r}")
+        raise TypeError(f"correct must hold rows of images (ints) for each text, got {shown(row)}")
     return int(row)

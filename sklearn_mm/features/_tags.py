@@ -1,7 +1,7 @@
 """Tags that came with pictures, as an indicator."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_mm._docs import shared_docs
 from sklearn_mm._params import Integral, Interval, Real, StrOptions, positive_int, validate_params
+from sklearn_mm._tables import as_column, is_missing, shown, to_list
 from sklearn_mm._unicode import UNICODE_FORMS, normal_form
 from sklearn_mm.persistence import PickleStateMixin
 from sklearn_mm.registry import stored_as
@@ -103,7 +104,8 @@ class TagVectorizer(TransformerMixin, PickleStateMixin, BaseEstimator):
         Parameters
         ----------
         X : sequence of length n_images
-            The tags of each image: a sequence of str, one str with all of them, or None.
+            The tags of each image: a sequence of str, one str with all of them, or None (NaN, NA). A frame of one
+            column is that column.
         y : ignored
 
         Returns
@@ -113,7 +115,9 @@ class TagVectorizer(TransformerMixin, PickleStateMixin, BaseEstimator):
         Raises
         ------
         TypeError
-            A row holds something else; the message names it.
+            X is one str, a mapping, a set or a file, or a row holds something else; the message names it.
+        ValueError
+            There are several columns.
         """
         validate_params(self)
         rows = self._read(X)
@@ -158,25 +162,20 @@ class TagVectorizer(TransformerMixin, PickleStateMixin, BaseEstimator):
         return np.array(self.tags_, dtype=object)
 
     def _read(self, X: Any) -> list[set[str]]:
-        if isinstance(X, str | bytes):
-            raise TypeError("expected the tags of each image, got a single string; wrap it in a list")
-        if getattr(X, "ndim", 1) == 2:
-            if X.shape[1] != 1:
-                raise ValueError(f"expected one column of tags, got {X.shape[1]}")
-            X = np.asarray(X)[:, 0]
-        return [{self._normal(tag) for tag in self._tags_of(entry, row)} for row, entry in enumerate(X)]
+        listed = as_column(X, "tags")
+        return [{self._normal(tag) for tag in self._tags_of(entry, row)} for row, entry in enumerate(listed)]
 
     def _tags_of(self, entry: Any, row: int) -> Iterable[str]:
-        if entry is None or (isinstance(entry, float) and np.isnan(entry)):
+        if is_missing(entry):
             return ()
         if isinstance(entry, str):
             return [part.strip() for part in entry.split(self.separator) if part.strip()]
-        if isinstance(entry, bytes) or not isinstance(entry, Iterable):
-            raise TypeError(f"expected str, a sequence of str or None as the tags of row {row}, got {entry!r:.60}")
-        tags = list(entry)
+        if isinstance(entry, bytes | Mapping) or not isinstance(entry, Iterable):
+            raise TypeError(f"expected str, a sequence of str or None as the tags of row {row}, got {shown(entry)}")
+        tags = to_list(entry)
         for tag in tags:
             if not isinstance(tag, str):
-                raise TypeError(f"expected tags of type str, got {type(tag).__name__} in row {row}: {tag!r:.60}")
+                raise TypeError(f"expected tags of type str, got {type(tag).__name__} in row {row}: {shown(tag)}")
         return tags
 
     def _normal(self, tag: str) -> str:

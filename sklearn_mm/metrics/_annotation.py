@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from sklearn_mm._tables import as_number_table, require_rows
 from sklearn_mm.metrics._label_sums import LabelMatrix, LabelSums, average_precisions, sum_labels
 from sklearn_mm.metrics._ranks import check_weights
 
@@ -29,8 +30,8 @@ def annotation_report(
     Parameters
     ----------
     Y_true : array-like or sparse matrix of shape (n_images, n_labels)
-        Indicator: 1 where a label is true, otherwise 0. NaN says that it is not known; such an entry counts
-        neither as right nor as wrong.
+        Indicator: 1 where a label is true, otherwise 0. NaN (in a frame None or NA too) says that it is not known;
+        such an entry counts neither as right nor as wrong.
     scores : array-like or sparse matrix of shape (n_images, n_labels)
         Higher for labels that are more likely: probabilities, or any other score. Infinities are allowed,
         NaN is not. What a sparse matrix does not store is 0.
@@ -197,15 +198,11 @@ def _as_matrix(matrix: Any, name: str) -> Any:
     if sparse.issparse(matrix):
         matrix = matrix.tocsr()
     else:
+        require_rows(matrix, f"{name}, a matrix (n_images, n_labels)")
         try:
-            matrix = np.asarray(matrix)
+            matrix = as_number_table(matrix)
         except ValueError as error:  # rows of different length
             raise ValueError(f"{name} must be a matrix (n_images, n_labels): {error}") from error
-    if matrix.dtype == object:
-        try:
-            matrix = matrix.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{name} must hold numbers: {error}") from error
     if matrix.ndim != 2 or 0 in matrix.shape or matrix.dtype.kind not in "biuf":
         raise ValueError(
             f"{name} must be a matrix of numbers (n_images, n_labels), at least one of each, "

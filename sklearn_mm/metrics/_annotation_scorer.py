@@ -9,7 +9,8 @@ import numpy as np
 from scipy import sparse
 from sklearn.base import BaseEstimator
 
-from sklearn_mm._checks import label_matrix
+from sklearn_mm._checks import check_labels, label_matrix
+from sklearn_mm._tables import as_number_table, frame_names, frame_part, is_frame, is_missing, shown
 from sklearn_mm._unicode import normal_label
 from sklearn_mm.metrics._annotation import annotation_report, check_annotation_options
 from sklearn_mm.registry import stored_as
@@ -86,7 +87,8 @@ class AnnotationScorer(BaseEstimator):
         X : sequence of length n_images
             Images or their features, as the estimator takes them.
         Y : array-like or sparse matrix of shape (n_images, n_labels), or sequence of sequences of labels
-            The true labels: an indicator, NaN where a label is not known, or the labels of each image.
+            The true labels: an indicator, NaN where a label is not known (in a frame None or NA too), or the labels of
+            each image.
         sample_weight : array-like of shape (n_images,), optional
             Weights of the images.
 
@@ -98,7 +100,7 @@ class AnnotationScorer(BaseEstimator):
         Raises
         ------
         TypeError
-            The estimator has neither ``decision_function`` nor ``predict_proba``.
+            The estimator has neither ``decision_function`` nor ``predict_proba``, or Y is a mapping, a set or a file.
         ValueError
             A parameter is none of its options, or images, labels and weights do not fit together.
         """
@@ -110,8 +112,11 @@ class AnnotationScorer(BaseEstimator):
             scores, n_labels = _score_and_predict(classifier, features)
         else:
             scores, n_labels = _score_labels(classifier, features), self.n_labels
+        Y = check_labels(Y)
+        if is_frame(Y):
+            Y = as_number_table(_in_order(Y, getattr(classifier, "classes_", ())))
         if _is_indicator(Y, scores.shape[1]):
-            truth = _in_order(Y, getattr(classifier, "classes_", ()))
+            truth = Y
         else:
             truth, n_unknown = _mark(Y, classifier.classes_)
             # Scored below all others, so that it counts as missed.
@@ -194,19 +199,19 @@ def _is_indicator(Y: Any, n_labels: int) -> bool:
         isinstance(row, Sequence | np.ndarray)
         and not isinstance(row, str)
         and len(row) == n_labels
-        and all(isinstance(mark, Number) and (mark in _MARKS or mark != mark) for mark in row)
+        and all(is_missing(mark) or (isinstance(mark, Number) and mark in _MARKS) for mark in row)
         for row in Y
     )
 
 
 def _in_order(Y: Any, classes: Any) -> Any:
     """Bring the columns of a DataFrame that are called as the classes are into their order."""
-    names = getattr(Y, "columns", None)
-    if names is None or len(names) != len(classes):
-        return Y
+    names = frame_names(Y).tolist()
     place = {normal_label(name): column for column, name in enumerate(names)}
-    columns = [place.get(normal_label(label)) for label in classes]
-    return Y if None in columns or len(place) != len(names) else Y[[names[column] for column in columns]]
+    wanted = [normal_label(label) for label in np.asarray(classes).tolist()]
+    if len(wanted) != len(names) or len(place) != len(names) or place.keys() != set(wanted):
+        return Y
+    return frame_part(Y, np.array([place[name] for name in wanted]))
 
 
 def _mark(Y: Sequence[Iterable[Any]], classes: Any) -> tuple[sparse.csr_array, int]:
@@ -215,8 +220,10 @@ def _mark(Y: Sequence[Iterable[Any]], classes: Any) -> tuple[sparse.csr_array, i
     n_classes = len(column_of)
     for number, row in enumerate(Y):
         if isinstance(row, str) or not isinstance(row, Iterable):
-            raise ValueError(f"Y must hold a list of labels for each image, got {row!r:.60} in row {number}")
+            raise ValueError(f"Y must hold a list of labels for each image, got {shown(row)} in row {number}")
         for label in row:
+            if is_missing(label):
+                raise ValueError(f"Y must hold labels, got {label!r} among those of row {number}")
             # behind the classes, in the order of first sight
             column_of.setdefault(normal_label(label), len(column_of))
     rows = [list(map(normal_label, row)) for row in Y]

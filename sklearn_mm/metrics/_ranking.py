@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from sklearn_mm._checks import check_groups
+from sklearn_mm._tables import as_column
 from sklearn_mm.metrics._counting import Thresholds, count_gallery
 from sklearn_mm.metrics._equal_texts import EqualTexts, find_equal_texts
 from sklearn_mm.metrics._ranks import PositiveRanks, RetrievalRanks
@@ -62,8 +64,8 @@ def retrieval_ranks(
     Raises
     ------
     ValueError
-        Shapes do not fit together, an embedding holds NaN or infinity, an image has no text, `text_to_image`
-        points outside the images, or a parameter is not one of its options.
+        Shapes do not fit together, an embedding holds NaN or infinity, an image has no text or a missing group,
+        `text_to_image` points outside the images, or a parameter is not one of its options.
 
     See Also
     --------
@@ -115,7 +117,8 @@ def check_retrieval_input(
             "images and texts must be embedded in one space, got image_embedding of "
             f"{image.shape[1]} components and text_embedding of {text.shape[1]}"
         )
-    owner = np.asarray(text_to_image)
+    plain = isinstance(text_to_image, np.ndarray)
+    owner = text_to_image if plain else np.asarray(as_column(text_to_image, "text_to_image"))
     if owner.shape != (len(text),) or not np.issubdtype(owner.dtype, np.integer):
         raise ValueError(
             f"text_to_image must hold one int for each of the {len(text)} texts, "
@@ -132,10 +135,7 @@ def check_retrieval_input(
             f"every image needs at least one text, but text_to_image never names image {without[0]} "
             f"nor {without.size - 1} other images; leave them out of image_embedding"
         )
-    label = None if groups is None else np.asarray(groups)
-    if label is not None and label.shape != (len(image),):
-        raise ValueError(f"groups must hold one entry for each of the {len(image)} images, got shape {label.shape}")
-    return image, text, owner.astype(np.int64), label
+    return image, text, owner.astype(np.int64), check_groups(groups, len(image))
 
 
 def check_wording(wording: Any, n_texts: int) -> np.ndarray | None:

@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.utils import _safe_indexing
 
 from sklearn_mm._checks import check_captions
+from sklearn_mm._tables import with_length
 from sklearn_mm.model_selection._identity import image_keys
 
 __all__ = ["explode_captions", "group_captions"]
@@ -20,9 +21,10 @@ def group_captions(X: Any, y: Any) -> tuple[Any, list[list[str]]]:
     ----------
     X : sequence of length n_rows
         The image of each caption, repeated from row to row: paths, ids, PIL images, arrays or features.
-        Paths and ids are the same image if they are equal, pictures if their pixels are.
+        Paths and ids are the same image if they are equal, pictures if their pixels are. What is missing is an image
+        of its own.
     y : sequence of str, length n_rows
-        The captions. A list of str in a row counts as several.
+        The captions. A list of str in a row counts as several, and so do several columns of a frame.
 
     Returns
     -------
@@ -36,7 +38,7 @@ def group_captions(X: Any, y: Any) -> tuple[Any, list[list[str]]]:
     ValueError
         X and y differ in length, or a caption is empty.
     TypeError
-        A caption is no str.
+        A caption is no str, or X or y is a mapping, a set or an open file.
 
     See Also
     --------
@@ -52,6 +54,7 @@ def group_captions(X: Any, y: Any) -> tuple[Any, list[list[str]]]:
     >>> group_captions(["1.jpg", "2.jpg", "1.jpg"], ["a dog", "a cat", "it barks"])
     (['1.jpg', '2.jpg'], [['a dog', 'it barks'], ['a cat']])
     """
+    X = with_length(X)
     captions = check_captions(y, X)
     places: dict[Any, int] = {}
     first_rows: list[int] = []
@@ -93,7 +96,7 @@ def explode_captions(X: Any, y: Any) -> tuple[Any, list[str], np.ndarray]:
     ValueError
         X and y differ in length, an image has no captions, or a caption is empty.
     TypeError
-        An entry of y is neither a str nor a sequence of str.
+        An entry of y is neither a str nor a sequence of str, or X or y is a mapping, a set or an open file.
 
     See Also
     --------
@@ -105,5 +108,6 @@ def explode_captions(X: Any, y: Any) -> tuple[Any, list[str], np.ndarray]:
     >>> explode_captions(["1.jpg", "2.jpg"], [["a dog", "it barks"], "a cat"])
     (['1.jpg', '1.jpg', '2.jpg'], ['a dog', 'it barks', 'a cat'], array([0, 0, 1]))
     """
+    X = with_length(X)
     captions = check_captions(y, X)
     return _safe_indexing(X, captions.image_index), captions.texts, captions.image_index

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from sklearn_mm._tables import frame_column, frame_names, is_frame, is_missing, require_rows, to_list
 from sklearn_mm._unicode import normal_form, same_texts
 
 __all__ = ["image_keys"]
@@ -19,17 +20,24 @@ def image_keys(X: Any, *, read_files: bool) -> list[Hashable]:
 
     Arrays and PIL images are known by their pixels, bytes by their content, anything else that can be hashed
     (ids) by its value, a row of a table by all its cells. A path is known by its name or, with `read_files`,
-    by the content of the file, where there is one.
+    by the content of the file, where there is one. What is missing is the same as nothing else, missing or not.
+
+    Raises
+    ------
+    TypeError
+        X is a single string, a mapping, a set or an open file.
     """
+    require_rows(X, "images")
     return [_key(row, read_files) for row in _rows(X)]
 
 
 def _rows(X: Any) -> Iterator[Any]:
-    if hasattr(X, "itertuples"):  # iterating a DataFrame gives its columns
-        return X.itertuples(index=False, name=None)
+    if is_frame(X):  # iterating a frame gives its columns
+        columns = [to_list(frame_column(X, number)) for number in range(len(frame_names(X)))]
+        return iter(columns[0]) if len(columns) == 1 else zip(*columns, strict=True)
     if hasattr(X, "tocsr"):
         return (row.toarray() for row in X.tocsr())
-    return iter(X)
+    return iter(X) if hasattr(type(X), "__iter__") else iter(to_list(X))
 
 
 def _key(row: Any, read_files: bool) -> Hashable:
@@ -45,7 +53,12 @@ def _key(row: Any, read_files: bool) -> Hashable:
     if isinstance(row, bytes):
         return _digest("file", row)
     if isinstance(row, tuple):  # a row of a frame
-        return tuple(_key(cell, read_files) for cell in row)
+        if all(map(is_missing, row)):
+            return object()
+        # one cell that is missing does not make a row unlike all others
+        return tuple(("missing",) if is_missing(cell) else _key(cell, read_files) for cell in row)
+    if is_missing(row):
+        return object()
     if isinstance(row, Image.Image):
         row = row.convert("RGBA") if row.mode == "P" else row  # pixels of mode P mean nothing without the palette
     elif not hasattr(row, "__array__") and not isinstance(row, list):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from sklearn_mm._checks import check_captions
+from sklearn_mm._tables import with_length
 from sklearn_mm._unicode import normal_form
 from sklearn_mm.model_selection._identity import image_keys
 from sklearn_mm.registry import stored_as
@@ -98,7 +99,7 @@ def find_leaks(train_X: Any, train_y: Any, test_X: Any, test_y: Any) -> LeakRepo
     ValueError
         Images and captions of a side differ in length, or a caption is empty.
     TypeError
-        An entry of the captions is neither a str nor a sequence of str.
+        An entry of the captions is neither a str nor a sequence of str, or a side is a mapping, a set or an open file.
 
     Notes
     -----
@@ -121,6 +122,7 @@ def find_leaks(train_X: Any, train_y: Any, test_X: Any, test_y: Any) -> LeakRepo
     >>> report.captions[0].caption, report.captions[0].train_rows
     ('a cat', (1,))
     """
+    train_X, test_X = with_length(train_X), with_length(test_X)
     train_images = _rows_by_key(enumerate(image_keys(train_X, read_files=True)))
     test_keys = image_keys(test_X, read_files=True)
     images = [ImageLeak(row, train_images[key]) for row, key in enumerate(test_keys) if key in train_images]

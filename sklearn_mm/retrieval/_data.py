@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.utils import column_or_1d
 from sklearn.utils.validation import _check_sample_weight
 from torch import Tensor
 
@@ -22,7 +21,6 @@ __all__ = [
     "JointBatch",
     "JointBatches",
     "TextPool",
-    "check_groups",
     "check_weights",
     "distinct_texts",
     "merge_captioned",
@@ -222,16 +220,6 @@ class JointBatches:
             torch.from_numpy(self.images.not_negative(images, pool)),
             torch.from_numpy(np.isin(pool, texts)),
         )
-
-
-def check_groups(groups: Any, n_images: int) -> np.ndarray | None:
-    """Return the groups of images as an array of shape (n_images,), or None where there are none."""
-    if groups is None:
-        return None
-    listed: np.ndarray = column_or_1d(groups)
-    if len(listed) != n_images:
-        raise ValueError(f"expected one group per image, got {len(listed)} for {n_images} images")
-    return listed
 
 
 def check_weights(sample_weight: Any, n_images: int) -> np.ndarray | None:

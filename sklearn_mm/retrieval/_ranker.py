@@ -10,16 +10,9 @@ from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import check_random_state
 
-from sklearn_mm._checks import Captions, check_captions
+from sklearn_mm._checks import Captions, check_captions, check_groups
 from sklearn_mm._content import FilesIn
-from sklearn_mm._device import (
-    forked_rng,
-    generator_from,
-    precision_of,
-    resolve_device,
-    resolve_dtype,
-    torch_threads,
-)
+from sklearn_mm._device import forked_rng, generator_from, precision_of, resolve_device, resolve_dtype, torch_threads
 from sklearn_mm._docs import shared_docs
 from sklearn_mm._params import (
     DEVICE_CONSTRAINTS,
@@ -36,7 +29,7 @@ from sklearn_mm.features import TextNGramEncoder
 from sklearn_mm.losses import PAIR_LOSSES, SIMILARITIES, InstanceLoss, PairLoss, resolve_loss
 from sklearn_mm.persistence import PickleStateMixin
 from sklearn_mm.registry import stored_as
-from sklearn_mm.retrieval._data import CaptionedImages, JointBatches, check_groups, check_weights, merge_captioned
+from sklearn_mm.retrieval._data import CaptionedImages, JointBatches, check_weights, merge_captioned
 from sklearn_mm.retrieval._format_1 import loss_parameters_as_objects
 from sklearn_mm.retrieval._search import JointSpaceMixin
 from sklearn_mm.retrieval._training import make_model, make_stages, make_validator
@@ -290,7 +283,8 @@ class JointEmbeddingRanker(JointSpaceMixin, CallbackSupportMixin, PickleStateMix
         ----------
         X : {array-like, sparse matrix} of shape (n_images, n_features), or images for `image_encoder`
         y : sequence of (str or sequence of str), length n_images
-            The captions of each image.
+            The captions of each image. A frame of one column is that column; several columns are several captions each,
+            of which those that are missing are left out as long as one is left.
         sample_weight : array-like of shape (n_images,), optional
             How much each image counts; 0 leaves it out.
         groups : array-like of shape (n_images,), optional
@@ -304,14 +298,17 @@ class JointEmbeddingRanker(JointSpaceMixin, CallbackSupportMixin, PickleStateMix
         Raises
         ------
         ValueError
-            Lengths differ, an image has no caption, a caption is empty (the message names the row), features are not
-            finite, or there are fewer than two images.
+            Lengths differ, an image has no caption or no group, a caption is empty (the message names the row),
+            features are not finite, or there are fewer than two images.
+        TypeError
+            y is a mapping, a set or a file, or an entry is neither a str nor a sequence of str.
         FloatingPointError
             Training diverged.
         """
         self._check_parameters()
         resumed = self.warm_start and hasattr(self, "image_head_")
         X, captions = self._check_training_data(X, y, reset=not resumed)
+        groups = check_groups(groups, captions.n_images)
         # Also what the run starts from: with warm_start the same data and parameters lead elsewhere each time.
         identity, random_state = identify_run(
             self.checkpoint,
@@ -384,6 +381,7 @@ class JointEmbeddingRanker(JointSpaceMixin, CallbackSupportMixin, PickleStateMix
             )
         first = not hasattr(self, "image_head_")
         X, captions = self._check_training_data(X, y, reset=first)
+        groups = check_groups(groups, captions.n_images)
         random_state = check_random_state(self.random_state)
         if not first and not isinstance(self.random_state, np.random.RandomState):
             # A seed drawn anew by every call would repeat the same batches and the same dropout.
@@ -465,13 +463,12 @@ class JointEmbeddingRanker(JointSpaceMixin, CallbackSupportMixin, PickleStateMix
         X: Any,
         captions: Captions,
         sample_weight: Any,
-        groups: Any,
+        groups: np.ndarray | None,
         random_state: np.random.RandomState,
         resumed: bool,
     ) -> tuple[Any, CaptionedImages]:
         """Turn images into prepared rows, and bring them into the order of training."""
         sample_weight = check_weights(sample_weight, captions.n_images)
-        groups = check_groups(groups, captions.n_images)
         if resumed:
             rows = self._image_tower().prepare(X)
         else:

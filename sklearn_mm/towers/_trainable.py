@@ -34,6 +34,7 @@ from sklearn_mm._params import (
     positive_real,
     validate_params,
 )
+from sklearn_mm._tables import as_rows, is_missing, shown
 from sklearn_mm.losses import InstanceClassifier
 from sklearn_mm.persistence import PickleStateMixin
 from sklearn_mm.registry import stored_as
@@ -194,7 +195,8 @@ class TrainableEncoder(
         X : sequence of length n
             Texts or pictures, as `transform` takes them.
         y : sequence of hashables, length n, optional
-            The instance that each row describes or shows; a list counts as the tuple of its entries.
+            The instance that each row describes or shows; a list counts as the tuple of its entries, and several
+            columns of a frame as that of their cells.
 
         Returns
         -------
@@ -399,13 +401,27 @@ def as_instances(y: Any, n_rows: int) -> np.ndarray:
     Raises
     ------
     ValueError
-        y has another length.
+        y has another length, or a row has no instance (None, NaN or NA); the message names it.
+    TypeError
+        y is a single value, a mapping, a set or a file, or an instance does not hash; the message names the row.
     """
-    if len(y) != n_rows:
-        raise ValueError(f"expected one instance for each row in y, got {len(y)} for {n_rows} rows")
+    listed = as_rows(y, "instances")
+    if len(listed) != n_rows:
+        raise ValueError(f"expected one instance for each row in y, got {len(listed)} for {n_rows} rows")
     number: dict[Any, int] = {}
+    numbers = np.empty(n_rows, dtype=np.int64)
     # By first appearance, not by np.unique: instances of any kind that hashes need no order among them.
-    return np.array([number.setdefault(_hashable(instance), len(number)) for instance in y], dtype=np.int64)
+    for row, instance in enumerate(listed):
+        if is_missing(instance):
+            raise ValueError(
+                f"row {row} of y has no instance: {instance!r}; all such rows would be one: give each one of its own, "
+                "or leave them out"
+            )
+        try:
+            numbers[row] = number.setdefault(_hashable(instance), len(number))
+        except TypeError as error:
+            raise TypeError(f"expected a hashable instance in row {row} of y, got {shown(instance)}") from error
+    return numbers
 
 
 def _hashable(instance: Any) -> Any:

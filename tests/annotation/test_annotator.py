@@ -283,7 +283,7 @@ def test_groups_are_not_torn_apart():
     whole = MultiLabelAnnotator(**parameters).fit(*copies, groups=groups)
     losses = [log_loss(truth_test.ravel(), each.predict_proba(X_test).ravel()) for each in (torn, whole)]
     assert losses[1] < losses[0] - 0.1
-    with pytest.raises(ValueError, match="one group for each row of X, got 2 for 600"):
+    with pytest.raises(ValueError, match="groups must hold one entry for each of the 600 rows, got 2"):
         MultiLabelAnnotator(**FAST).fit(*make_labels(600, 0), groups=[0, 1])
 
 

@@ -121,7 +121,7 @@ def test_groups_are_held_out_together(data):
     found = (X[:, None] == held_out).all(axis=2).any(axis=1)
     assert 0.05 < found.mean() < 0.15
     assert not set(groups[found]) & set(groups[~found])
-    with pytest.raises(ValueError, match="one group for each row of X, got 2 for 600"):
+    with pytest.raises(ValueError, match="groups must hold one entry for each of the 600 rows, got 2"):
         LabelCountPredictor(**FAST).fit(X, truth, groups=[0, 1])
 
 

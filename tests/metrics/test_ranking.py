@@ -282,7 +282,7 @@ def _call(images=None, texts=None, owner=(0, 1, 2), **options):
         ({"owner": [0, 0, 2]}, "never names image 1 nor 0 other images"),
         ({"direction": "both"}, "direction must be 'i2t' or 't2i', got 'both'"),
         ({"similarity": "euclid"}, r"similarity must be one of \['cosine', 'order', 'order-root'\], got 'euclid'"),
-        ({"groups": [0, 1]}, "groups must hold one entry for each of the 3 images"),
+        ({"groups": [0, 1]}, "groups must hold one entry for each of the 3 rows"),
     ],
 )
 def test_input_that_does_not_fit_is_named(arguments, message):

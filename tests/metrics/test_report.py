@@ -149,7 +149,7 @@ def test_the_similarity_changes_the_ranks():
         ({"fold_size": 10.0}, "fold_size must be a positive int or None"),
         ({"sample_weight": [1, 2]}, "one number for each of the 60 images"),
         ({"sample_weight": [1.0] * 30 + [0.0] * 30, "fold_size": 30}, "not all zero"),
-        ({"groups": [1, 2]}, "groups must hold one entry for each of the 60 images"),
+        ({"groups": [1, 2]}, "groups must hold one entry for each of the 60 rows"),
     ],
 )
 def test_options_that_make_no_sense_are_named(embedded, options, message):

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from sklearn_mm._checks import check_captions
-from sklearn_mm.retrieval._data import JointBatches, check_groups, check_weights, merge_captioned
+from sklearn_mm.retrieval._data import JointBatches, check_weights, merge_captioned
 from sklearn_mm.towers import Tower
 
 
@@ -148,10 +148,3 @@ def test_weights_that_are_none_are_refused(weight, message):
     np.testing.assert_array_equal(check_weights([1, 2, 3], 3), [1.0, 2.0, 3.0])
     with pytest.raises(ValueError, match=message):
         check_weights(weight, 3)
-
-
-def test_a_group_is_asked_for_each_image():
-    assert check_groups(None, 2) is None
-    np.testing.assert_array_equal(check_groups(["x", "y"], 2), ["x", "y"])
-    with pytest.raises(ValueError, match="expected one group per image, got 1 for 2 images"):
-        check_groups(["x"], 2)

@@ -456,7 +456,7 @@ def test_features_of_another_width_are_refused(fitted):
 
 
 def test_groups_of_another_length_are_refused(data):
-    with pytest.raises(ValueError, match="one group per image"):
+    with pytest.raises(ValueError, match="groups must hold one entry for each of the 96 rows, got 2"):
         JointEmbeddingRanker(**FAST).fit(*data, groups=[0, 1])
 
 

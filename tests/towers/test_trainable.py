@@ -163,7 +163,7 @@ def test_parameters_are_checked_before_anything_is_built(encoder, data):
 def test_lists_and_arrays_are_instances_too():
     assert as_instances([["a", "b"], ["a"], ["a", "b"]], 3).tolist() == [0, 1, 0]
     assert as_instances(np.array([[1, 2], [1, 2], [2, 1]]), 3).tolist() == [0, 0, 1]
-    assert as_instances(["x", None, "x", 3], 4).tolist() == [0, 1, 0, 2]
+    assert as_instances(["x", "y", "x", 3], 4).tolist() == [0, 1, 0, 2]
 
 
 def test_an_encoder_says_what_it_needs():
