@@ -181,7 +181,8 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
     knows nothing of that. Here a small logistic regression, fitted on images held out, turns the score, the rank and
     the estimated number into that probability.
 
-    Rows that are equal in features, tags and labels are one image, their weights added. Training takes memory for the
+    Rows that are equal in features, tags and labels, and of one group where there are groups, are one image, their
+    weights added. Training takes memory for the
     features, the labels as a sparse matrix and one batch; predicting for a block of images.
 
     %(threads)s

@@ -97,7 +97,7 @@ def merge_labeled(
 ) -> LabeledImages:
     """Bring the rows a user gave into one order of their own.
 
-    Rows that are equal in all parts and labels become one, their weights added. Rows of weight 0 are left out.
+    Rows that are equal in all parts, labels and group become one, their weights added. Rows of weight 0 are left out.
     The order does not depend on that of the rows: a row given twice and a row of weight 2 are the same training set.
 
     Parameters
@@ -116,19 +116,21 @@ def merge_labeled(
     """
     n_rows = labels.shape[0]
     weight = np.ones(n_rows) if weight is None else weight
+    number = None if groups is None else np.unique(groups, return_inverse=True)[1]
     rows, summed = np.arange(n_rows), weight
     if parts:
         # np.unique sorts them, and so the rows, in an order that is not that in which they were given.
-        digests = np.array([b"".join(own) for own in zip(*map(row_digests, [*parts, labels]), strict=True)])
-        _, rows, member = np.unique(digests, return_index=True, return_inverse=True)
+        digests = [b"".join(own) for own in zip(*map(row_digests, [*parts, labels]), strict=True)]
+        if number is not None:  # equal tags and labels do not make two scenes one
+            digests = [own + group.to_bytes(8, "big") for own, group in zip(digests, number.tolist(), strict=True)]
+        _, rows, member = np.unique(np.array(digests), return_index=True, return_inverse=True)
         summed = np.bincount(member, weights=weight, minlength=len(rows))
     kept = np.flatnonzero(summed > 0)
     if len(kept) < 2:
         # scikit-learn's checks look for the words in brackets
         raise ValueError(f"expected at least 2 different images to train on, got {len(kept)} (n_samples={len(kept)})")
     rows, summed, labels = rows[kept], summed[kept], sparse.csr_array(labels[rows[kept]])
-    # Of rows that are one image, the group of the first counts.
-    group = np.arange(len(rows)) if groups is None else np.unique(groups, return_inverse=True)[1][rows]
+    group = np.arange(len(rows)) if number is None else number[rows]
     weight = (summed / summed.mean()).astype(np.float32)
     return LabeledImages(rows, labels, count_labels(labels, prevalence_of(labels, weight)), weight, group)
 

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -258,6 +259,11 @@ def merge_captioned(
     groups : ndarray of shape (n_rows,) or None
         None makes each image a group of its own.
     weight : ndarray of shape (n_rows,) or None
+
+    Raises
+    ------
+    ValueError
+        Rows of one image are in different groups; the message names two.
     """
     starts = captions.starts
     members: dict[Any, list[int]] = defaultdict(list)
@@ -272,10 +278,7 @@ def merge_captioned(
     ]
     texts = [text for own in own_texts for text in own]
     summed = np.array([len(rows) if weight is None else weight[rows].sum() for rows in merged], dtype=np.float64)
-    group = (
-        # Rows of one image take the group of the first of them.
-        np.arange(len(merged)) if groups is None else np.unique(groups, return_inverse=True)[1][[r[0] for r in merged]]
-    )
+    group = np.arange(len(merged)) if groups is None else _groups_of(groups, merged)
     return CaptionedImages(
         rows=np.array([rows[0] for rows in merged], dtype=np.int64),
         texts=texts,
@@ -286,3 +289,20 @@ def merge_captioned(
         # Weights all multiplied by one number are the same training set, and leave the learning rate what it is.
         weight=(summed / summed.mean()).astype(np.float32),
     )
+
+
+def _groups_of(groups: np.ndarray, merged: list[list[int]]) -> np.ndarray:
+    """Number the groups of images, (n_images,) int64, given the rows of each."""
+    number = np.unique(groups, return_inverse=True)[1]
+    first = np.array([rows[0] for rows in merged], dtype=np.int64)
+    own = np.repeat(number[first], [len(rows) for rows in merged])
+    rows = np.fromiter(chain.from_iterable(merged), dtype=np.int64, count=len(own))
+    torn = np.flatnonzero(number[rows] != own)
+    if len(torn):
+        image = np.searchsorted(np.cumsum([len(rows) for rows in merged]), torn[0], side="right")
+        one, other = int(first[image]), int(rows[torn[0]])
+        raise ValueError(
+            f"rows {one} and {other} are one image, as their features are equal, but in the groups {groups[one]!r} and "
+            f"{groups[other]!r}; give rows of one image one group"
+        )
+    return number[first]

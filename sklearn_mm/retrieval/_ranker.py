@@ -298,8 +298,8 @@ class JointEmbeddingRanker(JointSpaceMixin, CallbackSupportMixin, PickleStateMix
         Raises
         ------
         ValueError
-            Lengths differ, an image has no caption or no group, a caption is empty (the message names the row),
-            features are not finite, or there are fewer than two images.
+            Lengths differ, an image has no caption or no group, a caption is empty, rows of equal features are in
+            different groups (the message names the row), features are not finite, or there are fewer than two images.
         TypeError
             y is a mapping, a set or a file, or an entry is neither a str nor a sequence of str.
         FloatingPointError

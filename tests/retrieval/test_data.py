@@ -148,3 +148,13 @@ def test_weights_that_are_none_are_refused(weight, message):
     np.testing.assert_array_equal(check_weights([1, 2, 3], 3), [1.0, 2.0, 3.0])
     with pytest.raises(ValueError, match=message):
         check_weights(weight, 3)
+
+
+def test_rows_of_one_image_in_different_groups_are_named():
+    with pytest.raises(
+        ValueError, match=r"rows 1 and 3 are one image, .* in the groups .*'b'.* and .*'c'.*; give rows"
+    ):
+        rows_of(["a", "b", "c", "d"], keys=["x", "y", "x", "y"], groups=["a", "b", "a", "c"])
+    assert rows_of(["a", "b", "c"], keys=["x", "y", "x"], groups=[5, 3, 5]).group.tolist() == [1, 0]
+    left_out = rows_of(["a", "b", "c"], keys=["x", "y", "x"], groups=[5, 3, 4], weight=[1, 1, 0])
+    assert left_out.group.tolist() == [2, 0]
