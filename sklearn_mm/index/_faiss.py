@@ -1,5 +1,6 @@
 """Search through any index that faiss can build."""
 
+from numbers import Integral
 from types import ModuleType
 from typing import Any
 
@@ -23,6 +24,13 @@ class FaissIndex:
     factory : str, default="Flat"
         What faiss is to build, in its own language: "Flat" (exact), "IVF1024,Flat", "HNSW32",
         "OPQ16,IVF4096,PQ16", ... An index that needs training is trained on the first items added.
+    nprobe : int, default=None
+        How many of the lists of an index by inverted files ("IVF...") a query looks into: the more, the more
+        neighbours are found, and the longer it takes. None leaves faiss' own number, 1. May be set anew at any time,
+        as may the next.
+    ef_search : int, default=None
+        How many candidates a graph ("HNSW...") keeps while it searches, as the index or as that which finds the lists
+        of another; None leaves faiss' own number, 16.
 
     Attributes
     ----------
@@ -53,8 +61,10 @@ class FaissIndex:
     0
     """
 
-    def __init__(self, factory: str = "Flat") -> None:
+    def __init__(self, factory: str = "Flat", *, nprobe: int | None = None, ef_search: int | None = None) -> None:
         self.factory = factory
+        self.nprobe = nprobe
+        self.ef_search = ef_search
         self._index: Any = None
 
     def __len__(self) -> int:
@@ -82,14 +92,16 @@ class FaissIndex:
         ------
         ValueError
             X is empty, of another width than what is there, or holds NaN or infinity; or faiss cannot build
-            what `factory` says, or not train it on X.
+            what `factory` says, or not train it on X, or `nprobe` or `ef_search` is of no meaning for it.
         ImportError
             faiss is not installed.
         """
         faiss = _import_faiss()
         vectors = check_vectors(X, "X", self.n_components)
         if self._index is None:
-            self._index = self._build(faiss, vectors)
+            index = self._build(faiss, vectors)
+            self._tune(faiss, index)
+            self._index = index
         self._index.add(vectors)
         return self
 
@@ -105,6 +117,22 @@ class FaissIndex:
                 f"{vectors.shape[1]} components: {error}"
             ) from error
         return index
+
+    def _tune(self, faiss: ModuleType, index: Any) -> None:
+        """Bring the parameters of the search into an index, whatever it is wrapped in."""
+        # the second name is that of a graph which finds the lists
+        for name, value, theirs in (
+            ("nprobe", self.nprobe, ("nprobe",)),
+            ("ef_search", self.ef_search, ("efSearch", "quantizer_efSearch")),
+        ):
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+                raise ValueError(f"{name} must be an int of at least 1, or None, got {value!r}")
+            if not any(_is_set(faiss, index, each, int(value)) for each in theirs):
+                raise ValueError(
+                    f"{name}={value}, but factory={self.factory!r} builds an index that has no such number"
+                )
 
     def search(self, Q: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Find k items of large inner product with each query.
@@ -130,6 +158,8 @@ class FaissIndex:
             NaN or infinity.
         """
         k = check_k(k, len(self))
+        if self.nprobe is not None or self.ef_search is not None:  # which may have been set since
+            self._tune(_import_faiss(), self._index)
         scores, indices = self._index.search(check_vectors(Q, "Q", self.n_components), k)
         scores[indices < 0] = -np.inf
         return scores, indices
@@ -142,9 +172,18 @@ class FaissIndex:
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        self.__dict__.update({"nprobe": None, "ef_search": None, **state})  # older ones lack these
         if self._index is not None:
             self._index = _import_faiss().deserialize_index(np.frombuffer(state["_index"], dtype=np.uint8))
+
+
+def _is_set(faiss: ModuleType, index: Any, name: str, value: int) -> bool:
+    """Set a parameter of a search; return whether the index has it."""
+    try:
+        faiss.ParameterSpace().set_index_parameter(index, name, value)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _import_faiss() -> ModuleType:

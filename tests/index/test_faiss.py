@@ -37,6 +37,42 @@ def test_approximate_indexes_find_most_neighbours(vectors, factory):
     assert shared > 0.3  # one of four cells is looked into
 
 
+@pytest.mark.parametrize(
+    ("factory", "more"),
+    [
+        ("IVF16,Flat", {"nprobe": 16}),
+        ("PCA8,IVF16,Flat", {"nprobe": 16}),
+        ("HNSW4", {"ef_search": 500}),
+        ("IVF16_HNSW4,Flat", {"nprobe": 16, "ef_search": 64}),
+    ],
+)
+def test_a_wider_search_finds_more(vectors, factory, more):
+    items, queries = vectors
+    narrow, wide = FaissIndex(factory).add(items), FaissIndex(factory, **more).add(items)
+    few = pickle.loads(pickle.dumps(narrow)).search(queries, 10)[1]
+    many = pickle.loads(pickle.dumps(wide)).search(queries, 10)[1]
+    exact = FaissIndex(factory.partition(",")[0] + ",Flat" if factory.startswith("PCA") else "Flat").add(items)
+    truth = exact.search(queries, 10)[1]
+    shares = [np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, truth, strict=True)]) for found in (few, many)]
+    assert shares[1] > max(shares[0], 0.95)
+    for name, value in more.items():
+        setattr(narrow, name, value)
+    np.testing.assert_array_equal(narrow.search(queries, 10)[1], wide.search(queries, 10)[1])
+
+
+@pytest.mark.parametrize(
+    ("factory", "params", "message"),
+    [
+        ("Flat", {"nprobe": 2}, "nprobe=2, but factory='Flat' builds an index that has no such number"),
+        ("IVF4,Flat", {"ef_search": 2}, "ef_search=2, but factory='IVF4,Flat' builds"),
+        ("IVF4,Flat", {"nprobe": 0}, "nprobe must be an int of at least 1, or None, got 0"),
+    ],
+)
+def test_parameters_of_a_search_that_an_index_lacks_are_named(vectors, factory, params, message):
+    with pytest.raises(ValueError, match=message):
+        FaissIndex(factory, **params).add(vectors[0])
+
+
 def test_places_left_over_are_marked(vectors):
     items, queries = vectors
     scores, indices = FaissIndex("IVF4,Flat").add(items).search(queries, 500)
