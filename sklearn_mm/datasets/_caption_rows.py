@@ -72,7 +72,7 @@ def _read_karpathy_row(picture: Any, number: int, path: Path, splits: Sequence[s
                         f"{path}: expected a split of {', '.join(splits)} in entry {number}, got {split!r}"
                     )
                 # COCO's entries name their folder, Flickr's do not
-                return CaptionRow(Path(picture.get("filepath") or "", file).as_posix(), captions, split)
+                return CaptionRow(Path(str(picture.get("filepath") or ""), file).as_posix(), captions, split)
     raise ValueError(
         f"{path}: expected a 'filename', a 'split' and 'sentences' with their 'raw' text in entry {number}, "
         f"got {picture!s:.80}"

@@ -169,7 +169,7 @@ def dual_path_pipeline(
         Width of the joint space.
     text_width : float, default=1.0
         `sklearn_mm.features.TextCNNEncoder`'s `width`.
-    word_vectors : mapping, path, or (npy path, words) pair, default=None
+    word_vectors : mapping, KeyedVectors, path, or (npy path, words) pair, default=None
         The source starts from word2vec's.
     random_state : int, RandomState or None, default=None
     verbose : int, default=0
