@@ -16,6 +16,7 @@ from scipy import sparse
 from sklearn.utils import assert_all_finite, column_or_1d
 from sklearn.utils.validation import validate_data
 
+from sklearn_mm._joined import split_joined
 from sklearn_mm._tables import as_column, frame_column, frame_names, is_frame, is_missing, require_rows, shown, to_list
 
 __all__ = [
@@ -216,22 +217,27 @@ def _mend(text: Any) -> str:
     return ""
 
 
-def check_labels(Y: Any) -> Any:
+def check_labels(Y: Any, separator: str | None = None) -> Any:
     """Return the labels of rows in a container that is read by rows, or by named columns.
 
     Parameters
     ----------
     Y : sparse matrix, array, frame, or sequence of labels or of sequences of labels
         A frame of one column is that column, unless it holds nothing but numbers: then it is an indicator of one label.
+    separator : str, optional
+        What stands between labels that are given as one str a row.
 
     Returns
     -------
     sparse matrix, ndarray, frame, Series of pandas or list
+        With a separator, a list of lists in the place of a column of str.
 
     Raises
     ------
     TypeError
         Y is one str, a mapping, a set or a file.
+    ValueError
+        With a separator, a row is missing; the message names it.
     """
     if sparse.issparse(Y):
         return Y
@@ -247,7 +253,18 @@ def check_labels(Y: Any) -> Any:
         Y = Y if isinstance(Y, list | tuple) else to_list(Y)
     elif hasattr(type(Y), "to_list") and not hasattr(type(Y), "iloc"):  # of polars: its lists within would be Series
         Y = Y.to_list()
-    return Y
+    if separator is None or getattr(Y, "ndim", 1) != 1 or not any(isinstance(entry, str) for entry in Y):
+        return Y
+    return [_split_row(entry, row, separator) for row, entry in enumerate(Y)]
+
+
+def _split_row(entry: Any, row: int, separator: str) -> Any:
+    if is_missing(entry):
+        raise ValueError(
+            f"row {row} has no labels: {entry!r}; leave it out where they are not known, or make it '' where there are "
+            "none"
+        )
+    return split_joined(entry, separator) if isinstance(entry, str) else entry
 
 
 def check_groups(groups: Any, n_rows: int) -> np.ndarray | None:

@@ -37,6 +37,7 @@ from sklearn_mm.annotation._labels import (
     label_weights,
     overall_f1,
     read_labels,
+    warn_of_joined,
     warn_of_labels,
 )
 from sklearn_mm.annotation._model import (
@@ -105,6 +106,9 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
         best overall F1; "label-thresholds": the same with a threshold for each label, that of its own best F1; a
         number: the same number each. After `fit` with anything but a number, ``set_params`` may choose any other for
         `predict`, and another `rounding`, except that numbers are estimated only where they were in `fit`.
+    label_separator : str, default=None
+        What stands between the labels of an image where they are given as one str, as in a column of a CSV file:
+        "," reads "bird, cloud", and also "['bird', 'cloud']", as two labels. None reads one label.
     calibrate : bool, default=False
         Fit the probabilities to images held out: a slope for all labels, and an intercept for each.
     n_folds : int, "auto" or None, default="auto"
@@ -224,6 +228,7 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
         "tag_hidden_layer_sizes": ["array-like"],
         "class_weight": [dict, StrOptions({"balanced"}), None],
         "label_count": [StrOptions({"predict", "threshold", "label-thresholds"}), positive_int, LabelCountPredictor],
+        "label_separator": [str, None],
         "calibrate": ["boolean"],
         "n_folds": [Interval(Integral, 2, None, closed="left"), StrOptions({"auto"}), None],
     }
@@ -241,6 +246,7 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
         loss: str | LabelLoss = "bce",
         class_weight: Any = None,
         label_count: str | int | LabelCountPredictor = "predict",
+        label_separator: str | None = None,
         calibrate: bool = False,
         n_folds: int | str | None = "auto",
         max_epochs: int = 15,
@@ -268,6 +274,7 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
         self.loss = loss
         self.class_weight = class_weight
         self.label_count = label_count
+        self.label_separator = label_separator
         self.calibrate = calibrate
         self.n_folds = n_folds
         self.max_epochs = max_epochs
@@ -300,7 +307,7 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
         y : labels
             An indicator of shape (n_images, n_labels), dense or sparse, of 0, 1 and, where it is not known, NaN (in a
             frame None or NA); a sequence of sequences of str or int; or of shape (n_images,), one label for each
-            image. A frame of one column that holds no numbers is that column.
+            image, or several with a `label_separator`. A frame of one column that holds no numbers is that column.
         sample_weight : array-like of shape (n_images,), optional
             How much each image counts; 0 leaves it out.
         groups : array-like of shape (n_images,), optional
@@ -325,14 +332,16 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
         Warns
         -----
         LabelWarning
-            Labels are true of no image, or of every one.
+            Labels are true of no image, or of every one; or they look like several in one str.
         """
         self._check_parameters()
         resumed = self.warm_start and hasattr(self, "network_")
         if y is None:
             read_labels(y, 0)  # says what y is, before anything is said of X
         images, tags, n_rows = self._read(X, reset=not resumed)
-        given = read_labels(y, n_rows)
+        given = read_labels(y, n_rows, self.label_separator)
+        if self.label_separator is None:
+            warn_of_joined(given, "set label_separator={separator} to split them")
         labels = given.require(self.classes_) if resumed else given.matrix
         self._check_against(self.classes_ if resumed else given.classes)
         sample_weight, groups = check_weights_and_groups(sample_weight, groups, n_rows)
@@ -622,7 +631,8 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
         """
         chosen = self._choose(X).astype(np.float64)
         weight = _check_sample_weight(sample_weight, chosen, dtype=np.float64)
-        return overall_f1(chosen, read_labels(y, chosen.shape[0]), self.classes_, weight)
+        given = read_labels(y, chosen.shape[0], self.label_separator)
+        return overall_f1(chosen, given, self.classes_, weight)
 
     @contextmanager
     def _scored(self, X: Any) -> Iterator[tuple[int, Iterator[tuple[slice, np.ndarray, np.ndarray | None]]]]:
@@ -670,7 +680,7 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
     @classmethod
     def _from_format(cls, state: dict[str, Any], number: int) -> dict[str, Any]:
         """Return a state of an older format as it is today."""
-        return _from_format_1(state) if number == 1 else state
+        return _from_format_1(state) if number == 1 else {"label_separator": None, **state}
 
 
 def _check_number(label_count: Any, n_classes: int) -> None:
@@ -691,7 +701,7 @@ def _check_lengths(inputs: InputRows, n_rows: int) -> None:
 
 def _from_format_1(state: dict[str, Any]) -> dict[str, Any]:
     """Return a state with the parameters and attributes of format 1 with those of format 2."""
-    state = dict(state)
+    state = {"label_separator": None, **state}
     asymmetric = {name: state.pop(name) for name in ("gamma_negative", "gamma_positive", "margin")}
     if state["loss"] == "asymmetric":
         state["loss"] = AsymmetricLoss(**asymmetric)

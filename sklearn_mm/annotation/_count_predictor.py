@@ -32,7 +32,7 @@ from sklearn_mm.annotation._data import (
     merge_labeled,
     prevalence_of,
 )
-from sklearn_mm.annotation._labels import read_labels
+from sklearn_mm.annotation._labels import read_labels, warn_of_joined
 from sklearn_mm.annotation._model import CountModel, CountTarget, check_layer_sizes
 from sklearn_mm.annotation._rules import (
     CountEstimates,
@@ -398,8 +398,9 @@ def _counts_of(y: Any, n_rows: int) -> np.ndarray:
         array = as_number_table(array)
         numbers = column_or_1d(array, warn=True) if array.dtype.kind in "biuf" else None
     if numbers is None:
-        given = read_labels(y, n_rows).matrix
-        return count_labels(given, prevalence_of(given, np.ones(n_rows)))
+        given = read_labels(y, n_rows)
+        warn_of_joined(given, "give lists, as [labels.split({separator}) for labels in y]")
+        return count_labels(given.matrix, prevalence_of(given.matrix, np.ones(n_rows)))
     if len(numbers) != n_rows:
         raise ValueError(f"expected one number for each row of X, got {len(numbers)} for {n_rows} rows")
     wrong = np.flatnonzero(~((numbers >= 0) & (numbers % 1 == 0)))

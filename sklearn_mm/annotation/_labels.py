@@ -12,6 +12,7 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
 from sklearn_mm._checks import check_labels, did_you_mean, label_matrix
+from sklearn_mm._joined import joined_by
 from sklearn_mm._tables import as_number_table, frame_names, is_frame, is_missing, shown
 from sklearn_mm._unicode import normal_label
 from sklearn_mm.exceptions import LabelWarning
@@ -23,6 +24,7 @@ __all__ = [
     "label_weights",
     "overall_f1",
     "read_labels",
+    "warn_of_joined",
     "warn_of_labels",
 ]
 
@@ -135,11 +137,20 @@ class GivenLabels:
         return matrix
 
 
-def read_labels(Y: Any, n_rows: int) -> GivenLabels:
-    """Read the labels of images in any form; what is refused says `MultiLabelAnnotator.fit`."""
+def read_labels(Y: Any, n_rows: int, separator: str | None = None) -> GivenLabels:
+    """Read the labels of images in any form; what is refused says `MultiLabelAnnotator.fit`.
+
+    Parameters
+    ----------
+    Y : labels
+    n_rows : int
+        How many images there are.
+    separator : str, optional
+        What stands between labels that are given as one str a row.
+    """
     if Y is None:
         raise ValueError("requires y to be passed, but the target y is None; Y holds the labels of each image")
-    Y = check_labels(Y)
+    Y = check_labels(Y, separator)
     names = frame_names(Y) if is_frame(Y) else None
     Y = _as_matrix_or_rows(Y)
     n_given = Y.shape[0] if hasattr(Y, "shape") else len(Y)
@@ -165,6 +176,21 @@ def normal_labels(labels: np.ndarray) -> np.ndarray:
     if normal == listed:
         return labels
     return np.array(normal, dtype=object if labels.dtype.kind == "O" else None)
+
+
+def warn_of_joined(given: GivenLabels, way_out: str) -> None:
+    """Warn of labels that look like several in one str, with `way_out` (that takes the separator) to split them."""
+    if given.form.kind != "single" or not all(isinstance(label, str) for label in given.classes):
+        return
+    separator = joined_by(given.classes)
+    if separator is not None:
+        longest = max(given.classes, key=lambda label: label.count(separator))
+        warnings.warn(
+            f"the labels of y look like several in one str, {shown(str(longest))} for one, and each is learnt as one "
+            f"label; {way_out.format(separator=repr(separator))}",
+            LabelWarning,
+            stacklevel=4,
+        )
 
 
 def warn_of_labels(matrix: Any, classes: np.ndarray) -> np.ndarray:

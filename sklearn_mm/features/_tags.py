@@ -1,5 +1,6 @@
 """Tags that came with pictures, as an indicator."""
 
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
@@ -10,9 +11,11 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_mm._docs import shared_docs
+from sklearn_mm._joined import split_joined
 from sklearn_mm._params import Integral, Interval, Real, StrOptions, positive_int, validate_params
 from sklearn_mm._tables import as_column, is_missing, shown, to_list
 from sklearn_mm._unicode import UNICODE_FORMS, normal_form
+from sklearn_mm.exceptions import LabelWarning
 from sklearn_mm.persistence import PickleStateMixin
 from sklearn_mm.registry import stored_as
 
@@ -35,7 +38,8 @@ class TagVectorizer(TransformerMixin, PickleStateMixin, BaseEstimator):
         Leave out tags of fewer images: a number of them, or a share.
     lowercase : bool, default=True
     separator : str, default=None
-        What stands between tags where they are given as one str; None is any white space.
+        What stands between tags where they are given as one str; None is any white space. A str that is a printed
+        list, as "['sea', 'blue sky']", is that list.
     exclude : sequence of str, default=()
         Tags to leave out: those that are labels, and would give the answer away.
     sparse_output : bool, default=True
@@ -118,9 +122,15 @@ class TagVectorizer(TransformerMixin, PickleStateMixin, BaseEstimator):
             X is one str, a mapping, a set or a file, or a row holds something else; the message names it.
         ValueError
             There are several columns.
+
+        Warns
+        -----
+        LabelWarning
+            Tags split at white space end in commas or semicolons.
         """
         validate_params(self)
         rows = self._read(X)
+        self._warn_of_separators(rows)
         min_df: Any = self.min_df
         # 1 is one image and 1.0 all of them, as in CountVectorizer.
         least = min_df if isinstance(min_df, Integral) else min_df * len(rows)
@@ -169,7 +179,7 @@ class TagVectorizer(TransformerMixin, PickleStateMixin, BaseEstimator):
         if is_missing(entry):
             return ()
         if isinstance(entry, str):
-            return [part.strip() for part in entry.split(self.separator) if part.strip()]
+            return split_joined(entry, self.separator)
         if isinstance(entry, bytes | Mapping) or not isinstance(entry, Iterable):
             raise TypeError(f"expected str, a sequence of str or None as the tags of row {row}, got {shown(entry)}")
         tags = to_list(entry)
@@ -177,6 +187,20 @@ class TagVectorizer(TransformerMixin, PickleStateMixin, BaseEstimator):
             if not isinstance(tag, str):
                 raise TypeError(f"expected tags of type str, got {type(tag).__name__} in row {row}: {shown(tag)}")
         return tags
+
+    def _warn_of_separators(self, rows: list[set[str]]) -> None:
+        if self.separator is not None:
+            return
+        tags = set().union(*rows)
+        for separator in (",", ";"):
+            ending = sorted(tag for tag in tags if tag.endswith(separator))
+            if 2 * len(ending) >= len(tags) > 0:
+                warnings.warn(
+                    f"{len(ending)} of {len(tags)} tags end in {separator!r}, {shown(ending[0])} for one; "
+                    f"set separator={separator!r} to split there",
+                    LabelWarning,
+                    stacklevel=3,
+                )
 
     def _normal(self, tag: str) -> str:
         return normal_form(str(tag).lower() if self.lowercase else str(tag), self.unicode_form)

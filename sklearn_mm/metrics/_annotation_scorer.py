@@ -88,7 +88,7 @@ class AnnotationScorer(BaseEstimator):
             Images or their features, as the estimator takes them.
         Y : array-like or sparse matrix of shape (n_images, n_labels), or sequence of sequences of labels
             The true labels: an indicator, NaN where a label is not known (in a frame None or NA too), or the labels of
-            each image.
+            each image, in one str where the estimator has a `label_separator`.
         sample_weight : array-like of shape (n_images,), optional
             Weights of the images.
 
@@ -112,7 +112,7 @@ class AnnotationScorer(BaseEstimator):
             scores, n_labels = _score_and_predict(classifier, features)
         else:
             scores, n_labels = _score_labels(classifier, features), self.n_labels
-        Y = check_labels(Y)
+        Y = check_labels(Y, getattr(classifier, "label_separator", None))
         if is_frame(Y):
             Y = as_number_table(_in_order(Y, getattr(classifier, "classes_", ())))
         if _is_indicator(Y, scores.shape[1]):
