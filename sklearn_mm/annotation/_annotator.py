@@ -628,10 +628,11 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
         Returns
         -------
         float
+            As "O-F1" of `AnnotationScorer`: 0 where no label is right, also where none is predicted and none is true.
         """
         chosen = self._choose(X).astype(np.float64)
         weight = _check_sample_weight(sample_weight, chosen, dtype=np.float64)
-        given = read_labels(y, chosen.shape[0], self.label_separator)
+        given = read_labels(y, chosen.shape[0], self.label_separator, may_be_empty=True)
         return overall_f1(chosen, given, self.classes_, weight)
 
     @contextmanager

@@ -341,7 +341,7 @@ class LabelCountPredictor(CallbackSupportMixin, PickleStateMixin, BaseEstimator)
         """
         predicted = self.predict(X)
         weight = _check_sample_weight(sample_weight, predicted, dtype=np.float64)
-        return -float(np.average(np.abs(predicted - _counts_of(y, len(predicted))), weights=weight))
+        return -float(np.average(np.abs(predicted - _counts_of(y, len(predicted), may_be_empty=True)), weights=weight))
 
     def _number(self, counts: np.ndarray) -> np.ndarray:
         if self.rounding != "f1":
@@ -385,7 +385,7 @@ class LabelCountPredictor(CallbackSupportMixin, PickleStateMixin, BaseEstimator)
         return state
 
 
-def _counts_of(y: Any, n_rows: int) -> np.ndarray:
+def _counts_of(y: Any, n_rows: int, *, may_be_empty: bool = False) -> np.ndarray:
     """Return how many labels each row has, (n_rows,) float32, from numbers or labels."""
     if is_frame(y) and len(frame_names(y)) == 1:
         y = as_column(y, "numbers of labels")
@@ -398,7 +398,7 @@ def _counts_of(y: Any, n_rows: int) -> np.ndarray:
         array = as_number_table(array)
         numbers = column_or_1d(array, warn=True) if array.dtype.kind in "biuf" else None
     if numbers is None:
-        given = read_labels(y, n_rows)
+        given = read_labels(y, n_rows, may_be_empty=may_be_empty)
         warn_of_joined(given, "give lists, as [labels.split({separator}) for labels in y]")
         return count_labels(given.matrix, prevalence_of(given.matrix, np.ones(n_rows)))
     if len(numbers) != n_rows:

@@ -137,7 +137,7 @@ class GivenLabels:
         return matrix
 
 
-def read_labels(Y: Any, n_rows: int, separator: str | None = None) -> GivenLabels:
+def read_labels(Y: Any, n_rows: int, separator: str | None = None, *, may_be_empty: bool = False) -> GivenLabels:
     """Read the labels of images in any form; what is refused says `MultiLabelAnnotator.fit`.
 
     Parameters
@@ -147,6 +147,8 @@ def read_labels(Y: Any, n_rows: int, separator: str | None = None) -> GivenLabel
         How many images there are.
     separator : str, optional
         What stands between labels that are given as one str a row.
+    may_be_empty : bool
+        Whether there may be no label at all: what is measured may have none, what is learnt from may not.
     """
     if Y is None:
         raise ValueError("requires y to be passed, but the target y is None; Y holds the labels of each image")
@@ -164,7 +166,7 @@ def read_labels(Y: Any, n_rows: int, separator: str | None = None) -> GivenLabel
         return GivenLabels(LabelForm("indicator", Y.dtype.str), classes, _from_dense(Y), named=names is not None)
     if isinstance(Y, np.ndarray) and not (Y.dtype.kind == "O" and any(map(_is_several, Y))):
         return _from_single(Y)
-    return _from_lists(list(Y))
+    return _from_lists(list(Y), may_be_empty)
 
 
 def normal_labels(labels: np.ndarray) -> np.ndarray:
@@ -335,7 +337,7 @@ def _from_single(y: np.ndarray) -> GivenLabels:
     return GivenLabels(LabelForm("single"), classes, matrix)
 
 
-def _from_lists(rows: list[Any]) -> GivenLabels:
+def _from_lists(rows: list[Any], may_be_empty: bool) -> GivenLabels:
     listed = [_labels_of(entry, row) for row, entry in enumerate(rows)]
     labels = {label for own in listed for label in own}
     try:
@@ -343,7 +345,7 @@ def _from_lists(rows: list[Any]) -> GivenLabels:
     except TypeError as error:
         kinds = sorted({type(label).__name__ for label in labels})
         raise TypeError(f"expected labels of one type, got {' and '.join(kinds)}") from error
-    if not ordered:
+    if not ordered and not may_be_empty:
         raise ValueError(f"no row has a label: expected lists with labels in them, got {len(rows)} empty ones")
     # As objects, str come back as they were given, and not as numpy's.
     classes = np.empty(len(ordered), dtype=int if all(type(label) is int for label in ordered) else object)
@@ -404,7 +406,7 @@ def label_weights(class_weight: Any, classes: np.ndarray, prevalence: np.ndarray
 
 
 def overall_f1(chosen: Any, given: GivenLabels, classes: np.ndarray, weight: np.ndarray) -> float:
-    """Compute the overall F1 of predicted labels; 1 where there are none, neither predicted nor true.
+    """Compute the overall F1 of predicted labels; 0 where there are none, neither predicted nor true.
 
     Parameters
     ----------
@@ -431,4 +433,4 @@ def overall_f1(chosen: Any, given: GivenLabels, classes: np.ndarray, weight: np.
     n_chosen = (chosen - chosen * missing).sum(axis=1)  # what is not known is neither right nor wrong
     n_true = (given.matrix == 1).sum(axis=1)
     total = weight @ (n_chosen + n_true)
-    return float(2 * weight @ n_correct / total) if total > 0 else 1.0
+    return float(2 * weight @ n_correct / total) if total > 0 else 0.0

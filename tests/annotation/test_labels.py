@@ -148,3 +148,24 @@ def test_a_missing_label_of_a_row_is_named_and_not_learnt_as_a_label(form, value
     y = np.array(["bird", "sea", value, "bird"], dtype=object)
     with pytest.raises(ValueError, match="NaN or None in 1 rows, the first is row 2; leave them out"):
         MultiLabelAnnotator(**FAST).fit(X[:4], form(y))
+
+
+EMPTY = {
+    "lists": [[]] * 5,
+    "indicator": np.zeros((5, 3)),
+    "nothing known": np.full((5, 3), np.nan),
+}
+
+
+@pytest.mark.parametrize("form", EMPTY)
+def test_a_fold_without_labels_scores_as_the_scorer_says(form):
+    annotator = MultiLabelAnnotator(**{**FAST, "max_epochs": 30, "learning_rate": 0.02}).fit(X, LISTS)
+    for rows in (slice(0, 5), [3] * 5):  # with labels predicted, and without
+        score = annotator.score(X[rows], EMPTY[form])
+        assert score == 0
+        assert AnnotationScorer()(annotator, X[rows], EMPTY[form])["O-F1"] == score
+
+
+def test_a_count_is_scored_where_no_image_has_a_label():
+    predictor = LabelCountPredictor(max_epochs=2, random_state=0).fit(X, LISTS)
+    assert predictor.score(X, [[]] * len(X)) == predictor.score(X, np.zeros(len(X)))
