@@ -324,7 +324,7 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> Any:
     TypeError
         X is a mapping or a generator.
     """
-    if isinstance(X, Mapping):
+    if isinstance(X, Mapping) and not sparse.issparse(X):  # a dok_array of scipy is a dict
         raise TypeError(
             f"expected a matrix of features, got a {type(X).__name__}; make it a frame: pandas.DataFrame(X)"
         )
