@@ -185,6 +185,11 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
     knows nothing of that. Here a small logistic regression, fitted on images held out, turns the score, the rank and
     the estimated number into that probability.
 
+    The overall F1 counts a label as often as it is true: of a rare one it asks for more than that it is ranked first,
+    and by default, as with one threshold for all, it may never be given. Where each label counts alike (the "C-F1" of
+    `AnnotationScorer`), choose ``label_count="label-thresholds"``, also after `fit`: a label that is true of five
+    images held out has a threshold of its own. ``class_weight="balanced"`` raises the scores of rare labels.
+
     Rows that are equal in features, tags and labels, and of one group where there are groups, are one image, their
     weights added. Training takes memory for the
     features, the labels as a sparse matrix and one batch; predicting for a block of images.

@@ -169,3 +169,19 @@ def test_a_fold_without_labels_scores_as_the_scorer_says(form):
 def test_a_count_is_scored_where_no_image_has_a_label():
     predictor = LabelCountPredictor(max_epochs=2, random_state=0).fit(X, LISTS)
     assert predictor.score(X, [[]] * len(X)) == predictor.score(X, np.zeros(len(X)))
+
+
+def test_a_rare_label_of_perfect_scores_is_given_by_thresholds_of_labels():
+    def images(n_images, n_rare, seed):
+        rng = np.random.default_rng(seed)
+        truth = (rng.random((n_images, 6)) < [0.5, 0.4, 0.3, 0.3, 0.2, 0]).astype(int)
+        truth[:n_rare, 5] = 1
+        features = truth + rng.normal(0, 0.5, truth.shape)
+        features[:, 5] = 6 * truth[:, 5] + rng.normal(0, 0.1, n_images)
+        return features.astype(np.float32), truth
+
+    test, truth = images(150, 3, 1)
+    annotator = MultiLabelAnnotator(batch_size=32, hidden_layer_sizes=(32,), max_epochs=20, random_state=0)
+    annotator.fit(*images(400, 8, 0)).set_params(label_count="label-thresholds")
+    assert set(np.argsort(-annotator.decision_function(test)[:, 5])[:3]) == {0, 1, 2}
+    np.testing.assert_array_equal(annotator.predict(test)[:, 5], truth[:, 5])
