@@ -90,7 +90,7 @@ def require_rows(X: Any, what: str) -> None:
     expected = f"expected {what}, one entry a row"
     if isinstance(X, str | bytes | bytearray | os.PathLike):
         raise TypeError(f"{expected}, got a single string; wrap it in a list")
-    if isinstance(X, Mapping):
+    if isinstance(X, Mapping) and not hasattr(X, "tocsr"):  # a sparse matrix by keys is a dict
         raise TypeError(
             f"{expected}, got a {kind}, of which the keys would be read; pass what it maps to as a list in the order "
             "of the rows: [mapping[key] for key in keys]"

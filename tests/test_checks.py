@@ -148,3 +148,7 @@ def test_rows_without_a_group_are_named_and_are_not_one_group(form, value):
 def test_groups_of_types_that_have_no_order_are_named():
     with pytest.raises(TypeError, match="groups of one type, got int and str"):
         check_groups(np.array(["x", 3], dtype=object), 2)
+
+
+def test_a_sparse_matrix_by_keys_is_a_matrix_and_no_mapping():
+    assert check_features(BaseEstimator(), sparse.dok_array(np.eye(2)), reset=True).format == "csr"
