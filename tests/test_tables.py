@@ -12,6 +12,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn_mm._checks import check_captions, check_groups, check_labels, check_texts
 from sklearn_mm._tables import as_number_table, is_frame, is_missing, shown
 from sklearn_mm.annotation import LabelCountPredictor, MultiLabelAnnotator
+from sklearn_mm.annotation._columns import split_frame
 from sklearn_mm.features import TagVectorizer, TextNGramEncoder
 from sklearn_mm.metrics import RetrievalScorer, annotation_report, retrieval_ranks
 from sklearn_mm.model_selection import explode_captions, find_leaks, group_captions
@@ -279,6 +280,24 @@ def test_tags_may_be_a_frame_of_one_column(make):
     )
     with pytest.raises(ValueError, match="one column of tags, got 2"):
         TagVectorizer().fit(make({"a": ["x"], "b": ["y"]}))
+
+
+@pytest.mark.parametrize("make", FRAMES.values(), ids=FRAMES)
+def test_pictures_and_tags_of_any_frame_are_told_apart(make):
+    frame = make({"sea": [1, 0], "picture": ["1.jpg", "2.jpg"], "sky": [0, 1]})
+    pictures, tags = split_frame(frame, np.array([True, False, True]))
+    assert list(pictures) == ["1.jpg", "2.jpg"]
+    np.testing.assert_array_equal(tags.toarray(), [[1, 0], [0, 1]])
+    with pytest.raises(ValueError, match="expected one column of pictures beside the tags, got 2: 'sea', 'picture'"):
+        split_frame(frame, np.array([False, False, True]))
+
+
+def test_pictures_without_a_length_are_named():
+    annotator = MultiLabelAnnotator(TextNGramEncoder(**ENCODER))
+    with pytest.raises(TypeError, match="expected rows with a length, got a generator; make it a list"):
+        annotator.fit((text for text in CAPTIONS), [["a"], ["b"]] * 3)
+    with pytest.raises(TypeError, match="expected images with a length, got a generator; make it a list"):
+        JointEmbeddingRanker(image_encoder=TextNGramEncoder(**ENCODER)).fit((text for text in CAPTIONS), CAPTIONS)
 
 
 @pytest.mark.parametrize("make", FRAMES.values(), ids=FRAMES)

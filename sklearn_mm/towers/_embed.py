@@ -16,7 +16,11 @@ __all__ = ["embed", "n_rows_of"]
 
 def n_rows_of(rows: Any) -> int:
     """Count prepared rows: those of a matrix, or of anything with a length."""
-    return int(rows.shape[0]) if hasattr(rows, "shape") else len(rows)
+    if hasattr(rows, "shape"):
+        return int(rows.shape[0])
+    if not hasattr(type(rows), "__len__"):
+        raise TypeError(f"expected rows with a length, got a {type(rows).__name__}; make it a list")
+    return len(rows)
 
 
 def embed(
