@@ -93,6 +93,12 @@ def test_an_indicator_and_lists_may_be_mixed_and_unknown_truth_is_not_true(pictu
     assert sorted(display.labels_of(0)) == sorted(TOLD_APART[0])
 
 
+def test_a_label_is_right_whatever_the_form_of_its_accents(pictures):
+    true, predicted = [["for\u00eat"]] * 4, [["fore\u0302t"]] * 4
+    display = AnnotationGridDisplay.from_predictions(pictures, true, predicted)
+    assert [display.labels_of(row) for row in range(4)] == [[("for\u00eat", "right")]] * 4
+
+
 def test_without_truth_nothing_is_told_apart(pictures):
     display = AnnotationGridDisplay.from_predictions(pictures, None, PREDICTED)
     assert _written(display)[0] == ["2 predicted", "sea", "sky"]
