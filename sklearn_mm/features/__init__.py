@@ -1,5 +1,6 @@
 """Transformers that turn pictures and sentences into vectors."""
 
+from sklearn_mm.features._find_unreadable import find_unreadable
 from sklearn_mm.features._full_network import FullNetworkEmbedding
 from sklearn_mm.features._image_cnn import ImageCNNEncoder
 from sklearn_mm.features._multi_scale import MultiScaleCNNEncoder
@@ -18,4 +19,5 @@ __all__ = [
     "TextGRUEncoder",
     "TextNGramEncoder",
     "TextSequenceEncoder",
+    "find_unreadable",
 ]
