@@ -63,6 +63,13 @@ class Captions:
         # image_index never decreases: where a number would be put is where its captions start
         return np.searchsorted(self.image_index, np.arange(self.n_images + 1))
 
+    def take(self, images: np.ndarray) -> "Captions":
+        """Keep the captions of some images, (n_kept,) int64, in the order given."""
+        starts = self.starts
+        texts = [text for row in images for text in self.texts[starts[row] : starts[row + 1]]]
+        owner = np.repeat(np.arange(len(images)), np.diff(starts)[images])
+        return Captions(texts, owner, len(images), None if self.numbers is None else self.numbers[images])
+
 
 def _n_rows(X: Any) -> int:
     # len() of a sparse matrix is an error

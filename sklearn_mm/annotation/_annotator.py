@@ -29,6 +29,7 @@ from sklearn_mm._device import (
 from sklearn_mm._docs import shared_docs
 from sklearn_mm._params import HasMethods, Integral, Interval, StrOptions, positive_int, validate_params
 from sklearn_mm._tables import frame_column, frame_names, is_frame
+from sklearn_mm._unreadable import n_pictures_of, refuse_unreadable, take_readable
 from sklearn_mm.annotation._columns import split_columns, split_frame, tag_mask
 from sklearn_mm.annotation._count_predictor import LabelCountPredictor
 from sklearn_mm.annotation._data import LabeledImages, check_weights_and_groups, merge_labeled, n_ranks_for
@@ -66,7 +67,7 @@ from sklearn_mm.losses import LABEL_LOSSES, AsymmetricLoss, LabelLoss, SoftmaxLo
 from sklearn_mm.nn.annotation import AnnotationNetwork
 from sklearn_mm.persistence import PickleStateMixin
 from sklearn_mm.registry import stored_as
-from sklearn_mm.towers import Tower, fit_encoder, is_trainable, n_rows_of
+from sklearn_mm.towers import Tower, fit_image_encoder, is_trainable, n_rows_of
 from sklearn_mm.training import EpochCallbacks, EpochRecord, Stage, identify_run, open_checkpoint, train
 
 __all__ = ["MultiLabelAnnotator"]
@@ -343,7 +344,10 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
         resumed = self.warm_start and hasattr(self, "network_")
         if y is None:
             read_labels(y, 0)  # says what y is, before anything is said of X
-        images, tags, n_rows = self._read(X, reset=not resumed)
+        readable, place = take_readable(X)
+        images, tags, n_rows = self._read(readable, reset=not resumed)
+        if place is not None:
+            n_rows = n_pictures_of(X)  # labels are those of all pictures, and go with them
         given = read_labels(y, n_rows, self.label_separator)
         if self.label_separator is None:
             warn_of_joined(given, "set label_separator={separator} to split them")
@@ -363,8 +367,12 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
         settings = training_settings(self, getattr(self, "precision_", None) if resumed else None)
         self.precision_ = precision_of(settings.dtype)
         with torch_threads(self.n_jobs), forked_rng(random_state):
-            inputs = self._encode(images, tags, random_state, resumed)
-            _check_lengths(inputs, n_rows)
+            inputs, kept = self._encode(images, tags, random_state, resumed)
+            if place is None and len(kept) < n_rows:
+                place = kept
+            if place is not None:
+                labels = labels[place]
+                sample_weight, groups = (None if part is None else part[place] for part in (sample_weight, groups))
             labeled = merge_labeled(self._told_apart_by(inputs), labels, sample_weight, groups)
             if not resumed:
                 self._note_labels(given, labeled)
@@ -449,14 +457,18 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
             self.is_tag_ = tag_mask(self.tag_features, X.shape[1], frame_names(X))
         return *split_frame(X, self.is_tag_), len(X)
 
-    def _encode(self, images: Any, tags: Any, random_state: np.random.RandomState, resumed: bool) -> InputRows:
-        if resumed:
-            return self._model(self.network_).prepare(images, tags)
+    def _encode(
+        self, images: Any, tags: Any, random_state: np.random.RandomState, resumed: bool
+    ) -> tuple[InputRows, np.ndarray]:
+        """Prepare what can be read of images and tags, and say where each row stood, (n_rows,) int64."""
         if images is None:
             self.image_encoder_ = None
-            return InputRows(None, tags)
-        self.image_encoder_, rows = fit_encoder(self.image_encoder, images, random_state)
-        return InputRows(rows, tags)
+            return InputRows(None, tags), np.arange(n_rows_of(tags))
+        if resumed:
+            rows, kept = self._model(self.network_).tower.prepare_readable(images)
+        else:
+            self.image_encoder_, rows, kept = fit_image_encoder(self.image_encoder, images, random_state)
+        return InputRows(rows, tags if tags is None or len(kept) == n_rows_of(tags) else tags[kept]), kept
 
     def _told_apart_by(self, inputs: InputRows) -> list[Any]:
         """Return the matrices whose equal rows are one image; what a trained encoder prepared is none."""
@@ -644,6 +656,7 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
     def _scored(self, X: Any) -> Iterator[tuple[int, Iterator[tuple[slice, np.ndarray, np.ndarray | None]]]]:
         """Give the number of images, and block by block their rows, scores and estimated numbers of labels."""
         check_is_fitted(self, "network_")
+        refuse_unreadable(X)
         images, tags, _ = self._read(X, reset=False)
         model = self._model(self.network_)
         with torch_threads(self.n_jobs):
@@ -694,14 +707,6 @@ def _check_number(label_count: Any, n_classes: int) -> None:
     if isinstance(label_count, Integral) and int(label_count) > n_classes:
         raise ValueError(
             f"label_count={label_count} is more than the {n_classes} labels there are; ask for fewer, or for 'predict'"
-        )
-
-
-def _check_lengths(inputs: InputRows, n_rows: int) -> None:
-    if len(inputs) != n_rows:
-        raise ValueError(
-            f"the image encoder gave {len(inputs)} rows for {n_rows} images; leave out the images it skips "
-            "(its errors_), and their labels, before fitting"
         )
 
 

@@ -25,6 +25,7 @@ from sklearn_mm._device import (
 from sklearn_mm._docs import shared_docs
 from sklearn_mm._params import StrOptions, validate_params
 from sklearn_mm._tables import as_column, as_number_table, frame_names, is_frame, is_missing
+from sklearn_mm._unreadable import refuse_unreadable
 from sklearn_mm.annotation._data import (
     LabeledImages,
     check_weights_and_groups,
@@ -232,6 +233,7 @@ class LabelCountPredictor(CallbackSupportMixin, PickleStateMixin, BaseEstimator)
         resumed = self.warm_start and hasattr(self, "network_")
         if y is None:
             read_labels(y, 0)  # says what y is, before anything is said of X
+        refuse_unreadable(X)
         X = check_features(self, X, reset=not resumed)
         counts = _counts_of(y, X.shape[0])
         sample_weight, groups = check_weights_and_groups(sample_weight, groups, X.shape[0])
@@ -321,6 +323,7 @@ class LabelCountPredictor(CallbackSupportMixin, PickleStateMixin, BaseEstimator)
         """Return how many labels each image has, shape (n_images,), int64."""
         check_is_fitted(self, "network_")
         validate_params(self)  # `rounding` may have been set since
+        refuse_unreadable(X)
         X = check_features(self, X, reset=False)
         counts = self._estimates(X)
         return np.concatenate([self._number(block) for block in np.split(counts, range(_BLOCK, len(counts), _BLOCK))])

@@ -15,18 +15,18 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sklearn_mm._device import autocast, n_threads, torch_threads
+from sklearn_mm._unreadable import summarise
 from sklearn_mm.exceptions import ImageReadError
 from sklearn_mm.images import PictureReader, Pictures, ReadFailure, RowCache, describe, read_ahead
 from sklearn_mm.nn.families import Backbone, PixelConvention
 from sklearn_mm.nn.pixels import cpu_chunk_size, normalise, scale_and_shift
 from sklearn_mm.nn.taps import TapReader
 
-__all__ = ["ActivationPass", "RowWriter", "TappedNetwork", "summarise"]
+__all__ = ["ActivationPass", "RowWriter", "TappedNetwork"]
 
 _POLL_S = 0.2  # between looks at whether another process has computed what we wait for
 _SPOOL_BYTES = 2**28  # of activations kept in memory; more go to a temporary file
 _AHEAD, _DIGESTS_AHEAD = 256, 256  # headers, digests
-_SHOWN_FAILURES = 5
 
 TakeBlock: TypeAlias = Callable[[list[int], np.ndarray], None]
 
@@ -362,15 +362,6 @@ class RowWriter:
         if failures:
             self._out[list(failures)] = 0 if self._out.dtype == np.int8 else np.nan
         return self._out
-
-
-def summarise(failures: Collection[ReadFailure]) -> str:
-    """Return a list of the first failures for a message."""
-    shown = "; ".join(
-        f"row {failure.row} ({failure.source}): {failure.reason}" for failure in islice(failures, _SHOWN_FAILURES)
-    )
-    n_more = len(failures) - _SHOWN_FAILURES
-    return f"{shown}; and {n_more} more rows" if n_more > 0 else shown
 
 
 def _finite(block: np.ndarray, rows: Sequence[int]) -> np.ndarray:

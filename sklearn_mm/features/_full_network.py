@@ -27,8 +27,9 @@ from sklearn_mm._params import (
     positive_int,
     validate_params,
 )
+from sklearn_mm._unreadable import mark_unreadable, summarise
 from sklearn_mm.exceptions import ImageReadWarning
-from sklearn_mm.features._activations import ActivationPass, RowWriter, summarise
+from sklearn_mm.features._activations import ActivationPass, RowWriter
 from sklearn_mm.features._network_on_demand import NetworkOnDemandMixin
 from sklearn_mm.images import PictureReader, Pictures, ReadFailure, RowCache, check_formats, is_table
 from sklearn_mm.nn.backbones import pixel_convention
@@ -98,7 +99,8 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         headers of the files tell before the network starts. "nan": its row is NaN, or 0 throughout when
         discretised. "skip": its row is left out, so that y needs the same rows left out: see `errors_`; a
         DataFrame, with its index, cannot come out then. The last two warn, and such pictures do not count in
-        the statistics.
+        the statistics. The array that comes out says which they are to a ranker or an annotator of this library: its
+        `fit` leaves them out with their captions or labels, and anything else is an error that names the row.
     extra_formats : sequence of str, default=()
         Formats that files may have beside JPEG, PNG, GIF, BMP, PPM, WebP, TIFF and AVIF, by Pillow's names
         (``("JPEG2000", "TGA")``). Name one only for files that you trust: Pillow's plugin of EPS starts Ghostscript.
@@ -276,7 +278,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
             self._learn(activations, RunningMoments(), keep=True)
             writer = self._writer(activations)
             activations.each_block_again(writer.take)
-            return writer.close(activations.failures)
+            return self._marked(writer, activations)
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Take more rows into the statistics; the result is that of one `fit` on all rows seen.
@@ -318,12 +320,13 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         self._check_parameters()
         if is_table(X):
             table = self._check_table(X, reset=False)
+            self.errors_: list[ReadFailure] = []
             return self._embedder(table.dtype)(table)
         with self._open_pass(X) as activations:
             writer = self._writer(activations)
             activations.each_block(writer.take)
             self._report(activations)
-            return writer.close(activations.failures)
+            return self._marked(writer, activations)
 
     def get_feature_names_out(self, input_features: ArrayLike | None = None) -> np.ndarray:
         """Name the columns of the output: ``layer4.2.conv3_17`` is filter 17 of that layer.
@@ -385,7 +388,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
     def _learn_table(self, table: np.ndarray, moments: RunningMoments) -> Self:
         if moments.n_rows == 0:
             self.layers_: list[tuple[str, int]] = []
-            self.errors_: list[ReadFailure] = []
+            self.errors_ = []
         moments.update(table)
         return self._finish_learning(moments)
 
@@ -428,6 +431,12 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         dtype = np.dtype(np.int8 if self.discretize else np.float32)
         out = np.empty((activations.n_rows, self.n_features_out_), dtype=dtype)
         return RowWriter(out, lambda block: embed(self._of_known_width(block)), self.on_error == "skip")
+
+    @staticmethod
+    def _marked(writer: RowWriter, activations: ActivationPass) -> np.ndarray:
+        """Return the embedding, which tells a ranker or an annotator of the pictures that could not be read."""
+        failures = [failure for _, failure in sorted(activations.failures.items())]
+        return mark_unreadable(writer.close(activations.failures), failures, activations.n_rows)
 
     def _open_pass(self, X: Any) -> ActivationPass:
         pictures = Pictures(X)

@@ -22,8 +22,8 @@ from sklearn_mm._params import (
     positive_real,
     validate_params,
 )
+from sklearn_mm._unreadable import mark_unreadable, summarise
 from sklearn_mm.exceptions import ImageReadError, ImageReadWarning
-from sklearn_mm.features._activations import summarise
 from sklearn_mm.images import (
     Augmentation,
     PictureReader,
@@ -84,12 +84,13 @@ class ImageEncoderBase(TrainableEncoder):
         random_state : int, RandomState or None
         """
         self._check_parameters()
-        _check_pictures(data)
+        if not isinstance(data, PictureRows):
+            _check_pictures(data)
+            self.errors_: list[ReadFailure] = []
         # Weights are drawn on the CPU and moved: a seed gives the same ones on every device.
         with forked_rng(random_state):
             self.module_: Any = self._make_module()
         self.history_ = []
-        self.errors_: list[ReadFailure] = []
         return self
 
     def prepare(self, data: Any) -> PictureRows:
@@ -100,6 +101,8 @@ class ImageEncoderBase(TrainableEncoder):
         ImageReadError
             A picture does not exist, or is none; the message names the row.
         """
+        if isinstance(data, PictureRows):
+            return data
         pictures = _check_pictures(data)
         if not pictures.is_lazy:
             _raise_for(self._unreadable_headers(pictures))
@@ -145,11 +148,12 @@ class ImageEncoderBase(TrainableEncoder):
         """Number the instances; without y nothing is trained, as each picture for itself tells no two apart."""
         return None if y is None else super()._instances_of(y, n_rows)
 
-    def _rows_to_train_on(self, data: Any) -> tuple[PictureRows, np.ndarray]:
-        """Return the rows to train on; where errors are no end, all pictures are decoded once to find them."""
+    def readable(self, data: Any) -> tuple[Any, np.ndarray]:
+        """Return the pictures that can be learnt from; where errors are no end, all are decoded once to find them."""
+        pictures = _check_pictures(data)
         if self.on_error == "raise":
-            return super()._rows_to_train_on(data)
-        pictures = Pictures(data)
+            return data, np.arange(len(pictures))
+        self._check_parameters()
         answers = read_ahead(
             self._reader().read, pictures, range(len(pictures)), n_threads(self.n_jobs), self.batch_size
         )
@@ -157,8 +161,21 @@ class ImageEncoderBase(TrainableEncoder):
         bad = [failure.row for failure in self.errors_]
         if len(bad) == len(pictures):
             raise ImageReadError(f"not one picture could be read: {summarise(self.errors_)}")
-        rows = PictureRows(pictures, np.setdiff1d(np.arange(len(pictures)), bad), n_threads=n_threads(self.n_jobs))
-        return rows, rows.rows
+        # Rows that the network's statistics, the batches and the losses never meet; they keep their numbers.
+        kept = np.setdiff1d(np.arange(len(pictures)), bad)
+        return PictureRows(pictures, kept, n_threads=n_threads(self.n_jobs)), kept
+
+    def _train(self, rows: PictureRows, instance: np.ndarray, *settings: Any) -> None:
+        learning = [part for part in self.module_.train().modules() if part.training]
+        if len(rows) == 1 and any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in learning):
+            raise ValueError(
+                "expected at least 2 pictures to take the statistics of batch norms from, got 1 (n_samples=1); give "
+                "more, or leave batch norms as they are (fix_batch_norm=True, and no layers on top that have some)"
+            )
+        super()._train(rows, instance, *settings)
+
+    def _rows_of(self, data: Any) -> PictureRows:
+        return data if isinstance(data, PictureRows) else PictureRows(Pictures(data), n_threads=n_threads(self.n_jobs))
 
     def transform(self, X: Any) -> np.ndarray:
         """Embed pictures.
@@ -176,8 +193,9 @@ class ImageEncoderBase(TrainableEncoder):
         check_is_fitted(self, "module_")
         self._check_parameters()
         out, failures = self._embed_readable(X, self.on_error)
-        self._report(failures, len(X))
-        return out
+        n_rows = len(X)
+        self._report(failures, n_rows)
+        return mark_unreadable(out, failures, n_rows)
 
     def _embed_readable(self, images: Any, on_error: str) -> tuple[np.ndarray, list[ReadFailure]]:
         """Embed pictures, and list those that could not be read."""

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sklearn_mm._device import autocast, n_threads, resolve_device, resolve_dtype, settle
+from sklearn_mm._device import autocast, resolve_device, resolve_dtype, settle
 from sklearn_mm._docs import shared_docs
 from sklearn_mm._params import Interval, InvalidParameterError, Real, positive_int
+from sklearn_mm._unreadable import summarise
 from sklearn_mm.exceptions import ImageReadError
-from sklearn_mm.features._activations import summarise
 from sklearn_mm.features._image_base import ImageEncoderBase
-from sklearn_mm.images import PictureRows, Pictures, read_crops
+from sklearn_mm.images import PictureRows, read_crops
 from sklearn_mm.nn.image_cnn import ImageCNN
 from sklearn_mm.registry import stored_as
 from sklearn_mm.towers import RunningMoments
@@ -76,7 +76,9 @@ class ImageCNNEncoder(ImageEncoderBase):
     %(reading_threads)s
     on_error : {"raise", "nan", "skip"}, default="raise"
         What becomes of a picture that cannot be read in `transform`: an error that names the row, a row of NaN, or no
-        row. With the last two, `fit` trains without it. A ranker always gets the error.
+        row. With the last two, all pictures are decoded once in `fit`, and those that cannot be are left out of
+        everything that is learnt. Inside a ranker or an annotator `fit` leaves them out likewise, with their captions
+        or labels; what it answers matches the pictures row for row, and so is an error for them.
     extra_formats : sequence of str, default=()
         Formats that files may have beside JPEG, PNG, GIF, BMP, PPM, WebP, TIFF and AVIF, by Pillow's names
         (``("JPEG2000", "TGA")``). Name one only for files that you trust: Pillow's plugin of EPS starts Ghostscript.
@@ -221,8 +223,7 @@ class ImageCNNEncoder(ImageEncoderBase):
         """
         super().initialize(data, random_state)
         if self.n_components is not None:
-            rows = PictureRows(Pictures(data), n_threads=n_threads(self.n_jobs))
-            self.module_.head.standardize_by(*self._feature_statistics(rows))
+            self.module_.head.standardize_by(*self._feature_statistics(self._rows_of(data)))
         return self
 
     def output_statistics(self, rows: PictureRows) -> tuple[Tensor, Tensor] | None:

@@ -124,8 +124,8 @@ class PictureReader:
         if isinstance(source, str | os.PathLike):
             with _opened(source) as file:
                 _open(file, self.formats)
-        elif isinstance(source, bytes | bytearray | memoryview) or is_open_file(source):
-            _open(io.BytesIO(_content(source, self.formats)), self.formats)
+        elif (content := _content(source, self.formats)) is not None:
+            _open(io.BytesIO(content), self.formats)
         elif isinstance(source, Image.Image):
             _check_opened(source, self.formats)
         else:
@@ -399,7 +399,8 @@ def _turn_of(image: Image.Image) -> Image.Transpose | None:
     """Return how an image is turned upright; where its orientation cannot be read, it is upright."""
     # not ImageOps.exif_transpose: it writes all of EXIF anew, and fails for any field that was written wrongly
     try:
-        return _TURNS.get(image.getexif().get(_ORIENTATION))
+        orientation: Any = image.getexif().get(_ORIENTATION)
+        return _TURNS.get(orientation)
     except MemoryError:
         raise
     except Exception:  # EXIF is written by programs of all kinds, and Pillow parses it as it comes

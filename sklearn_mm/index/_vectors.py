@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from sklearn_mm._unreadable import refuse_unreadable
+
 __all__ = ["check_vectors"]
 
 # Of two vectors of this length the inner product, and every sum on the way to it, is well within float32 (3e38).
@@ -12,6 +14,7 @@ _LONGEST = 1e18
 
 def check_vectors(X: Any, name: str, n_components: int | None) -> np.ndarray:
     """Return X as a contiguous float32 array of shape (n, n_components), finite and so short that products are too."""
+    refuse_unreadable(X)
     with np.errstate(over="ignore"):  # float64 beyond float32 is reported below, with its row
         array = np.ascontiguousarray(np.asarray(X), dtype=np.float32)
     if array.ndim != 2 or not array.size:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,16 +29,21 @@ class Gallery:
     embedding : ndarray of shape (n_items, n_components), float32
         Unit vectors.
     similarity : {"cosine", "order", "order-root"}
+    rows : ndarray of shape (n_items,), int64, or None
+        Where each item stood in what it was made of, where pictures that could not be read are no items; they are
+        never found, and the others keep their numbers.
     """
 
     embedding: np.ndarray
     similarity: str
+    rows: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.embedding)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"embedding": self.embedding, "similarity": self.similarity}  # the index is made anew
+        # The index is made anew.
+        return {"embedding": self.embedding, "similarity": self.similarity, "rows": self.rows}
 
     # Made by the first search, and once. cached_property writes to __dict__, which a frozen dataclass allows.
     @cached_property
@@ -52,6 +58,10 @@ class Gallery:
         symmetric.
         """
         k = min(_SHOWN, len(self)) if k is None else check_k(k, len(self))
+        scores, items = self._search_items(query, k, query_is_image)
+        return scores, items if self.rows is None else self.rows[items]
+
+    def _search_items(self, query: np.ndarray, k: int, query_is_image: bool) -> tuple[np.ndarray, np.ndarray]:
         # Of unit vectors the cosine is the inner product, for which the index knows a way that does not hold all
         # scores. The violation of an order is none: each item is scored.
         if self.similarity == "cosine":
@@ -67,7 +77,7 @@ class Gallery:
     def scores(self, query: np.ndarray, *, query_is_image: bool) -> np.ndarray:
         """Score every item: (n_query, n_items) float32."""
         score = SIMILARITIES[self.similarity]
-        items = torch.from_numpy(self.embedding)
+        items = _shared(self.embedding)
         out = np.empty((len(query), len(self)), dtype=np.float32)
         with torch.inference_mode():
             for start in range(0, len(query), _QUERY_BLOCK):
@@ -76,3 +86,12 @@ class Gallery:
                 block = score(rows, items) if query_is_image else score(items, rows).T
                 out[start : start + _QUERY_BLOCK] = block.numpy()
         return out
+
+
+def _shared(array: np.ndarray) -> torch.Tensor:
+    """Share an array with torch without a copy, a memory map that cannot be written to as well: it is only read."""
+    if not array.flags.writeable:
+        interface = dict(array.__array_interface__)
+        interface["data"] = (interface["data"][0], False)  # or torch would warn that writing to it fails
+        array = np.asarray(SimpleNamespace(__array_interface__=interface, owner=array))  # which stays alive with it
+    return torch.from_numpy(array)

@@ -25,6 +25,7 @@ from sklearn_mm._params import (
     positive_real,
     validate_params,
 )
+from sklearn_mm._unreadable import n_pictures_of, take_readable
 from sklearn_mm.features import TextNGramEncoder
 from sklearn_mm.losses import PAIR_LOSSES, SIMILARITIES, InstanceLoss, PairLoss, resolve_loss
 from sklearn_mm.persistence import PickleStateMixin
@@ -33,7 +34,7 @@ from sklearn_mm.retrieval._data import CaptionedImages, JointBatches, check_weig
 from sklearn_mm.retrieval._format_1 import loss_parameters_as_objects
 from sklearn_mm.retrieval._search import JointSpaceMixin
 from sklearn_mm.retrieval._training import make_model, make_stages, make_validator
-from sklearn_mm.towers import fit_encoder, is_trainable, make_head, n_rows_of, row_digests
+from sklearn_mm.towers import fit_encoder, fit_image_encoder, is_trainable, make_head, n_rows_of, row_digests
 from sklearn_mm.training import (
     OPTIMIZERS,
     SCHEDULES,
@@ -307,7 +308,7 @@ class JointEmbeddingRanker(JointSpaceMixin, CallbackSupportMixin, PickleStateMix
         """
         self._check_parameters()
         resumed = self.warm_start and hasattr(self, "image_head_")
-        X, captions = self._check_training_data(X, y, reset=not resumed)
+        X, captions, place = self._check_training_data(X, y, reset=not resumed)
         groups = check_groups(groups, captions.n_images)
         # Also what the run starts from: with warm_start the same data and parameters lead elsewhere each time.
         identity, random_state = identify_run(
@@ -326,7 +327,9 @@ class JointEmbeddingRanker(JointSpaceMixin, CallbackSupportMixin, PickleStateMix
         settings = self._settings(self._fitted_precision() if resumed else None)
         self.precision_ = precision_of(settings.dtype)
         with torch_threads(self.n_jobs), forked_rng(random_state):
-            rows, images = self._encode_images(X, captions, sample_weight, groups, random_state, resumed)
+            rows, images, captions, place = self._encode_images(
+                X, captions, place, sample_weight, groups, random_state, resumed
+            )
             held_out = None
             # Before the texts are encoded, so that the vocabulary knows no caption that is held out.
             if self.early_stopping:
@@ -357,7 +360,7 @@ class JointEmbeddingRanker(JointSpaceMixin, CallbackSupportMixin, PickleStateMix
                 callbacks=EpochCallbacks(self, sum(stage.n_epochs for stage in stages)),
             )
             self.loss_ = model.objective.learnt_loss()
-        return self._set_training_gallery(rows, captions, images.texts, text_rows)
+        return self._set_training_gallery(rows, captions, images.texts, text_rows, place)
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Train for one pass over the given rows, at a constant learning rate and without holding any out.
@@ -380,7 +383,7 @@ class JointEmbeddingRanker(JointSpaceMixin, CallbackSupportMixin, PickleStateMix
                 "set instance_loss=None, or call fit with all images"
             )
         first = not hasattr(self, "image_head_")
-        X, captions = self._check_training_data(X, y, reset=first)
+        X, captions, place = self._check_training_data(X, y, reset=first)
         groups = check_groups(groups, captions.n_images)
         random_state = check_random_state(self.random_state)
         if not first and not isinstance(self.random_state, np.random.RandomState):
@@ -392,10 +395,12 @@ class JointEmbeddingRanker(JointSpaceMixin, CallbackSupportMixin, PickleStateMix
         settings = self._settings(None if first else self._fitted_precision())
         self.precision_ = precision_of(settings.dtype)
         with torch_threads(self.n_jobs), forked_rng(random_state):
-            rows, images = self._encode_images(X, captions, sample_weight, groups, random_state, not first)
+            rows, images, captions, place = self._encode_images(
+                X, captions, place, sample_weight, groups, random_state, not first
+            )
             text_rows = self._encode_texts(rows, images, random_state, not first)
             self._train_one_epoch(self._batches(rows, text_rows, images, rng), settings)
-        return self._set_training_gallery(rows, captions, images.texts, text_rows)
+        return self._set_training_gallery(rows, captions, images.texts, text_rows, place)
 
     def _train_one_epoch(self, batches: JointBatches, settings: TrainingSettings) -> None:
         """Train with the optimiser of the pass before, as long as all that it depends on is the same."""
@@ -447,45 +452,54 @@ class JointEmbeddingRanker(JointSpaceMixin, CallbackSupportMixin, PickleStateMix
         towers = (self._image_tower(), self._text_tower())
         return [self.loss_.get_params(), *(tower.state_dict() for tower in towers)]
 
-    def _check_training_data(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Captions]:
+    def _check_training_data(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Captions, np.ndarray | None]:
+        """Return X, the captions of all pictures, and where the rows of X stood among these if some are not in it."""
         # First, so that a missing y is the error that is named, whatever X is.
         if y is None:
             check_captions(y)
-        X = self._check_images(X, reset=reset)
-        captions = check_captions(y, X)
+        readable, place = take_readable(X)
+        # Of all pictures: captions of those that an embedding before could not read go with them.
+        pictures = X if place is None else range(n_pictures_of(X))
+        X = self._check_images(readable, reset=reset)
+        captions = check_captions(y, pictures)
         # scikit-learn's check of a fit on one row wants to read "n_samples=1" in the message.
         if captions.n_images < 2:
             raise ValueError(f"expected at least 2 images to train on, got {captions.n_images} (n_samples=1)")
-        return X, captions
+        return X, captions, place
 
     def _encode_images(
         self,
         X: Any,
         captions: Captions,
+        place: np.ndarray | None,
         sample_weight: Any,
         groups: np.ndarray | None,
         random_state: np.random.RandomState,
         resumed: bool,
-    ) -> tuple[Any, CaptionedImages]:
-        """Turn images into prepared rows, and bring them into the order of training."""
+    ) -> tuple[Any, CaptionedImages, Captions, np.ndarray | None]:
+        """Turn images into prepared rows, and bring them into the order of training.
+
+        Pictures that could not be read are left out with their captions. What is left of these comes back, and where
+        the rows stood among all pictures: None, where none is left out.
+        """
         sample_weight = check_weights(sample_weight, captions.n_images)
         if resumed:
-            rows = self._image_tower().prepare(X)
+            rows, kept = self._image_tower().prepare_readable(X)
         else:
-            self.image_encoder_, rows = fit_encoder(self.image_encoder, X, random_state)
+            self.image_encoder_, rows, kept = fit_image_encoder(self.image_encoder, X, random_state)
         n_rows = n_rows_of(rows)
-        if n_rows != captions.n_images:
-            raise ValueError(
-                f"the image encoder gave {n_rows} rows for {captions.n_images} images; leave out the images it skips "
-                "(its errors_), and their captions, before fitting"
-            )
+        if place is None and len(kept) < captions.n_images:
+            place = kept
+        if place is not None:
+            captions = captions.take(place)
+            sample_weight, groups = (None if part is None else part[place] for part in (sample_weight, groups))
         # Rows of an encoder that is trained are pictures still to be read, and each is an image of its own; features
         # are compared by what they hold.
         keys = range(n_rows) if is_trainable(self.image_encoder_) else row_digests(rows)
         images = merge_captioned(keys, captions, groups, sample_weight)
         if len(images) < 2:
             raise ValueError(f"expected at least 2 different images to train on, got {len(images)}")
-        return rows, images
+        return rows, images, captions, place
 
     def _encode_texts(
         self, rows: Any, images: CaptionedImages, random_state: np.random.RandomState, resumed: bool

@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_mm._checks import Captions, check_features, check_texts
 from sklearn_mm._device import resolve_device, resolve_dtype, torch_threads
 from sklearn_mm._unicode import normal_form
+from sklearn_mm._unreadable import n_pictures_of, refuse_unreadable, take_readable
 from sklearn_mm.metrics import RetrievalScorer
 from sklearn_mm.retrieval._data import distinct_texts
 from sklearn_mm.retrieval._gallery import Gallery
@@ -74,6 +75,7 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         """Check X where it is a matrix of features: int8 stays, anything else becomes float32."""
         if self.image_encoder is not None:
             return X
+        refuse_unreadable(X)
         return check_features(self, X, reset=reset)
 
     def set_gallery(self, images: Any = None, texts: Any = None) -> Self:
@@ -82,6 +84,8 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         Parameters
         ----------
         images : as X in `fit`, optional
+            Pictures that cannot be read are left out if the encoder's `on_error` says so: they are never found, and the
+            others keep their numbers.
         texts : sequence of str, optional
             Kept in the order given, equal texts included.
 
@@ -91,15 +95,29 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         """
         check_is_fitted(self, "image_head_")
         if images is not None:
-            self._image_gallery = Gallery(self.transform(images), self.similarity)
+            self._image_gallery = self._gallery_of(images)
         if texts is not None:
             listed = check_texts(texts)
             self._text_gallery = Gallery(self.transform_text(listed), self.similarity)
             self.gallery_texts_ = np.array(listed, dtype=object)
         return self
 
-    def _set_training_gallery(self, rows: Any, captions: Captions, texts: list[str], text_rows: Any) -> Self:
-        """Make prepared images and the different captions the galleries; of `texts` there are prepared rows."""
+    def _gallery_of(self, images: Any) -> Gallery:
+        """Embed images to be searched, without those that an encoder's `on_error` leaves out."""
+        given, place = take_readable(images)
+        tower = self._image_tower()
+        with torch_threads(self.n_jobs):
+            rows, kept = tower.prepare_readable(self._check_images(given, reset=False))
+            kept = kept if place is None else place
+            return Gallery(tower.embed(rows), self.similarity, None if len(kept) == n_pictures_of(images) else kept)
+
+    def _set_training_gallery(
+        self, rows: Any, captions: Captions, texts: list[str], text_rows: Any, place: np.ndarray | None = None
+    ) -> Self:
+        """Make prepared images and the different captions the galleries; of `texts` there are prepared rows.
+
+        `place` says where the images stood in X, if not all of them could be read.
+        """
         # Numbers are no captions, but what scikit-learn's own checks pass as y. predict answers in their dtype.
         if captions.numbers is not None:
             self.gallery_texts_ = np.unique(captions.numbers)
@@ -108,17 +126,17 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         wanted = [str(text) for text in self.gallery_texts_.tolist()]
         # Rows held out and rows of weight 0 have captions that are not among the texts trained on; they are in the
         # gallery all the same.
-        place = {normal_form(text): row for row, text in enumerate(texts)} | {
+        row_of = {normal_form(text): row for row, text in enumerate(texts)} | {
             text: row for row, text in enumerate(texts)
         }
-        rows_of = [place.get(text, place.get(normal_form(text))) for text in wanted]
+        rows_of = [row_of.get(text, row_of.get(normal_form(text))) for text in wanted]
         if None not in rows_of:  # a frozen encoder may have taken long for them
             embedding = self._embed_rows(self._text_tower(), text_rows[np.array(rows_of)])
         else:
             embedding = self._embed(self._text_tower(), wanted)
         self._text_gallery = Gallery(embedding, self.similarity)
         # All rows of X, those that were one image in training too: an index of a result is a row of X.
-        self._image_gallery = Gallery(self._embed_rows(self._image_tower(), rows), self.similarity)
+        self._image_gallery = Gallery(self._embed_rows(self._image_tower(), rows), self.similarity, place)
         return self
 
     def search_images(self, texts: Any, k: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -187,6 +205,7 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             Between 0 and 1.
         """
         check_is_fitted(self, "image_head_")
+        refuse_unreadable(X)  # before it is compared with captions of all pictures
         report = RetrievalScorer()(self, X, y, sample_weight=sample_weight, groups=groups)
         return float(report["rsum"]) / 600  # six recalls in percent
 

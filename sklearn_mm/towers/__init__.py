@@ -17,6 +17,7 @@ from sklearn_mm.towers._protocol import TowerEncoder
 from sklearn_mm.towers._protocol import is_trainable as is_trainable
 from sklearn_mm.towers._tower import Tower as Tower
 from sklearn_mm.towers._tower import fit_encoder as fit_encoder
+from sklearn_mm.towers._tower import fit_image_encoder as fit_image_encoder
 from sklearn_mm.towers._tower import make_head as make_head
 from sklearn_mm.towers._trainable import TrainableEncoder
 

@@ -12,13 +12,15 @@ from torch import Tensor, nn
 
 from sklearn_mm._checks import as_features, check_finite_rows
 from sklearn_mm._device import autocast
+from sklearn_mm._unreadable import n_pictures_of, raise_unreadable, refuse_unreadable, take_readable
 from sklearn_mm.nn.heads import unit_rows
 from sklearn_mm.nn.towers import FeatureTower
-from sklearn_mm.towers._embed import embed
+from sklearn_mm.towers._embed import embed, n_rows_of
 from sklearn_mm.towers._moments import column_statistics
 from sklearn_mm.towers._protocol import is_trainable
+from sklearn_mm.towers._trainable import TrainableEncoder
 
-__all__ = ["Tower", "fit_encoder", "make_head"]
+__all__ = ["Tower", "fit_encoder", "fit_image_encoder", "make_head"]
 
 _EMBED_BATCH = 1024  # rows of features: a few MB
 
@@ -71,12 +73,40 @@ class Tower(nn.Module):
         return self.encoder.embed_batch_size if is_trainable(self.encoder) else _EMBED_BATCH
 
     def prepare(self, data: Any) -> Any:
-        """Do once what need not be done every epoch: words to ids, pictures through a frozen network."""
+        """Do once what need not be done every epoch: words to ids, pictures through a frozen network.
+
+        Raises
+        ------
+        ImageReadError
+            A picture cannot be read, whatever the encoder's `on_error` says: rows come out as they go in.
+        """
         if self.encoder is None:
+            refuse_unreadable(data)
             return data
         if is_trainable(self.encoder):
             return self.encoder.prepare(data)
-        return _given_features(self.encoder, self.encoder.transform(data))
+        output = self.encoder.transform(data)
+        refuse_unreadable(output)
+        rows, kept = _given_features(self.encoder, output, n_rows_of(data))
+        if len(kept) < n_rows_of(data):
+            raise_unreadable(_failures_of(self.encoder))
+        return rows
+
+    def prepare_readable(self, data: Any) -> tuple[Any, np.ndarray]:
+        """Prepare what can be read, where the encoder's `on_error` allows for more; and say where it stood in the data.
+
+        Returns
+        -------
+        rows : prepared rows
+        kept : ndarray of shape (n_rows,), int64
+        """
+        if self.encoder is None:
+            rows, kept = take_readable(data)
+            return rows, np.arange(n_rows_of(rows)) if kept is None else kept
+        if is_trainable(self.encoder):
+            readable, kept = _readable(self.encoder, data)
+            return self.encoder.prepare(readable), kept
+        return _given_features(self.encoder, self.encoder.transform(data), n_rows_of(data))
 
     def collate(self, rows: Any, rng: np.random.Generator | None = None) -> Any:
         """Make a batch of prepared rows, on the CPU; with `rng`, one for training."""
@@ -84,7 +114,8 @@ class Tower(nn.Module):
             return self.encoder.collate(rows, rng)
         dense = rows.toarray() if sparse.issparse(rows) else rows
         # As it came: int8 features cross to the device as bytes, and become float32 in the head.
-        return torch.from_numpy(np.ascontiguousarray(dense))
+        # A batch of a memory map that joblib opened is copied: torch wants to be able to write.
+        return torch.from_numpy(np.require(dense, requirements=["C", "W"]))
 
     def embed(self, rows: Any) -> np.ndarray:
         """Map prepared rows to unit vectors, (n, n_components) float32."""
@@ -116,18 +147,50 @@ def fit_encoder(encoder: Any, data: Any, random_state: np.random.RandomState) ->
     Raises
     ------
     ValueError
-        A frozen encoder gives no matrix, or NaN or infinity; the message names the rows.
+        A frozen encoder gives no matrix, another number of rows, or NaN or infinity; the message names the rows.
+    """
+    fitted, rows, kept = fit_image_encoder(encoder, data, random_state)
+    if len(kept) < n_rows_of(data):
+        raise_unreadable(_failures_of(fitted))
+    return fitted, rows
+
+
+def fit_image_encoder(encoder: Any, data: Any, random_state: np.random.RandomState) -> tuple[Any, Any, np.ndarray]:
+    """Do as `fit_encoder`, without the pictures that an encoder could not read and its `on_error` lets pass.
+
+    Returns
+    -------
+    fitted : estimator or None
+    rows : prepared training data
+    kept : ndarray of shape (n_rows,), int64
+        Where each row stood in the data.
     """
     if encoder is None:
-        return None, data
+        rows, kept = take_readable(data)
+        return None, rows, np.arange(n_rows_of(rows)) if kept is None else kept
     fitted = clone(encoder)
     if is_trainable(fitted):
-        fitted.initialize(data, random_state)
-        return fitted, fitted.prepare(data)
+        readable, kept = _readable(fitted, data)
+        fitted.initialize(readable, random_state)
+        return fitted, fitted.prepare(readable), kept
     # Only a frozen encoder: `initialize` is given the random state itself.
     _seed(fitted, random_state)
     # fit_transform, as two calls would send a pretrained network over the data twice.
-    return fitted, _given_features(fitted, fitted.fit_transform(data))
+    return fitted, *_given_features(fitted, fitted.fit_transform(data), n_rows_of(data))
+
+
+def _readable(encoder: Any, data: Any) -> tuple[Any, np.ndarray]:
+    # An encoder of one's own need not know of pictures that cannot be read.
+    if isinstance(encoder, TrainableEncoder):
+        return encoder.readable(data)
+    return data, np.arange(n_rows_of(data))
+
+
+def _failures_of(encoder: Any) -> list[Any]:
+    """Return what an encoder, or a step of a pipeline, says that it could not read in its last call."""
+    if hasattr(encoder, "steps"):
+        return [failure for _, step in encoder.steps for failure in _failures_of(step)]
+    return list(getattr(encoder, "errors_", ()))
 
 
 def _seed(encoder: Any, random_state: np.random.RandomState) -> None:
@@ -171,11 +234,22 @@ def make_head(
     return head
 
 
-def _given_features(encoder: Any, output: Any) -> Any:
-    """Return what a frozen encoder gave as features that can be trained on."""
+def _given_features(encoder: Any, output: Any, n_inputs: int) -> tuple[Any, np.ndarray]:
+    """Return what a frozen encoder gave as features that can be trained on, and the input that each row is of."""
     name = type(encoder).__name__
-    X = as_features(output)
+    X, kept = take_readable(output)
+    X = as_features(X)
     if X.ndim != 2:
         raise ValueError(f"expected a matrix of features from {name}, a row for each input, got the shape {X.shape}")
+    n_answered = X.shape[0] if kept is None else n_pictures_of(output)
+    if n_answered < n_inputs:
+        # Behind an embedding that leaves pictures out, other steps of a pipeline do not say so.
+        kept = np.setdiff1d(np.arange(n_inputs), [failure[0] for failure in _failures_of(encoder)])
+        n_answered = n_inputs if len(kept) == n_answered else n_answered
+    if n_answered != n_inputs:
+        raise ValueError(
+            f"expected a row of features for each input from {name}, got {n_answered} rows for {n_inputs}; rows that "
+            "it leaves out have to be left out of the data before"
+        )
     check_finite_rows(X, f"what {name} gave", "mend or drop these rows")
-    return X
+    return X, np.arange(n_inputs) if kept is None else kept

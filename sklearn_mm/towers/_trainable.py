@@ -166,6 +166,25 @@ class TrainableEncoder(
         """Make a batch for `module_` of some rows; with `rng`, one for training."""
         raise NotImplementedError(f"{type(self).__name__} does not say what a batch is")
 
+    def readable(self, data: Any) -> tuple[Any, np.ndarray]:
+        """Return the part of the data that can be learnt from, for `initialize` and `prepare`, and its rows.
+
+        All of it, unless an encoder can tell beforehand that it cannot read some, and has a parameter that says so.
+
+        Parameters
+        ----------
+        data : sequence
+            Of what `fit` takes.
+
+        Returns
+        -------
+        readable : sequence
+            What `initialize` and `prepare` take.
+        rows : ndarray of shape (n_readable,), int64
+            Where each row stood in the data.
+        """
+        return data, np.arange(n_rows_of(data))
+
     @property
     def n_features_out(self) -> int:
         """Width of the embedding."""
@@ -223,13 +242,16 @@ class TrainableEncoder(
         device = resolve_device(self.device)
         self.precision_ = precision_of(resolve_dtype(self.precision, device))
         with torch_threads(self.n_jobs), forked_rng(random_state):
-            self.initialize(data, random_state)
-            rows, kept = self._rows_to_train_on(data)
+            readable, kept = self.readable(data)
+            self.initialize(readable, random_state)
+            rows = self.prepare(readable)
+            if instance is not None and len(kept) < len(instance):
+                instance = as_instances(instance[kept].tolist(), len(kept))  # no class of rows that are left out
             # Of this fit alone, also where nothing is trained.
             self.history_ = []
             # Under a network that holds still the classifier alone would train, which is not kept.
             if instance is not None and any(parameter.requires_grad for parameter in self.module_.parameters()):
-                self._train(rows, instance[kept], generator_from(random_state), device, identity)
+                self._train(rows, instance, generator_from(random_state), device, identity)
         # Left in place and in evaluation mode: a query then moves no module, and threads may ask at once.
         settle(self.module_, device)
         return self
@@ -294,11 +316,6 @@ class TrainableEncoder(
     def _instances_of(self, y: Any, n_rows: int) -> np.ndarray | None:
         """Number the instances, (n_rows,) int64; without y each row is one of its own. None trains nothing."""
         return np.arange(n_rows) if y is None else as_instances(y, n_rows)
-
-    def _rows_to_train_on(self, data: Any) -> tuple[Any, np.ndarray]:
-        """Return prepared rows, and where each stood in the data, (n_rows,) int64."""
-        rows = self.prepare(data)
-        return rows, np.arange(n_rows_of(rows))
 
     # Training alone -----------------------------------------------------------------------------------------------
 

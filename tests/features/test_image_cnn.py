@@ -316,6 +316,16 @@ def test_bad_pictures_can_be_marked_or_left_out(files):
         np.testing.assert_allclose(out, expected, rtol=NEAR, atol=NEAR)
 
 
+def test_one_picture_gives_no_statistics_to_batch_norms(files):
+    with pytest.raises(ValueError, match="at least 2 pictures .* got 1"):
+        _encoder(trainable=1, max_epochs=1, fix_batch_norm=False).fit(files[:1], [0])
+    with pytest.warns(ImageReadWarning), pytest.raises(ValueError, match="at least 2 pictures .* got 1"):
+        _encoder(n_components=4, hidden_layer_sizes=(4,), trainable="none", on_error="skip", max_epochs=1).fit(
+            files[6:8], [0, 1]
+        )
+    assert _encoder(trainable=1, max_epochs=1).fit(files[:1], [0]).transform(files[:1]).shape == (1, 512)
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [

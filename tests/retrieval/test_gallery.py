@@ -1,8 +1,11 @@
 import pickle
 
+import joblib
 import numpy as np
 import pytest
+import torch
 
+from sklearn_mm.losses import SIMILARITIES
 from sklearn_mm.retrieval._gallery import Gallery
 
 
@@ -34,3 +37,30 @@ def test_the_index_is_made_once_without_a_copy_and_not_pickled(gallery):
     assert len(pickle.dumps(gallery)) == size
     again = pickle.loads(pickle.dumps(gallery)).search(gallery.embedding[:2], 3, query_is_image=True)
     np.testing.assert_array_equal(first[1], again[1])
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_a_gallery_in_a_memory_map_answers_alike_and_is_not_copied(gallery, similarity, tmp_path):
+    gallery = Gallery(gallery.embedding, similarity)
+    joblib.dump(gallery, tmp_path / "gallery")
+    mapped = joblib.load(tmp_path / "gallery", mmap_mode="r")
+    assert not mapped.embedding.flags.writeable
+    query = gallery.embedding[:3].copy()
+    before = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)  # torch warns once in a process
+    try:
+        for of_image in (True, False):
+            expected = gallery.scores(query, query_is_image=of_image)
+            np.testing.assert_array_equal(mapped.scores(query, query_is_image=of_image), expected)
+    finally:
+        torch.set_warn_always(before)
+
+
+def test_items_that_are_not_there_are_never_found_and_the_others_keep_their_numbers(gallery):
+    rows = np.arange(len(gallery)) * 2 + 1
+    some = Gallery(gallery.embedding, "cosine", rows)
+    query = gallery.embedding[:3]
+    scores, indices = some.search(query, 2, query_is_image=True)
+    expected_scores, expected = gallery.search(query, 2, query_is_image=True)
+    np.testing.assert_array_equal(scores, expected_scores)
+    np.testing.assert_array_equal(indices, rows[expected])

@@ -1,5 +1,6 @@
 """One modality's path into a network: encoder, head, and the way of the data through both."""
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -129,3 +130,17 @@ def test_what_is_learnt_is_not_standardised():
     made = head(TextNGramEncoder(4, word_dim=3), TEXTS, 5)
     assert made.mean.tolist() == [0.0] * 4
     assert made.scale.tolist() == [1.0] * 4
+
+
+@pytest.mark.parametrize("kind", ["float32", "int8"])
+def test_memory_maps_that_cannot_be_written_to_pass_without_a_warning(kind, tmp_path):
+    features = np.arange(24).reshape(6, 4).astype(kind)
+    joblib.dump(features, tmp_path / "features")
+    mapped = joblib.load(tmp_path / "features", mmap_mode="r")
+    tower = Tower(None, torch.nn.Identity(), torch.device("cpu"), torch.float32)
+    before = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)  # torch warns once in a process
+    try:
+        np.testing.assert_array_equal(tower.collate(mapped[1:3]).numpy(), features[1:3])
+    finally:
+        torch.set_warn_always(before)

@@ -1,0 +1,103 @@
+"""Features of pictures some of which could not be read: what tells the next step so."""
+
+from collections.abc import Collection, Sequence
+from itertools import islice
+from typing import Any, NoReturn
+
+import numpy as np
+
+from sklearn_mm.exceptions import ImageReadError
+
+__all__ = [
+    "MarkedFeatures",
+    "mark_unreadable",
+    "n_pictures_of",
+    "raise_unreadable",
+    "refuse_unreadable",
+    "summarise",
+    "take_readable",
+]
+
+_SHOWN_FAILURES = 5
+
+
+class MarkedFeatures(np.ndarray):
+    """Features of pictures of which some could not be read: an array that says which.
+
+    Rows left out, or marked by zeros where there is no NaN, cannot be told from the array itself. What comes next in
+    a pipeline is given the array alone, and would answer for the wrong pictures. Whatever is made of the array, a slice
+    or a sum, is not marked: its rows are others.
+
+    Attributes
+    ----------
+    failures : tuple of (row, source, reason)
+        The pictures that could not be read.
+    n_pictures : int
+        How many pictures there were: the number of rows, where none was left out.
+    """
+
+    failures: tuple[Any, ...]
+    n_pictures: int
+
+    def __array_finalize__(self, obj: Any) -> None:
+        self.failures, self.n_pictures = (), len(self) if self.ndim else 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        reduced: tuple[Any, ...] = tuple(super().__reduce__())
+        return (*reduced[:2], (reduced[2], self.failures, self.n_pictures))
+
+    def __setstate__(self, state: Any) -> None:
+        own, self.failures, self.n_pictures = state
+        super().__setstate__(own)
+
+
+def mark_unreadable(X: np.ndarray, failures: Sequence[Any], n_pictures: int) -> np.ndarray:
+    """Return features with the pictures that could not be read noted; the array itself, where there are none."""
+    if not failures:
+        return X
+    marked = X.view(MarkedFeatures)
+    marked.failures, marked.n_pictures = tuple(failures), n_pictures
+    return marked
+
+
+def take_readable(X: Any) -> tuple[Any, np.ndarray | None]:
+    """Return the rows that could be read, and where they stood among the pictures: None, where X says of none."""
+    if not isinstance(X, MarkedFeatures) or not X.failures:
+        return X, None
+    kept = np.setdiff1d(np.arange(X.n_pictures), [failure[0] for failure in X.failures])
+    plain = X.view(np.ndarray)
+    return plain if len(plain) == len(kept) else plain[kept], kept
+
+
+def n_pictures_of(X: Any) -> int:
+    """Count the rows of features, with those left out for pictures that could not be read."""
+    if isinstance(X, MarkedFeatures):
+        return X.n_pictures
+    return int(X.shape[0]) if hasattr(X, "shape") else len(X)  # a sparse matrix has no length
+
+
+def refuse_unreadable(X: Any) -> None:
+    """Check that features stand for all pictures that they were made of.
+
+    Raises
+    ------
+    ImageReadError
+        Some could not be read; the message names the rows and the way out.
+    """
+    if isinstance(X, MarkedFeatures) and X.failures:
+        raise_unreadable(X.failures)
+
+
+def raise_unreadable(failures: Collection[Any]) -> NoReturn:
+    """Say that answers would not match the pictures, row for row."""
+    raise ImageReadError(
+        f"{summarise(failures)}; answers match the pictures row for row, and there is none for these: drop them, "
+        "sklearn_mm.features.find_unreadable finds them all at once"
+    )
+
+
+def summarise(failures: Collection[Any]) -> str:
+    """Return a list of the first failures, (row, source, reason) each, for a message."""
+    shown = "; ".join(f"row {row} ({source}): {reason}" for row, source, reason in islice(failures, _SHOWN_FAILURES))
+    n_more = len(failures) - _SHOWN_FAILURES
+    return f"{shown}; and {n_more} more rows" if n_more > 0 else shown
