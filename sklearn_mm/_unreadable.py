@@ -1,6 +1,7 @@
 """Features of pictures some of which could not be read: what tells the next step so."""
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, NoReturn
 
@@ -26,7 +27,7 @@ class MarkedFeatures(np.ndarray):
 
     Rows left out, or marked by zeros where there is no NaN, cannot be told from the array itself. What comes next in
     a pipeline is given the array alone, and would answer for the wrong pictures. Whatever is made of the array, a slice
-    or a sum, is not marked: its rows are others.
+    or a sum, is not marked: its rows are others. What is put beside other columns of the same pictures is.
 
     Attributes
     ----------
@@ -42,6 +43,12 @@ class MarkedFeatures(np.ndarray):
     def __array_finalize__(self, obj: Any) -> None:
         self.failures, self.n_pictures = (), len(self) if self.ndim else 0
 
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        if func is np.hstack or (func is np.concatenate and _axis_of(args, kwargs) in (1, -1)):
+            options = kwargs if func is np.hstack else {**kwargs, "axis": 1}
+            return _put_side_by_side(list(args[0]), partial(func, **options))
+        return super().__array_function__(func, types, args, kwargs)
+
     def __reduce__(self) -> tuple[Any, ...]:
         reduced: tuple[Any, ...] = tuple(super().__reduce__())
         return (*reduced[:2], (reduced[2], self.failures, self.n_pictures))
@@ -49,6 +56,24 @@ class MarkedFeatures(np.ndarray):
     def __setstate__(self, state: Any) -> None:
         own, self.failures, self.n_pictures = state
         super().__setstate__(own)
+
+
+def _axis_of(args: Any, kwargs: Any) -> Any:
+    return args[1] if len(args) > 1 else kwargs.get("axis", 0)
+
+
+def _put_side_by_side(parts: list[Any], join: Any) -> np.ndarray:
+    """Join columns of the same pictures, as a ColumnTransformer does, and mark what cannot be read in any of them."""
+    marked = [part for part in parts if isinstance(part, MarkedFeatures) and part.failures]
+    failures = {failure[0]: failure for part in marked for failure in part.failures}
+    # Where rows are left out, each part has to lack the same ones.
+    if any(len(part) < part.n_pictures for part in marked) and any(
+        len(getattr(part, "failures", ())) < len(failures) for part in parts
+    ):
+        raise_unreadable([failures[row] for row in sorted(failures)])
+    joined = join([np.asarray(part) for part in parts])
+    n_pictures = marked[0].n_pictures if marked else len(joined)
+    return mark_unreadable(joined, [failures[row] for row in sorted(failures)], n_pictures)
 
 
 def mark_unreadable(X: np.ndarray, failures: Sequence[Any], n_pictures: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
+from sklearn import get_config
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
@@ -27,7 +28,7 @@ from sklearn_mm._params import (
     positive_int,
     validate_params,
 )
-from sklearn_mm._unreadable import mark_unreadable, summarise
+from sklearn_mm._unreadable import mark_unreadable, raise_unreadable, summarise
 from sklearn_mm.exceptions import ImageReadWarning
 from sklearn_mm.features._activations import ActivationPass, RowWriter
 from sklearn_mm.features._network_on_demand import NetworkOnDemandMixin
@@ -97,8 +98,9 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
     on_error : {"raise", "nan", "skip"}, default="raise"
         What becomes of a picture that cannot be read. "raise": an error that names the row, for what the
         headers of the files tell before the network starts. "nan": its row is NaN, or 0 throughout when
-        discretised. "skip": its row is left out, so that y needs the same rows left out: see `errors_`; a
-        DataFrame, with its index, cannot come out then. The last two warn, and such pictures do not count in
+        discretised (in a DataFrame NaN all the same, and all is float32). "skip": its row is left out, so that y
+        needs the same rows left out: see `errors_`; a DataFrame, with its index, cannot come out then, which is an
+        error. The last two warn, and such pictures do not count in
         the statistics. The array that comes out says which they are to a ranker or an annotator of this library: its
         `fit` leaves them out with their captions or labels, and anything else is an error that names the row.
     extra_formats : sequence of str, default=()
@@ -432,11 +434,22 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         out = np.empty((activations.n_rows, self.n_features_out_), dtype=dtype)
         return RowWriter(out, lambda block: embed(self._of_known_width(block)), self.on_error == "skip")
 
-    @staticmethod
-    def _marked(writer: RowWriter, activations: ActivationPass) -> np.ndarray:
+    def _marked(self, writer: RowWriter, activations: ActivationPass) -> np.ndarray:
         """Return the embedding, which tells a ranker or an annotator of the pictures that could not be read."""
         failures = [failure for _, failure in sorted(activations.failures.items())]
-        return mark_unreadable(writer.close(activations.failures), failures, activations.n_rows)
+        out = writer.close(activations.failures)
+        if failures and self._gives_frames():
+            if self.on_error == "skip":
+                raise_unreadable(failures)
+            # A frame cannot say which of its rows are no pictures, and rows of 0 would be learnt from.
+            out = out.astype(np.float32, copy=False)
+            out[[failure.row for failure in failures]] = np.nan
+        return mark_unreadable(out, failures, activations.n_rows)
+
+    def _gives_frames(self) -> bool:
+        """Whether `set_output` asks for frames, here or everywhere."""
+        own = getattr(self, "_sklearn_output_config", {}).get("transform")
+        return (get_config()["transform_output"] if own is None else own) != "default"
 
     def _open_pass(self, X: Any) -> ActivationPass:
         pictures = Pictures(X)

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 from torch import nn
@@ -194,6 +195,35 @@ def test_tags_stay_beside_their_pictures(kind):
     np.testing.assert_array_equal(model.decision_function(whole), expected.decision_function(whole))
     with pytest.raises(ImageReadError, match="row 0 "):
         model.predict(frame)
+
+
+FRAME = pd.DataFrame({"image": BROKEN, "a": np.arange(N_IMAGES) % 2, "b": np.arange(N_IMAGES) % 3 == 0})
+
+
+def beside(on_error, frames, tags):
+    encoder = frozen(on_error=on_error)
+    columns = ColumnTransformer([("image", encoder, "image"), *([("tags", "passthrough", ["a", "b"])] if tags else [])])
+    return columns.set_output(transform="pandas" if frames else "default")
+
+
+@pytest.mark.filterwarnings("ignore::sklearn_mm.exceptions.ImageReadWarning")
+@pytest.mark.parametrize("on_error", ["skip", "nan"])
+@pytest.mark.parametrize("frames", [False, True])
+@pytest.mark.parametrize("tags", [False, True])
+def test_no_answer_slides_behind_a_column_transformer(on_error, frames, tags):
+    model = make_pipeline(
+        beside(on_error, frames, tags),
+        JointEmbeddingRanker(n_components=6, max_epochs=1, batch_size=8, random_state=0),
+    )
+    if frames or (tags and on_error == "skip"):  # what comes out cannot be marked, or not be put side by side
+        with pytest.raises(ValueError, match="row 0 |rows: 0, 7, 20"):
+            model.fit(FRAME, CAPTIONS)
+    else:
+        model.fit(FRAME, CAPTIONS)
+        assert sorted(model[-1].search_images(["a red circle"], k=len(GOOD))[1][0]) == GOOD.tolist()
+    model.fit(FRAME.iloc[GOOD], some(CAPTIONS))
+    with pytest.raises(ValueError, match="row 0 |rows: 0, 7, 20"):
+        model.predict(FRAME)
 
 
 # Encoders and features ------------------------------------------------------------------------------------------------
