@@ -63,6 +63,7 @@ from sklearn_mm.annotation._training import (
     training_settings,
     with_calibration,
 )
+from sklearn_mm.images import check_sequence
 from sklearn_mm.losses import LABEL_LOSSES, AsymmetricLoss, LabelLoss, SoftmaxLoss, resolve_loss
 from sklearn_mm.nn.annotation import AnnotationNetwork
 from sklearn_mm.persistence import PickleStateMixin
@@ -444,6 +445,7 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
             if reset:
                 self.is_tag_ = tag_mask(self.tag_features, X.shape[1], getattr(self, "feature_names_in_", None))
             return *split_columns(X, self.is_tag_), X.shape[0]
+        check_sequence(X)
         if self.tag_features is None:
             if reset:
                 self.is_tag_ = np.zeros(0, dtype=bool)

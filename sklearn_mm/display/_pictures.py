@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from sklearn_mm.exceptions import ImageReadError
-from sklearn_mm.images import PictureReader, Pictures, describe
+from sklearn_mm.images import PictureReader, Pictures, ReadFailure, describe
 
 __all__ = ["read_pictures"]
 
@@ -18,8 +18,11 @@ def read_pictures(images: Any, rows: np.ndarray) -> dict[int, np.ndarray]:
     reader = PictureReader(image_size=_PICTURE_PX, resize_size=_PICTURE_PX)
     read = {}
     for row in rows.tolist():
+        source = pictures.fetch(row)
+        if isinstance(source, ReadFailure):
+            raise ImageReadError(f"row {row} of images ({source.source}): {source.reason}")
         try:
-            read[row] = reader.read(pictures[row])[0]
+            read[row] = reader.read(source)[0]
         except ImageReadError as error:
-            raise ImageReadError(f"row {row} of images ({describe(pictures[row])}): {error}") from error
+            raise ImageReadError(f"row {row} of images ({describe(source)}): {error}") from error
     return read

@@ -4,7 +4,7 @@ from sklearn_mm.images._augment import Augmentation
 from sklearn_mm.images._batches import PictureRows, read_crops
 from sklearn_mm.images._cache import RowCache
 from sklearn_mm.images._reading import PICTURE_FORMATS, PictureReader, check_formats, describe
-from sklearn_mm.images._rows import Pictures, ReadFailure, is_table, read_ahead
+from sklearn_mm.images._rows import Pictures, ReadFailure, check_sequence, is_table, read_ahead
 
 __all__ = [
     "PICTURE_FORMATS",
@@ -15,6 +15,7 @@ __all__ = [
     "ReadFailure",
     "RowCache",
     "check_formats",
+    "check_sequence",
     "describe",
     "is_table",
     "read_ahead",

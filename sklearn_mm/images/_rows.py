@@ -14,7 +14,7 @@ from sklearn_mm.exceptions import ImageReadError
 from sklearn_mm.images._reading import describe, is_its_own, is_open_file, reason_for
 from sklearn_mm.registry import stored_as
 
-__all__ = ["Pictures", "ReadFailure", "is_table", "read_ahead"]
+__all__ = ["Pictures", "ReadFailure", "check_sequence", "is_table", "read_ahead"]
 
 Answer = TypeVar("Answer")
 _STORED = {"bytes", "path"}
@@ -67,7 +67,10 @@ class Pictures(Sequence[Any]):
 
     def __init__(self, X: Any) -> None:
         self.container = type(X).__name__
-        _refuse_what_is_no_sequence(X)
+        check_sequence(X)
+        if not (hasattr(X, "__getitem__") and hasattr(X, "__len__")):
+            what_to_do = "pass its dataset" if hasattr(X, "dataset") else "make it a list"
+            raise TypeError(f"expected a sequence of pictures, got {self.container}; {what_to_do}")
         if _is_polars_frame(X):
             X = X.to_series(0)
         self.is_lazy = not (isinstance(X, list | tuple | np.ndarray) or hasattr(X, "iloc") or hasattr(X, "to_frame"))
@@ -104,7 +107,14 @@ class Pictures(Sequence[Any]):
             return ReadFailure(row, f"row of a {self.container}", reason_for(error))
 
 
-def _refuse_what_is_no_sequence(X: Any) -> None:
+def check_sequence(X: Any) -> None:
+    """Refuse what is one picture, has no order, or can be read once only.
+
+    Raises
+    ------
+    TypeError
+        It is; the message says what to pass.
+    """
     if isinstance(X, _ONE_PICTURE) or is_open_file(X):
         raise TypeError(f"expected a sequence of pictures, got one ({describe(X)}); wrap it in a list")
     name = type(X).__name__
@@ -114,8 +124,6 @@ def _refuse_what_is_no_sequence(X: Any) -> None:
         raise TypeError(f"expected a sequence of pictures, got a {name}, whose order means nothing; make it a list")
     if isinstance(X, Iterator):
         raise TypeError(f"expected a sequence of pictures, got a {name}, which can be read once; make it a list")
-    if not (hasattr(X, "__getitem__") and hasattr(X, "__len__")):
-        raise TypeError(f"expected a sequence of pictures, got {name}; make it a list")
 
 
 def _is_polars_frame(X: Any) -> bool:
@@ -156,7 +164,7 @@ def is_table(X: Any) -> bool:
     if isinstance(X, _ONE_PICTURE):
         return False
     if not (hasattr(X, "__len__") and hasattr(X, "__getitem__")):
-        return True
+        return hasattr(X, "__array__") or not hasattr(X, "__iter__")
     try:
         # one row alone: of a lazy container each may cost the reading of a picture
         return len(X) > 0 and not _is_picture(X[0])

@@ -11,6 +11,7 @@ from sklearn_mm._checks import Captions, check_features, check_texts
 from sklearn_mm._device import resolve_device, resolve_dtype, torch_threads
 from sklearn_mm._unicode import normal_form
 from sklearn_mm._unreadable import n_pictures_of, refuse_unreadable, take_readable
+from sklearn_mm.images import check_sequence
 from sklearn_mm.metrics import RetrievalScorer
 from sklearn_mm.retrieval._data import distinct_texts
 from sklearn_mm.retrieval._gallery import Gallery
@@ -74,6 +75,7 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     def _check_images(self, X: Any, *, reset: bool) -> Any:
         """Check X where it is a matrix of features: int8 stays, anything else becomes float32."""
         if self.image_encoder is not None:
+            check_sequence(X)
             return X
         refuse_unreadable(X)
         return check_features(self, X, reset=reset)

@@ -241,6 +241,7 @@ def test_a_column_of_polars_is_what_stands_in_it():
         ({"a.png": "a dog"}, "a dict; pass its values or its keys"),
         ({"a.png", "b.png"}, "a set, whose order means nothing"),
         (io.BytesIO(b"abc"), "wrap it in a list"),
+        (torch.utils.data.DataLoader(["a.png"]), "got DataLoader; pass its dataset"),
     ],
 )
 def test_what_is_no_sequence_is_refused_with_what_to_pass(container, message):
