@@ -33,7 +33,7 @@ __all__ = [
     "weights_digest",
 ]
 
-_DIGEST_SIZE = 16
+_N_DIGITS = 32
 _TORCHS_OWN = frozenset(vars(nn.Module()))  # attributes that every module has
 _OF_MODULES = ("_modules", "_parameters", "_buffers")
 # of states: who saved them, and an address that scikit-learn's vectorizers keep
@@ -100,13 +100,13 @@ class _Walk:
     """Feeds values into a hash, each with its kind and its length, so that no two read as another pair."""
 
     def __init__(self, *, with_weights: bool = True, files: bool = False, within: tuple[int, ...] = ()) -> None:
-        self._hash = hashlib.blake2b(digest_size=_DIGEST_SIZE)
+        self._hash = hashlib.sha256()  # for which processors have instructions, as for no other
         self._with_weights = with_weights
         self._files = files
         self._within = list(within)  # what is being walked, from the outermost on
 
     def hexdigest(self) -> str:
-        return self._hash.hexdigest()
+        return self._hash.hexdigest()[:_N_DIGITS]
 
     def take(self, value: Any) -> None:
         """Take in a value."""

@@ -1,6 +1,7 @@
 """The network of an embedding: built when it is needed, known by what decides on it, left out of pickles."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -8,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sklearn_mm._content import weights_digest
 from sklearn_mm.features._activations import TappedNetwork
 from sklearn_mm.images import PictureReader
-from sklearn_mm.nn.backbones import build_backbone, weights_identity
+from sklearn_mm.nn.backbones import build_backbone, network_identity, weights_identity
 from sklearn_mm.nn.families import Backbone, PixelConvention
 from sklearn_mm.nn.weights import read_state
 from sklearn_mm.persistence import PickleStateMixin
@@ -40,12 +42,13 @@ class NetworkOnDemandMixin(PickleStateMixin):
     cache: Any
 
     # known by the parameters they belong to, and by the module itself, which is another one where it is opened
-    _not_pickled = ("_network", "_identity", "_opening")
+    _not_pickled = ("_network", "_identity", "_built_as", "_opening")
 
     def _forget_network(self) -> None:
         self._opening = Lock()  # held by the thread that builds the network, or digests its weights
         # each with the parameters it belongs to, which may be set anew between fit and transform
         self._network: tuple[Any, TappedNetwork] | None = None
+        self._built_as: str | None = None
         self._identity: tuple[Any, str] | None = None  # what tells the network that was fitted with from others
         self._state: tuple[str, dict[str, Tensor]] | None = None  # weights that are not to be had where it is opened
 
@@ -81,17 +84,30 @@ class NetworkOnDemandMixin(PickleStateMixin):
         weights = self._weights_now()
         if isinstance(weights, str | os.PathLike) and weights != "default":
             weights = read_state(Path(weights))  # once: what is digested is what is built
-        try:
+        self._built_as = None
+        known = self._known_identity(key)
+        if self.cache is None and known is None:
+            # Without the weights, which nobody has asked for yet. What cannot be told from others only a cache would
+            # have to tell.
+            with suppress(ValueError):
+                self._built_as = network_identity(self.backbone)
+        else:
             identity = weights_identity(self.backbone, weights)
-        except ValueError:
-            if self.cache is not None:
-                raise
-            return build_backbone(self.backbone, weights)  # a network that no cache has to know
-        if self._identity is None or self._identity[0] != key:
+            if known not in (None, identity):
+                raise ValueError(_CHANGED)
             self._identity = (key, identity)
-        elif self._identity[1] != identity:
-            raise ValueError(_CHANGED)
         return build_backbone(self.backbone, weights)
+
+    def _known_identity(self, key: tuple[Any, ...]) -> str | None:
+        """Return what tells the network of these parameters from others, if that is known without a look at it."""
+        identity, network = self._identity, self._network  # each once, as other threads may set them
+        if identity is not None and identity[0] == key:
+            return identity[1]
+        is_copy = isinstance(self.backbone, nn.Module) or self.weights not in (None, "default")
+        if is_copy and self._built_as is not None and network is not None and network[0] == key:
+            # The copy that runs has the weights of then, whatever has become of the module or the file.
+            return f"{self._built_as} weights:{weights_digest(network[1].module.state_dict())}"
+        return None
 
     def _weights_now(self) -> str | os.PathLike[str] | dict[str, Tensor] | None:
         # Opened from a pickle: the file that `weights` names may not be on this machine, or be another one.
@@ -111,11 +127,9 @@ class NetworkOnDemandMixin(PickleStateMixin):
         """Return all that decides on an activation besides the picture."""
         key = self._network_key()
         with self._opening:
-            known = self._identity
-            if known is None or known[0] != key:
-                # Kept, as it digests all weights; what is built later is compared with it.
-                known = self._identity = (key, weights_identity(self.backbone, self._weights_now()))
-        return f"{known[1]}\n{self.layers!r} {self.activation} {reader!r} {dtype}"
+            identity = self._known_identity(key) or weights_identity(self.backbone, self._weights_now())
+            self._identity = (key, identity)  # kept, as it digests all weights; what is built is compared with it
+        return f"{identity}\n{self.layers!r} {self.activation} {reader!r} {dtype}"
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the network out; it is built again when it is needed. Weights from a file travel along."""
@@ -128,17 +142,19 @@ class NetworkOnDemandMixin(PickleStateMixin):
 
     def _weights_to_carry(self) -> dict[str, Tensor] | None:
         """Return weights that whoever opens the pickle would not find, as they were in `fit`."""
-        from_file = self.weights is not None and self.weights != "default"
-        fitted = self._identity[1] if self._identity is not None and self._identity[0] == self._network_key() else None
-        if not from_file and (fitted is None or not isinstance(self.backbone, nn.Module)):
-            return None
-        if not from_file and weights_identity(self.backbone) == fitted:
-            return None  # the module itself travels, and is as it was
-        if self._network is not None and self._network[0] == self._network_key():
-            return {key: value.cpu() for key, value in self._network[1].module.state_dict().items()}
-        # Everything came from the cache.
-        weights = read_state(Path(self.weights)) if from_file else None
-        if fitted not in (None, weights_identity(self.backbone, weights)):
+        key, network = self._network_key(), self._network
+        if network is not None and network[0] != key:
+            network = None
+        if self.weights is None or self.weights == "default":
+            fitted = self._known_identity(key) if isinstance(self.backbone, nn.Module) else None
+            if fitted is None or weights_identity(self.backbone) == fitted:
+                return None  # found by its name; or the module itself travels, and is as it was
+            if network is None:
+                raise ValueError(_CHANGED)
+        if network is not None:
+            return {name: value.cpu() for name, value in network[1].module.state_dict().items()}
+        weights = read_state(Path(self.weights))  # everything came from the cache
+        if self._known_identity(key) not in (None, weights_identity(self.backbone, weights)):
             raise ValueError(_CHANGED)
         return weights
 
@@ -146,5 +162,6 @@ class NetworkOnDemandMixin(PickleStateMixin):
         """Take what `__getstate__` left."""
         super().__setstate__(state)
         self._network = None
-        self._opening = Lock()
         self._identity = None
+        self._built_as = None
+        self._opening = Lock()

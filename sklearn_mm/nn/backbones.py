@@ -19,6 +19,7 @@ __all__ = [
     "RANDOM_WEIGHTS_SEED",
     "build_backbone",
     "check_backbone",
+    "network_identity",
     "pixel_convention",
     "weights_identity",
 ]
@@ -123,12 +124,7 @@ def weights_identity(
     WeightsError
         The file of the weights does not exist.
     """
-    if isinstance(backbone, nn.Module):
-        # repr() shows what is no attribute, if the class says so
-        name = f"{type(backbone).__module__}.{type(backbone).__qualname__} {backbone!r} {_attributes_of(backbone)}"
-    else:
-        family, own_name = _family_of(backbone)
-        name = backbone
+    name = network_identity(backbone)
     if weights is not None and not _is_default(weights):
         # by its entries: another file of the same weights is none of other weights
         state = weights if isinstance(weights, Mapping) else read_state(Path(weights))
@@ -138,7 +134,17 @@ def weights_identity(
     if weights is None:
         # a seed gives the same weights in one version of torch only
         return f"{name} random:{RANDOM_WEIGHTS_SEED} torch:{torch.__version__}"
+    family, own_name = _family_of(backbone)
     return f"{name} {family.origin(own_name)}"
+
+
+def network_identity(backbone: str | nn.Module) -> str:
+    """Return what tells a network from any other but for its weights; raises as `weights_identity`."""
+    if not isinstance(backbone, nn.Module):
+        _family_of(backbone)
+        return backbone
+    # repr() shows what is no attribute, if the class says so
+    return f"{type(backbone).__module__}.{type(backbone).__qualname__} {backbone!r} {_attributes_of(backbone)}"
 
 
 def _attributes_of(backbone: nn.Module) -> str:
