@@ -286,7 +286,7 @@ class _Walk:
             reduce = copyreg.dispatch_table.get(type(value))
             reduced = value.__reduce_ex__(4) if reduce is None else reduce(value)
         except Exception as error:  # whatever its class raises: it cannot be looked into
-            raise UndigestibleError(f"{type(value).__name__} cannot be told by its content: {error}") from error
+            raise UndigestibleError(f"a {type(value).__name__} cannot be told by its content: {error}") from error
         if isinstance(reduced, str):
             self._note("global", f"{type(value).__module__} {reduced}".encode())
             return

@@ -105,7 +105,7 @@ def test_files_count_by_their_content_where_names_are_files(tmp_path):
 def test_what_cannot_be_looked_into_is_named_with_its_place():
     network = nn.Sequential(nn.ReLU(), nn.Tanh())
     network[1].lock = Lock()
-    with pytest.raises(UndigestibleError, match=r"^1\.lock: lock cannot be told by its content"):
+    with pytest.raises(UndigestibleError, match=r"^1\.lock: a lock cannot be told by its content"):
         attributes_digest(network)
 
 

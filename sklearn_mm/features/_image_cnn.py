@@ -40,7 +40,8 @@ class ImageCNNEncoder(ImageEncoderBase):
         "efficientnet_lite1" or "efficientnet_lite2", "timm:" and the name of a timm model, or a module that takes float
         pixels (n, 3, h, w), normalised by ImageNet's mean and standard deviation. A module is copied.
     weights : "default", path or None, default="default"
-        The pretrained weights of the library the network comes from, a state dict, or random ones.
+        The pretrained weights of the library the network comes from, a state dict (or a checkpoint of a training that
+        holds one), or random ones.
     n_components : int, default=None
         Width of the embedding. None gives the features of the network themselves; a ranker then puts its own head on
         them.

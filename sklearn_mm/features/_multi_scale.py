@@ -28,7 +28,8 @@ class MultiScaleCNNEncoder(ImageEncoderBase):
     backbone : str or nn.Module, default="resnet50"
         As in `ImageCNNEncoder`; its maps have to become smaller on the way.
     weights : "default", path or None, default="default"
-        The pretrained weights of the library the network comes from, a state dict, or random ones.
+        The pretrained weights of the library the network comes from, a state dict (or a checkpoint of a training that
+        holds one), or random ones.
     n_components : int, default=2048
         Width of the embedding.
     width : float, default=1.0

@@ -166,7 +166,9 @@ class Reader:
         except (MalformedError, RecursionError):
             raise
         # Whatever a malformed entry makes a constructor raise is told with the place of the entry, innermost first.
-        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        except (
+            ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError
+        ) as error:  # fmt: skip
             raise MalformedError(f"{where}: malformed entry {tag!r}: {error}") from error
 
     def tensor(self, name: str) -> Tensor:

@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from sklearn_mm._content import NO_MATTER, content_digest, named_files
+from sklearn_mm._content import NO_MATTER, UndigestibleError, content_digest, named_files
 from sklearn_mm._device import generator_of
 from sklearn_mm._version import __version__
 from sklearn_mm.training._stopping import BestWeights
@@ -51,11 +51,22 @@ def identify_run(
         Its own.
     *data
         What it is fitted on, and the weights that it goes on from, or None. In `FilesIn`, if it may name files.
+
+    Raises
+    ------
+    TypeError
+        Something in it cannot be looked into, and so not be told from another.
     """
     if folder is None:
         return None, check_random_state(random_state)
     decisive = {key: named_files(value) for key, value in parameters.items() if key not in NO_MATTER}
-    identity = run_identity(name, decisive, *data)
+    try:
+        identity = run_identity(name, decisive, *data)
+    except UndigestibleError as error:
+        raise TypeError(
+            f"a checkpoint has to tell this fit of {name} from others, but {error}; leave that out of the parameters "
+            "and the data, or fit with checkpoint=None"
+        ) from error
     # 32 bits, the largest seed that RandomState takes.
     return identity, check_random_state(int(identity[:8], 16) if random_state is None else random_state)
 

@@ -744,7 +744,7 @@ def test_a_network_that_cannot_be_told_from_others_may_say_what_it_is(images, tm
     network.conv.handle = Opaque()
     embedding = FullNetworkEmbedding(network, image_size=SIDE, layers=["conv"], cache=tmp_path)
     with pytest.raises(
-        ValueError, match=r"the network Powered from others, but its attribute conv\.handle: Opaque .*`cache_"
+        ValueError, match=r"the network Powered from others, but its attribute conv\.handle: a Opaque .*`cache_"
     ):
         embedding.fit(images)
     mean = embedding.set_params(cache=None).fit(images).mean_

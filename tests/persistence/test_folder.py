@@ -36,6 +36,7 @@ import sklearn_mm.persistence._pickle as pickle_module
 from sklearn_mm.exceptions import VersionMismatchWarning
 from sklearn_mm.nn.families import Backbone, BackboneFamily, PixelConvention
 from sklearn_mm.nn.image_cnn import ImageCNN
+from sklearn_mm.nn.text_cnn import TextCNN
 from sklearn_mm.nn.text_ngram import TextNGram
 from sklearn_mm.nn.towers import FeatureTower
 from sklearn_mm.persistence import load, save
@@ -704,6 +705,14 @@ def test_layer_sizes_that_are_no_list_of_numbers_are_refused(tmp_path, sizes):
     save(StandardScaler(copy=FeatureTower(4, 2)), tmp_path / "model")
     change_module(tmp_path / "model", {"hidden_layer_sizes": sizes})
     with little_memory(), pytest.raises(ValueError, match="the configuration of a network holds no (range|set)"):
+        load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("n_words", [-1, -2, 2**80, 1e300, "many", None, [3]])
+def test_numbers_that_are_none_of_a_network_are_refused(tmp_path, n_words):
+    save(StandardScaler(copy=TextCNN(3, 2, width=0.01)), tmp_path / "model")
+    change_module(tmp_path / "model", {"n_words": n_words})
+    with little_memory(), pytest.raises(ValueError, match=r"model\.copy: malformed entry '\$module'"):
         load(tmp_path / "model")
 
 

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from sklearn_mm.training import (
     Checkpoint,
     TrainingSettings,
     TrainingState,
+    identify_run,
     make_optimizer,
     make_schedule,
     run_identity,
@@ -184,3 +186,9 @@ def test_the_identity_is_that_of_the_values():
     assert run_identity({"a": 1}, features, ["x", "y"]) == run_identity({"a": 1}, features.copy(), ["x", "y"])
     assert run_identity({"a": 1}, features) != run_identity({"a": 2}, features)
     assert run_identity(features) != run_identity(features + 1)
+
+
+def test_what_cannot_be_told_from_others_is_named_with_the_way_out(tmp_path):
+    with pytest.raises(TypeError, match="this fit of Encoder from others, but a lock cannot .*checkpoint=None"):
+        identify_run(tmp_path, 0, "Encoder", {"analyzer": Lock()}, ["a"])
+    assert identify_run(None, 0, "Encoder", {"analyzer": Lock()}, ["a"])[0] is None
