@@ -29,6 +29,7 @@ __all__ = [
     "a_path",
     "check_path",
     "non_negative_int",
+    "path_or_vectors",
     "positive_int",
     "positive_real",
     "validate_params",
@@ -46,18 +47,20 @@ def _names_something(path: Any) -> bool:
     return isinstance(path, os.PathLike) and os.fspath(path) not in ("", b"", ".", b".")
 
 
-class _APath(HasMethods):  # scikit-learn takes no constraints but its own
-    def __init__(self) -> None:
+class _Path(HasMethods):  # scikit-learn takes no constraints but its own
+    def __init__(self, beside: str = "") -> None:
         super().__init__("__fspath__")
+        self._beside = beside  # what the parameter may be besides a path
 
     def is_satisfied_by(self, val: Any) -> bool:
-        return _names_something(val)
+        return _names_something(val) or (bool(self._beside) and not isinstance(val, str | os.PathLike))
 
     def __str__(self) -> str:
-        return 'a str or a path-like that names a folder or a file ("." for the working directory)'
+        return f'a str or a path-like that names a folder or a file ("." for the working directory){self._beside}'
 
 
-a_path = _APath()
+a_path = _Path()
+path_or_vectors = _Path(", or word vectors")
 
 
 def check_path(path: Any, name: str) -> None:
@@ -69,7 +72,7 @@ def check_path(path: Any, name: str) -> None:
         It is.
     """
     if not _names_something(path):
-        raise ValueError(f"{name} must name a folder, got {path!r}; pass '.' for the working directory")
+        raise ValueError(f"{name} must name a file or a folder, got {path!r}; '.' is the working directory")
 
 
 DEVICE_CONSTRAINTS: dict[str, list[Any]] = {

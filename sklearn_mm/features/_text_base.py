@@ -17,6 +17,7 @@ from sklearn_mm._params import (
     TOKENIZER_CONSTRAINTS,
     Interval,
     Real,
+    path_or_vectors,
     positive_int,
     positive_real,
     validate_params,
@@ -43,7 +44,7 @@ class TextEncoderBase(TrainableEncoder):
         **TOKENIZER_CONSTRAINTS,
         "n_components": [positive_int],
         "word_dim": [positive_int],
-        "word_vectors": "no_validation",
+        "word_vectors": [path_or_vectors],  # of which kind is checked where they are read
         "trainable_words": ["boolean"],
         "word_learning_rate": [positive_real],
         "dropout": [Interval(Real, 0, 1, closed="left")],
