@@ -120,11 +120,11 @@ class FaissIndex:
 
     def _tune(self, faiss: ModuleType, index: Any) -> None:
         """Bring the parameters of the search into an index, whatever it is wrapped in."""
-        # the second name is that of a graph which finds the lists
-        for name, value, theirs in (
+        asked: tuple[tuple[str, Any, tuple[str, ...]], ...] = (
             ("nprobe", self.nprobe, ("nprobe",)),
-            ("ef_search", self.ef_search, ("efSearch", "quantizer_efSearch")),
-        ):
+            ("ef_search", self.ef_search, ("efSearch", "quantizer_efSearch")),  # of a graph which finds the lists
+        )
+        for name, value, theirs in asked:
             if value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
