@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from sklearn.utils import assert_all_finite, column_or_1d
-from sklearn.utils.validation import validate_data
+from sklearn.utils import assert_all_finite, check_array, column_or_1d
+from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from sklearn_mm._joined import split_joined
 from sklearn_mm._tables import as_column, frame_column, frame_names, is_frame, is_missing, require_rows, shown, to_list
@@ -29,10 +29,13 @@ __all__ = [
     "check_k",
     "check_labels",
     "check_texts",
+    "check_weights",
     "did_you_mean",
     "label_matrix",
+    "within_sums",
 ]
 
+_LARGE_WEIGHT = 1e150  # their squares and sums still fit into float64
 _WAY_OUT = "drop these rows, or impute what is missing in a step before (sklearn.impute)"
 
 
@@ -340,11 +343,23 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> Any:
             f"expected a matrix of features, got a {type(X).__name__}; stack its rows: numpy.stack(list(X))"
         )
     # what is not finite is left to the check below, which names the rows
-    X = validate_data(estimator, X, reset=reset, accept_sparse="csr", dtype="numeric", ensure_all_finite=False)
+    if _is_plain_frame(X):
+        # scikit-learn looks at each column's type: of 20,000 columns ten times as long as a network takes for a picture
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
+        X = check_array(X.to_numpy(), ensure_all_finite=False, estimator=estimator, input_name="X")
+    else:
+        X = validate_data(estimator, X, reset=reset, accept_sparse="csr", dtype="numeric", ensure_all_finite=False)
     with np.errstate(over="ignore"):  # what is too large for float32 is reported with its row
         X = as_features(X)
     check_finite_rows(X)
     return X
+
+
+def _is_plain_frame(X: Any) -> bool:
+    """Whether X is a pandas frame of which each column is an array of numbers."""
+    if not hasattr(X, "iloc") or X.ndim != 2 or not X.shape[1]:
+        return False
+    return all(isinstance(dtype, np.dtype) and dtype.kind in "biuf" for dtype in X.dtypes.unique())
 
 
 def as_features(X: Any) -> Any:
@@ -379,6 +394,26 @@ def check_finite_rows(X: Any, name: str = "X", way_out: str = _WAY_OUT) -> None:
     raise ValueError(
         f"{name} holds NaN, infinity or a number too large in {len(bad)} of {X.shape[0]} rows: {rows}; {way_out}"
     )
+
+
+def check_weights(sample_weight: Any, n_rows: int) -> np.ndarray | None:
+    """Return the weights of rows as an array of shape (n_rows,), float64, or None where there are none.
+
+    Raises
+    ------
+    ValueError
+        They are not one for each row, not finite, negative, or all 0.
+    """
+    if sample_weight is None:
+        return None
+    # scikit-learn's check wants X for its length alone, and X may be a list of pictures
+    rows = np.empty((n_rows, 0))
+    return within_sums(_check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True))
+
+
+def within_sums(weight: np.ndarray) -> np.ndarray:
+    """Return weights, or where their sums would leave float64 a share of them: averages are the same."""
+    return weight if weight.max(initial=0) < _LARGE_WEIGHT else weight / weight.max()
 
 
 def check_k(k: int, n_gallery: int) -> int:

@@ -12,10 +12,10 @@ from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils.metadata_routing import UNUSED
-from sklearn.utils.validation import _check_feature_names, _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import _check_feature_names, check_is_fitted
 from torch import nn
 
-from sklearn_mm._checks import check_features
+from sklearn_mm._checks import check_features, check_weights
 from sklearn_mm._content import FilesIn
 from sklearn_mm._device import (
     forked_rng,
@@ -353,6 +353,7 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
         if self.label_separator is None:
             warn_of_joined(given, "set label_separator={separator} to split them")
         labels = given.require(self.classes_) if resumed else given.matrix
+        _check_something_known(labels)
         self._check_against(self.classes_ if resumed else given.classes)
         sample_weight, groups = check_weights_and_groups(sample_weight, groups, n_rows)
         before = self.network_.state_dict() if resumed else None  # a run that goes on from other weights is another
@@ -400,8 +401,10 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
                 checkpoint=open_checkpoint(self.checkpoint, identity),
                 callbacks=EpochCallbacks(self, sum(stage.n_epochs for stage in stages)),
             )
-            # Of too few images none is held out: then the rules are learnt from those the network knows.
-            self._learn_rules(for_rules or [HeldOut(model, inputs, learnt if held_out is None else held_out)])
+            # Of too few images none is held out, and of those held out nothing may be known: then the rules are learnt
+            # from those the network knows.
+            told = learnt if held_out is None or not _is_something_known(held_out.labels) else held_out
+            self._learn_rules(for_rules or [HeldOut(model, inputs, told)])
         settle(model, settings.device)
         return self
 
@@ -650,9 +653,9 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
             As "O-F1" of `AnnotationScorer`: 0 where no label is right, also where none is predicted and none is true.
         """
         chosen = self._choose(X).astype(np.float64)
-        weight = _check_sample_weight(sample_weight, chosen, dtype=np.float64)
+        weight = check_weights(sample_weight, chosen.shape[0])
         given = read_labels(y, chosen.shape[0], self.label_separator, may_be_empty=True)
-        return overall_f1(chosen, given, self.classes_, weight)
+        return overall_f1(chosen, given, self.classes_, np.ones(chosen.shape[0]) if weight is None else weight)
 
     @contextmanager
     def _scored(self, X: Any) -> Iterator[tuple[int, Iterator[tuple[slice, np.ndarray, np.ndarray | None]]]]:
@@ -702,6 +705,18 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
     def _from_format(cls, state: dict[str, Any], number: int) -> dict[str, Any]:
         """Return a state of an older format as it is today."""
         return _from_format_1(state) if number == 1 else {"label_separator": None, **state}
+
+
+def _check_something_known(labels: Any) -> None:
+    if not labels.shape[1]:
+        raise ValueError("y has no labels: expected an indicator of at least one column, got none")
+    if not _is_something_known(labels):
+        raise ValueError("no label of y is known: expected 0 or 1 for some labels of some images, got NaN everywhere")
+
+
+def _is_something_known(labels: Any) -> bool:
+    # of a sparse matrix: what is not stored is 0, and known
+    return labels.nnz < labels.shape[0] * labels.shape[1] or not np.isnan(labels.data).all()
 
 
 def _check_number(label_count: Any, n_classes: int) -> None:

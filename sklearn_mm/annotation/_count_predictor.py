@@ -10,9 +10,9 @@ from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import column_or_1d
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
-from sklearn_mm._checks import check_features, check_labels
+from sklearn_mm._checks import check_features, check_labels, check_weights
 from sklearn_mm._device import (
     forked_rng,
     generator_from,
@@ -343,7 +343,7 @@ class LabelCountPredictor(CallbackSupportMixin, PickleStateMixin, BaseEstimator)
         float
         """
         predicted = self.predict(X)
-        weight = _check_sample_weight(sample_weight, predicted, dtype=np.float64)
+        weight = check_weights(sample_weight, len(predicted))
         return -float(np.average(np.abs(predicted - _counts_of(y, len(predicted), may_be_empty=True)), weights=weight))
 
     def _number(self, counts: np.ndarray) -> np.ndarray:

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from sklearn.utils.validation import _check_sample_weight
 
-from sklearn_mm._checks import check_groups
+from sklearn_mm._checks import check_groups, check_weights
 from sklearn_mm.sampling import MIN_FOR_VALIDATION, held_out_rows
 from sklearn_mm.towers import row_digests
 
@@ -139,15 +138,7 @@ def check_weights_and_groups(
     sample_weight: Any, groups: Any, n_rows: int
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Return weights, (n_rows,) float64, and groups, (n_rows,), where they are given."""
-    if sample_weight is not None:
-        sample_weight = _check_sample_weight(
-            # X is asked for its length alone, and pictures have no shape that scikit-learn understands.
-            sample_weight,
-            np.empty((n_rows, 0)),
-            dtype=np.float64,
-            ensure_non_negative=True,
-        )
-    return sample_weight, check_groups(groups, n_rows)
+    return check_weights(sample_weight, n_rows), check_groups(groups, n_rows)
 
 
 def prevalence_of(labels: Any, weight: np.ndarray) -> np.ndarray:

@@ -339,8 +339,13 @@ def _fit_logistic(terms: np.ndarray, true: np.ndarray, weight: np.ndarray, start
 
 
 def best_threshold(scores: np.ndarray, truth: HeldOutLabels) -> tuple[float, float]:
-    """Find the threshold on all scores (n, n_ranks) that gives the best overall F1, and that F1."""
+    """Find the threshold on all scores (n, n_ranks) that gives the best overall F1, and that F1.
+
+    Where nothing is known of the images it is an even chance, of F1 0.
+    """
     known = ~np.isnan(truth.correct)
+    if not known.any():
+        return 0.0, 0.0
     weight = np.broadcast_to(truth.weight[:, None], known.shape)[known]
     threshold, f1 = _best_cuts(
         scores[known][:, None],

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from sklearn_mm._checks import within_sums
 from sklearn_mm.registry import stored_as
 
 __all__ = [
@@ -18,7 +19,6 @@ __all__ = [
     "recall_at_k",
 ]
 
-_LARGE_WEIGHT = 1e150  # their squares and sums still fit into float64
 _FEW = 16  # tied positives that are gone through one by one
 
 
@@ -288,8 +288,7 @@ def check_weights(sample_weight: Any, n: int, of: str) -> np.ndarray | None:
         raise ValueError(f"sample_weight must hold one number for each of the {n} {of}, got shape {weight.shape}")
     if not np.isfinite(weight).all() or (weight < 0).any() or not weight.any():
         raise ValueError("sample_weight must hold finite numbers that are not negative, and not all zero")
-    # Averages do not change by a common factor; sums of weights near the end of float64 would be infinite.
-    return weight if weight.max() < _LARGE_WEIGHT else weight / weight.max()
+    return within_sums(weight)
 
 
 def _check_ranks(ranks: Any) -> np.ndarray:

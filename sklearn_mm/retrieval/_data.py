@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.utils.validation import _check_sample_weight
 from torch import Tensor
 
 from sklearn_mm._checks import Captions
@@ -22,7 +21,6 @@ __all__ = [
     "JointBatch",
     "JointBatches",
     "TextPool",
-    "check_weights",
     "distinct_texts",
     "merge_captioned",
 ]
@@ -221,16 +219,6 @@ class JointBatches:
             torch.from_numpy(self.images.not_negative(images, pool)),
             torch.from_numpy(np.isin(pool, texts)),
         )
-
-
-def check_weights(sample_weight: Any, n_images: int) -> np.ndarray | None:
-    """Return the weights of images as an array of shape (n_images,), float64, or None where there are none."""
-    if sample_weight is None:
-        return None
-    # scikit-learn's check wants X for its length alone, and X may be a list of pictures.
-    images = np.empty((n_images, 0))
-    weight: np.ndarray = _check_sample_weight(sample_weight, images, dtype=np.float64, ensure_non_negative=True)
-    return weight
 
 
 def distinct_texts(texts: Iterable[str]) -> list[str]:

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import check_random_state
 
-from sklearn_mm._checks import Captions, check_captions, check_groups
+from sklearn_mm._checks import Captions, check_captions, check_groups, check_weights
 from sklearn_mm._content import FilesIn
 from sklearn_mm._device import forked_rng, generator_from, precision_of, resolve_device, resolve_dtype, torch_threads
 from sklearn_mm._docs import shared_docs
@@ -30,7 +30,7 @@ from sklearn_mm.features import TextNGramEncoder
 from sklearn_mm.losses import PAIR_LOSSES, SIMILARITIES, InstanceLoss, PairLoss, resolve_loss
 from sklearn_mm.persistence import PickleStateMixin
 from sklearn_mm.registry import stored_as
-from sklearn_mm.retrieval._data import CaptionedImages, JointBatches, check_weights, merge_captioned
+from sklearn_mm.retrieval._data import CaptionedImages, JointBatches, merge_captioned
 from sklearn_mm.retrieval._format_1 import loss_parameters_as_objects
 from sklearn_mm.retrieval._search import JointSpaceMixin
 from sklearn_mm.retrieval._training import make_model, make_stages, make_validator

@@ -705,3 +705,49 @@ def test_weights_of_labels_that_are_not_there_are_refused(data):
         ValueError, match="class_weight names the label 'brid', which is not there; did you mean 'bird'"
     ):
         MultiLabelAnnotator(**FAST, class_weight={"brid": 2.0}).fit(data[0], as_lists(data[1]))
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (np.full((12, 3), np.nan), "no label of y is known"),
+        (np.empty((12, 0)), "y has no labels: expected an indicator of at least one column"),
+    ],
+)
+def test_labels_that_say_nothing_are_refused(y, message):
+    with pytest.raises(ValueError, match=message):
+        MultiLabelAnnotator(max_epochs=1).fit(np.eye(12), y)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn_mm.exceptions.LabelWarning")
+def test_images_held_out_may_all_be_unknown():
+    y = np.full((40, 3), np.nan)
+    y[0] = [1, 0, 1]
+    annotator = MultiLabelAnnotator(max_epochs=1, early_stopping=True, random_state=0)
+    for seed in range(5):  # in most the one row that is known is learnt from
+        annotator.set_params(random_state=seed).fit(np.random.default_rng(seed).normal(size=(40, 4)), y)
+        assert annotator.predict(np.zeros((2, 4))).shape == (2, 3)
+
+
+def test_weights_near_the_end_of_float64_are_weights():
+    X, y = np.random.default_rng(0).normal(size=(30, 4)), np.tile([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], (10, 1))
+    weight = np.tile([1.0, 2.0, 3.0], 10)
+    fits = [MultiLabelAnnotator(max_epochs=2, random_state=0).fit(X, y, scale * weight) for scale in (1.0, 5e307)]
+    np.testing.assert_allclose(fits[0].decision_function(X), fits[1].decision_function(X), rtol=1e-5)
+    assert fits[0].score(X, y, weight) == pytest.approx(fits[1].score(X, y, 5e307 * weight))
+
+
+def test_a_wide_frame_is_what_its_array_is():
+    pandas = pytest.importorskip("pandas")
+    X, y = np.random.default_rng(0).normal(size=(30, 6)).astype(np.float32), np.eye(3)[np.arange(30) % 3]
+    frame = pandas.DataFrame(X, columns=list("abcdef")).astype({"a": np.float64})
+    annotator = MultiLabelAnnotator(max_epochs=1, random_state=0).fit(frame, y)
+    assert annotator.feature_names_in_.tolist() == list("abcdef")
+    np.testing.assert_array_equal(
+        annotator.decision_function(frame),
+        MultiLabelAnnotator(max_epochs=1, random_state=0).fit(X, y).decision_function(X),
+    )
+    with pytest.raises(ValueError, match="feature names"):
+        annotator.predict(frame[["b", "a", "c", "d", "e", "f"]])
+    with pytest.raises(ValueError, match="NaN, infinity .* 1 of 30 rows: 4"):
+        annotator.predict(frame.mask(np.broadcast_to(np.arange(30)[:, None] == 4, frame.shape)))

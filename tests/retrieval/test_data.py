@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from sklearn_mm._checks import check_captions
-from sklearn_mm.retrieval._data import JointBatches, check_weights, merge_captioned
+from sklearn_mm._checks import check_captions, check_weights
+from sklearn_mm.retrieval._data import JointBatches, merge_captioned
 from sklearn_mm.towers import Tower
 
 
