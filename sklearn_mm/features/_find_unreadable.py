@@ -53,6 +53,7 @@ def find_unreadable(
     See Also
     --------
     FullNetworkEmbedding : Its `on_error` leaves out or marks what cannot be read.
+    sklearn_mm.model_selection.find_leaks : What training and test data must not share.
 
     Notes
     -----

@@ -103,6 +103,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         error. The last two warn, and such pictures do not count in
         the statistics. The array that comes out says which they are to a ranker or an annotator of this library: its
         `fit` leaves them out with their captions or labels, and anything else is an error that names the row.
+        A step of another library in between does not pass that on: before one, drop what `find_unreadable` finds.
     extra_formats : sequence of str, default=()
         Formats that files may have beside JPEG, PNG, GIF, BMP, PPM, WebP, TIFF and AVIF, by Pillow's names
         (``("JPEG2000", "TGA")``). Name one only for files that you trust: Pillow's plugin of EPS starts Ghostscript.
@@ -144,10 +145,12 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
 
     Notes
     -----
-    X is a sequence of pictures (list, tuple, object array, Series, DataFrame of one column, or anything with a
-    length that gives a picture for ``X[row]``), or a uint8 or float array or tensor of shape (n, h, w),
-    (n, h, w, c) or (n, c, h, w). A picture is a path, the bytes of a file, a PIL image of any mode, or an array
-    or tensor; floats are in [0, 1]. A two-dimensional numeric X holds activations computed before: it is only
+    X is a sequence of pictures (list, tuple, object array, Series, frame of one column, or anything with a
+    length that gives a picture for ``X[row]``, of which no picture is held that is not needed), or a uint8 or float
+    array or tensor of shape (n, h, w), (n, h, w, c) or (n, c, h, w). A picture is a path, the bytes of a file, a file
+    open for reading bytes, a PIL image of any mode, or an array or tensor; floats are in [0, 1]. A row may also be a
+    picture and its label, as data sets of torchvision have it, or a mapping of "bytes" and "path", as those of Hugging
+    Face store it. A two-dimensional numeric X holds activations computed before: it is only
     standardised and discretised, and no network is built.
 
     A hook on each layer averages its map as it appears and lets it go. `fit_transform` keeps the activations

@@ -91,7 +91,7 @@ class PictureReader:
     the shape are possible, arrays are (h, w, c) and tensors (c, h, w).
     Files and PIL images are turned upright by their EXIF orientation, where it can be read; transparency is laid on
     white; of an animation, and of a file of several pictures, the first is read (of a PIL image its current one);
-    16 bits are reduced to 8.
+    16 bits of grey are reduced to 8, and values that all fit into 8 or 12 bits are taken for such.
 
     A path leads to a regular file of at most 1 GiB, which is read only if it begins as one of the formats does.
     Whatever goes wrong with one picture is an ImageReadError; a lack of memory or of file handles is not its fault,
