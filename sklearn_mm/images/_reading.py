@@ -91,7 +91,7 @@ class PictureReader:
     the shape are possible, arrays are (h, w, c) and tensors (c, h, w).
     Files and PIL images are turned upright by their EXIF orientation, where it can be read; transparency is laid on
     white; of an animation, and of a file of several pictures, the first is read (of a PIL image its current one);
-    16 bits of grey are reduced to 8, and values that all fit into 8 or 12 bits are taken for such.
+    16 bits are reduced to 8, and values that all fit into 8 or 12 bits are taken for such.
 
     A path leads to a regular file of at most 1 GiB, which is read only if it begins as one of the formats does.
     Whatever goes wrong with one picture is an ImageReadError; a lack of memory or of file handles is not its fault,
@@ -199,11 +199,18 @@ class PictureReader:
         return _array_pixels(source)
 
     def _decode_file(self, content: bytes | bytearray | memoryview) -> np.ndarray:
-        image = _open(io.BytesIO(content), self.formats)
+        image: Any = _open(io.BytesIO(content), self.formats)
         if image.format == "JPEG" and min(image.size) >= _REDUCIBLE * self.resize_size:
             # None keeps the mode; twice the size leaves the antialiased resizing something to average over
             image.draft(None, (2 * self.resize_size, 2 * self.resize_size))
-        return _rgb_pixels(image)
+        has_deep_colours = image.format == "PNG" and [tile[3] for tile in image.tile] == ["RGB;16B"]
+        pixels = _rgb_pixels(image)
+        if has_deep_colours and pixels.max() < 16:  # of 12 bits or fewer, of which Pillow keeps the upper byte of 16
+            low: Any = _open(io.BytesIO(content), self.formats)
+            low.tile = [tile._replace(args="RGB;16L") for tile in low.tile]  # the other byte of each value
+            deep = 256 * pixels.astype(np.uint16) + _rgb_pixels(low)
+            return _deep_to_8_bits(deep)
+        return pixels
 
 
 def check_formats(extra_formats: Any) -> None:
@@ -410,7 +417,7 @@ def _turn_of(image: Image.Image) -> Image.Transpose | None:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F" or image.mode.startswith("I"):
         # Pillow's own conversion cuts at 255: a picture of 16 bits would be white
-        return Image.fromarray(_deep_grey_to_8_bits(np.asarray(image))).convert("RGB")
+        return Image.fromarray(_deep_to_8_bits(np.asarray(image))).convert("RGB")
     if image.mode == "La":
         image = image.convert("LA")  # the only mode that Pillow converts it to
     if image.has_transparency_data:
@@ -420,8 +427,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _deep_grey_to_8_bits(grey: np.ndarray) -> np.ndarray:
-    """Reduce grey values of 16 bits, or floats in [0, 1], to 8 bits.
+def _deep_to_8_bits(grey: np.ndarray) -> np.ndarray:
+    """Reduce values of 16 bits, or floats in [0, 1], to 8 bits.
 
     Cameras and microscopes write values of 8 or 12 bits into 16 as they are; taken for 16 bits they would be black.
     """

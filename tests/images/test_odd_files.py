@@ -4,6 +4,7 @@ import io
 import os
 import socket
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -273,6 +274,28 @@ def test_values_of_few_bits_in_a_16_bit_file_are_not_black(bits):
     deep[0, 0] = largest
     seen = SMALL.decode(encoded(Image.fromarray(deep)))[:, :, 0].astype(int)
     assert np.abs(seen - grey)[1:].max() <= 1
+
+
+def colours_of_16_bits(pixels):
+    """A PNG file of uint16 colours (h, w, 3), which Pillow does not write."""
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    height, width, _ = pixels.shape
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in pixels)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_colours_of_few_bits_in_a_16_bit_file_are_not_black(bits):
+    colours = np.asarray(SCENE)
+    deep = np.rint(colours / 255 * (2**bits - 1)).astype(np.uint16)
+    deep[0, 0] = 2**bits - 1
+    seen = SMALL.decode(colours_of_16_bits(deep)).astype(int)
+    assert np.abs(seen - colours)[1:].max() <= 1
+    SMALL.check(colours_of_16_bits(deep))
 
 
 def test_grey_with_alpha_is_laid_on_white_in_every_form():
