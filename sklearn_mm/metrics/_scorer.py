@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from sklearn_mm._checks import check_captions
+from sklearn_mm._unicode import normal_form
 from sklearn_mm.metrics._ranking import check_retrieval_input
 from sklearn_mm.metrics._ranks import check_weights
 from sklearn_mm.metrics._report import DIRECTIONS, check_report_options, report_directions
@@ -152,8 +153,9 @@ def embed_captions(ranker: Any, texts: list[str]) -> tuple[np.ndarray, np.ndarra
     """
     number: dict[str, int] = {}
     # In the order in which they are first met: without equal ones the batches are those of the texts as they stand.
-    wording = np.array([number.setdefault(text, len(number)) for text in texts], dtype=np.int64)
-    return np.asarray(ranker.transform_text(list(number)))[wording], wording
+    wording = np.array([number.setdefault(normal_form(text), len(number)) for text in texts], dtype=np.int64)
+    _, first = np.unique(wording, return_index=True)
+    return np.asarray(ranker.transform_text([texts[row] for row in first]))[wording], wording
 
 
 def unwrap_ranker(estimator: Any) -> Any:

@@ -80,6 +80,12 @@ def test_captions_of_one_wording_are_embedded_once():
     assert ranker.n_texts == 4
 
 
+def test_captions_that_look_alike_are_of_one_wording():
+    composed, decomposed = "un ch\u00e2teau", "un cha\u0302teau"
+    scores = RetrievalScorer(k=1)(PerfectRanker([composed, decomposed]), np.zeros((2, 1)), [composed, decomposed])
+    assert scores["rsum"] == 200
+
+
 @st.composite
 def captioned(draw, with_groups):
     n_images, n_more, d = draw(st.integers(1, 7)), draw(st.integers(0, 8)), draw(st.integers(1, 3))
