@@ -458,14 +458,13 @@ class JointEmbeddingRanker(JointSpaceMixin, CallbackSupportMixin, PickleStateMix
         if y is None:
             check_captions(y)
         readable, place = take_readable(X)
+        checked = self._check_images(readable, reset=reset)
         # Of all pictures: captions of those that an embedding before could not read go with them.
-        pictures = X if place is None else range(n_pictures_of(X))
-        X = self._check_images(readable, reset=reset)
-        captions = check_captions(y, pictures)
+        captions = check_captions(y, checked if place is None else range(n_pictures_of(X)))
         # scikit-learn's check of a fit on one row wants to read "n_samples=1" in the message.
         if captions.n_images < 2:
             raise ValueError(f"expected at least 2 images to train on, got {captions.n_images} (n_samples=1)")
-        return X, captions, place
+        return checked, captions, place
 
     def _encode_images(
         self,

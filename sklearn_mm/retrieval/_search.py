@@ -114,11 +114,11 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             return Gallery(tower.embed(rows), self.similarity, None if len(kept) == n_pictures_of(images) else kept)
 
     def _set_training_gallery(
-        self, rows: Any, captions: Captions, texts: list[str], text_rows: Any, place: np.ndarray | None = None
+        self, rows: Any, captions: Captions, texts: list[str], text_rows: Any, image_rows: np.ndarray | None = None
     ) -> Self:
         """Make prepared images and the different captions the galleries; of `texts` there are prepared rows.
 
-        `place` says where the images stood in X, if not all of them could be read.
+        `image_rows` says where the images stood in X, if not all of them could be read.
         """
         # Numbers are no captions, but what scikit-learn's own checks pass as y. predict answers in their dtype.
         if captions.numbers is not None:
@@ -138,7 +138,7 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             embedding = self._embed(self._text_tower(), wanted)
         self._text_gallery = Gallery(embedding, self.similarity)
         # All rows of X, those that were one image in training too: an index of a result is a row of X.
-        self._image_gallery = Gallery(self._embed_rows(self._image_tower(), rows), self.similarity, place)
+        self._image_gallery = Gallery(self._embed_rows(self._image_tower(), rows), self.similarity, image_rows)
         return self
 
     def search_images(self, texts: Any, k: int | None = None) -> tuple[np.ndarray, np.ndarray]:
