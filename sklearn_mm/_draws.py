@@ -1,5 +1,6 @@
 """What torch draws at random comes from generators of the thread's own, not from those of the process."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Lock, local
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn import init
 from torch.overrides import TorchFunctionMode, _get_current_function_mode
+from torch.utils import checkpoint
 from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = ["OwnDraws", "generator_of", "nothing_drawn"]
@@ -32,7 +34,13 @@ class OwnDraws(TorchFunctionMode):
     torch's own generators are one for each device and process: threads that draw from them at once disturb each other,
     and whoever seeds them changes what everybody else draws. Here every torch function that draws is given a generator;
     what draws inside of another function (dropout in a recurrent network) is found operator by operator. TorchScript
-    and compiled networks are not seen into, and gradient checkpoints draw anew when they compute again.
+    is not seen into.
+
+    Raises
+    ------
+    RuntimeError
+        Something is drawn inside of a gradient checkpoint: torch would restore the generators of the process to
+        compute it again, draw other numbers than before, and get a wrong gradient without a word.
     """
 
     def __init__(self, seed: int) -> None:
@@ -42,7 +50,12 @@ class OwnDraws(TorchFunctionMode):
         self._outer: OwnDraws | None = None
 
     def generator(self, device: torch.device) -> torch.Generator:
-        """Return the generator of a device."""
+        """Return the generator of a device, to draw from."""
+        if _is_in_gradient_checkpoint():
+            raise RuntimeError(
+                "the network draws random numbers (dropout, for one) inside of a gradient checkpoint, and torch would "
+                "draw others when it computes that part again; turn gradient checkpointing off, or the dropout in it"
+            )
         found = self._generators.get(device)
         if found is None:
             # a tensor's device has a number, "cuda" alone has none
@@ -76,6 +89,19 @@ class OwnDraws(TorchFunctionMode):
         if draw is None or _INNERMOST.draws is not self:
             return func(*args, **kwargs) if kwargs else func(*args)
         return draw(self, func, args, kwargs or {})
+
+
+def _is_in_gradient_checkpoint() -> bool:
+    # Of its two kinds one watches the tensors that are saved, the other turns the gradient off: the stack is asked only
+    # where either is so.
+    if torch.is_grad_enabled() and torch._C._autograd._top_saved_tensors_default_hooks(True) is None:
+        return False
+    frame = sys._getframe()
+    while frame.f_back is not None:
+        frame = frame.f_back
+        if frame.f_code.co_filename == checkpoint.__file__:
+            return True
+    return False
 
 
 def _innermost() -> OwnDraws | None:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn import init
+from torch.utils.checkpoint import checkpoint
 
 from sklearn_mm._draws import _DRAWN_BY, OwnDraws, generator_of, nothing_drawn
 
@@ -161,6 +162,16 @@ def test_a_block_is_left_after_an_error():
         F.dropout(table(), 2.0)
     assert generator_of(CPU) is torch.default_generator
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_dropout_in_a_gradient_checkpoint_is_refused_and_anything_else_in_it_is_not(use_reentrant):
+    given = torch.ones(4, requires_grad=True)
+    with OwnDraws(1):
+        checkpoint(torch.exp, given, use_reentrant=use_reentrant).sum().backward()
+        with pytest.raises(RuntimeError, match="turn gradient checkpointing off"):
+            checkpoint(nn.Dropout(0.5), given, use_reentrant=use_reentrant)
+    assert torch.equal(given.grad, torch.ones(4).exp())
 
 
 def test_on_the_meta_device_nothing_is_drawn():
