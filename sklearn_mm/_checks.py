@@ -182,6 +182,8 @@ def _caption_entries(y: Any) -> list[Any]:
 
 
 def _as_caption_list(entry: Any, row: int) -> Sequence[Any]:
+    if isinstance(entry, list | tuple):  # as nearly all are, and the questions below take longer
+        return entry
     expected = f"expected a str or a list of str as the captions of row {row}"
     if is_missing(entry):
         raise TypeError(f"{expected}, got {entry!r}, which is missing; drop the image or give it a caption")
@@ -205,7 +207,7 @@ def check_texts(texts: Any) -> list[str]:
     ValueError
         There are no texts, or several columns of them.
     """
-    listed = as_column(texts, "texts")
+    listed = texts if isinstance(texts, list) else as_column(texts, "texts")
     if not listed:
         raise ValueError("expected at least one text, got an empty sequence (0 sample(s))")
     for row, text in enumerate(listed):

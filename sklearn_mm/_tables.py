@@ -61,6 +61,8 @@ def frame_part(frame: Any, numbers: np.ndarray) -> Any:
 
 def is_missing(value: Any) -> bool:
     """Tell None, NaN and the missing values of pandas from all others."""
+    if isinstance(value, str | int):  # as nearly all are
+        return False
     if value is None or type(value).__name__ in _MISSING:
         return True
     return isinstance(value, Real) and value != value

@@ -362,7 +362,7 @@ def _labels_of(entry: Any, row: int) -> list[Hashable]:
         )
     labels = entry.tolist() if hasattr(entry, "tolist") else list(entry)
     for label in labels:
-        if not isinstance(label, Hashable) or is_missing(label):
+        if is_missing(label) or not isinstance(label, Hashable):
             raise TypeError(f"expected labels of type str or int, got {shown(label)} in row {row}")
     # Numbers of numpy would not be told for int where the dtype of all labels is chosen.
     return [normal_label(label.item() if isinstance(label, np.generic) else label) for label in labels]
