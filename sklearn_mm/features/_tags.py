@@ -176,17 +176,20 @@ class TagVectorizer(TransformerMixin, PickleStateMixin, BaseEstimator):
         return [{self._normal(tag) for tag in self._tags_of(entry, row)} for row, entry in enumerate(listed)]
 
     def _tags_of(self, entry: Any, row: int) -> Iterable[str]:
-        if is_missing(entry):
-            return ()
         if isinstance(entry, str):
             return split_joined(entry, self.separator)
-        if isinstance(entry, bytes | Mapping) or not isinstance(entry, Iterable):
-            raise TypeError(f"expected str, a sequence of str or None as the tags of row {row}, got {shown(entry)}")
-        tags = to_list(entry)
+        tags = entry if isinstance(entry, list | tuple) else self._tags_of_other(entry, row)
         for tag in tags:
             if not isinstance(tag, str):
                 raise TypeError(f"expected tags of type str, got {type(tag).__name__} in row {row}: {shown(tag)}")
         return tags
+
+    def _tags_of_other(self, entry: Any, row: int) -> list[Any]:
+        if is_missing(entry):
+            return []
+        if isinstance(entry, bytes | Mapping) or not isinstance(entry, Iterable):
+            raise TypeError(f"expected str, a sequence of str or None as the tags of row {row}, got {shown(entry)}")
+        return to_list(entry)
 
     def _warn_of_separators(self, rows: list[set[str]]) -> None:
         if self.separator is not None:
