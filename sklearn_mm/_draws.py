@@ -175,7 +175,10 @@ def _dropped(draws: OwnDraws, input: Tensor, p: float = 0.5, training: bool = Tr
         dropped: Tensor = torch._fused_dropout(input, 1 - p, generator=draws.generator(device))[0]
         return dropped
     noise = torch.empty_like(input).bernoulli_(1 - p, generator=draws.generator(device)).div_(1 - p)
-    return input.mul_(noise) if inplace else input * noise
+    if inplace:
+        return input.mul_(noise)
+    # where no gradient asks for the noise again, its memory becomes the answer's
+    return input * noise if input.requires_grad else noise.mul_(input)
 
 
 def _found_inside(draws: OwnDraws, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

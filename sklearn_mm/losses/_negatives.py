@@ -11,6 +11,8 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from sklearn_mm._device import generator_of
+
 __all__ = ["NEGATIVES"]
 
 
@@ -32,8 +34,10 @@ def semi_hard_negative(positive: Tensor, negative: Tensor) -> Tensor:
 
 def random_negative(positive: Tensor, negative: Tensor) -> Tensor:
     """Take one negative by chance, from torch's current random state."""
+    # as torch.rand_like, from a generator by name: losses are spared the detour through `OwnDraws`
+    drawn = torch.empty_like(negative).uniform_(generator=generator_of(negative.device))
     # where all are none, the first is taken: minus infinity, which costs nothing
-    chance = torch.rand_like(negative).masked_fill(negative.isneginf(), -1.0)
+    chance = drawn.masked_fill(negative.isneginf(), -1.0)
     return negative.gather(1, chance.argmax(dim=1, keepdim=True))
 
 

@@ -1,12 +1,13 @@
 """What a ranker trains: two towers, what pairs are ranked by, and the classifier of the instance loss."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sklearn_mm._device import nothing_drawn
 from sklearn_mm.losses import SIMILARITIES, InstanceClassifier, PairLoss, PairScores
 from sklearn_mm.nn.heads import unit_rows
 from sklearn_mm.retrieval._data import JointBatch, TextPool
@@ -63,6 +64,14 @@ class PairObjective(nn.Module):
         weight : Tensor of shape (n_pairs,), float
             Of each positive pair.
         """
+        # Our losses draw nothing but from a generator that they name; one of a user's own may.
+        is_ours = type(self.loss).__module__.startswith("sklearn_mm.")
+        with nothing_drawn() if is_ours else nullcontext():
+            return self._mean_loss(image, text, image_of_text, not_negative, weight)
+
+    def _mean_loss(
+        self, image: Tensor, text: Tensor, image_of_text: Tensor, not_negative: Tensor, weight: Tensor
+    ) -> Tensor:
         pairs = PairScores(self.scores(image, text), image_of_text, not_negative)
         # Divided by the number of pairs, not by the sum of their weights: those have mean 1 over all images, and a
         # batch of heavy ones counts for more, as it would if they were there twice.
