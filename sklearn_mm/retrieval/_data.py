@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -234,9 +233,9 @@ def merge_captioned(
 ) -> CaptionedImages:
     """Bring the rows a user gave into one order of their own, each image once.
 
-    Rows of one key are one image: their captions are joined (each wording once, in whatever form of Unicode) and their
-    weights added. Rows of weight 0 are left out. The order is that of the keys, so that it does not depend on the order
-    of the rows: a row given twice and a row of weight 2 are the same training set.
+    Rows of one key and group are one image: their captions are joined (each wording once, in whatever form of Unicode)
+    and their weights added. Rows of weight 0 are left out. The order is that of the keys, so that it does not depend on
+    the order of the rows: a row given twice and a row of weight 2 are the same training set.
 
     Parameters
     ----------
@@ -247,17 +246,14 @@ def merge_captioned(
     groups : ndarray of shape (n_rows,) or None
         None makes each image a group of its own.
     weight : ndarray of shape (n_rows,) or None
-
-    Raises
-    ------
-    ValueError
-        Rows of one image are in different groups; the message names two.
     """
     starts = captions.starts
+    number = None if groups is None else np.unique(groups, return_inverse=True)[1]
     members: dict[Any, list[int]] = defaultdict(list)
     for row, key in enumerate(keys):
         if weight is None or weight[row] > 0:
-            members[key].append(row)
+            # Rows of different groups are different images, however alike: ternary features of two may be equal.
+            members[key if number is None else (key, number[row])].append(row)
     merged = [members[key] for key in sorted(members)]
     # Sorted: a set of str comes in another order in every process.
     own_texts = [
@@ -266,31 +262,14 @@ def merge_captioned(
     ]
     texts = [text for own in own_texts for text in own]
     summed = np.array([len(rows) if weight is None else weight[rows].sum() for rows in merged], dtype=np.float64)
-    group = np.arange(len(merged)) if groups is None else _groups_of(groups, merged)
+    first = np.array([rows[0] for rows in merged], dtype=np.int64)
     return CaptionedImages(
-        rows=np.array([rows[0] for rows in merged], dtype=np.int64),
+        rows=first,
         texts=texts,
         starts=np.concatenate([[0], np.cumsum([len(own) for own in own_texts])]).astype(np.int64),
         # dtype=object: an array of str is as wide as its longest text, for every text.
         wording=np.unique(np.array(list(map(normal_form, texts)), dtype=object), return_inverse=True)[1],
-        group=group,
+        group=np.arange(len(merged)) if number is None else number[first],
         # Weights all multiplied by one number are the same training set, and leave the learning rate what it is.
         weight=(summed / summed.mean()).astype(np.float32),
     )
-
-
-def _groups_of(groups: np.ndarray, merged: list[list[int]]) -> np.ndarray:
-    """Number the groups of images, (n_images,) int64, given the rows of each."""
-    number = np.unique(groups, return_inverse=True)[1]
-    first = np.array([rows[0] for rows in merged], dtype=np.int64)
-    own = np.repeat(number[first], [len(rows) for rows in merged])
-    rows = np.fromiter(chain.from_iterable(merged), dtype=np.int64, count=len(own))
-    torn = np.flatnonzero(number[rows] != own)
-    if len(torn):
-        image = np.searchsorted(np.cumsum([len(rows) for rows in merged]), torn[0], side="right")
-        one, other = int(first[image]), int(rows[torn[0]])
-        raise ValueError(
-            f"rows {one} and {other} are one image, as their features are equal, but in the groups {groups[one]!r} and "
-            f"{groups[other]!r}; give rows of one image one group"
-        )
-    return number[first]

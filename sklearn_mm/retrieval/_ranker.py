@@ -146,8 +146,9 @@ class JointEmbeddingRanker(JointSpaceMixin, CallbackSupportMixin, PickleStateMix
 
     Notes
     -----
-    One row is one image, with one caption (a str) or several (a list of str). Rows with equal features are one image:
-    their captions are joined, their weights added, so that the pair form (one row per caption) can be given as well.
+    One row is one image, with one caption (a str) or several (a list of str). Rows with equal features are one image,
+    if of one group: their captions are joined, their weights added, so that the pair form (one row per caption) can be
+    given as well.
     Captions of the same image, of the same group, or of the same wording are never negatives of each other.
 
     Training takes memory for the features and one batch; the instance loss adds its classifier, ``4 * n_components``
@@ -299,8 +300,8 @@ class JointEmbeddingRanker(JointSpaceMixin, CallbackSupportMixin, PickleStateMix
         Raises
         ------
         ValueError
-            Lengths differ, an image has no caption or no group, a caption is empty, rows of equal features are in
-            different groups (the message names the row), features are not finite, or there are fewer than two images.
+            Lengths differ, an image has no caption or no group, a caption is empty (the message names the row),
+            features are not finite, or there are fewer than two images.
         TypeError
             y is a mapping, a set or a file, or an entry is neither a str nor a sequence of str.
         FloatingPointError

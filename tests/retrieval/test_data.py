@@ -150,11 +150,9 @@ def test_weights_that_are_none_are_refused(weight, message):
         check_weights(weight, 3)
 
 
-def test_rows_of_one_image_in_different_groups_are_named():
-    with pytest.raises(
-        ValueError, match=r"rows 1 and 3 are one image, .* in the groups .*'b'.* and .*'c'.*; give rows"
-    ):
-        rows_of(["a", "b", "c", "d"], keys=["x", "y", "x", "y"], groups=["a", "b", "a", "c"])
+def test_equal_rows_of_different_groups_are_different_images():
+    training = rows_of(["a", "b", "c", "d"], keys=["x", "y", "x", "y"], groups=["a", "b", "a", "c"])
+    assert training.rows.tolist() == [0, 1, 3]
+    assert training.texts == ["a", "c", "b", "d"]
+    assert len(set(training.group.tolist())) == 3
     assert rows_of(["a", "b", "c"], keys=["x", "y", "x"], groups=[5, 3, 5]).group.tolist() == [1, 0]
-    left_out = rows_of(["a", "b", "c"], keys=["x", "y", "x"], groups=[5, 3, 4], weight=[1, 1, 0])
-    assert left_out.group.tolist() == [2, 0]
