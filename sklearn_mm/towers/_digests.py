@@ -17,8 +17,10 @@ def row_digests(X: Any) -> list[bytes]:
         X = X.tocsr(copy=True)
         X.sum_duplicates()
         X.eliminate_zeros()
+        # scipy chooses between them by what else a matrix holds
+        indices = X.indices.astype(np.int32 if X.shape[1] <= np.iinfo(np.int32).max else np.int64, copy=False)
         bounds = list(zip(X.indptr[:-1], X.indptr[1:], strict=True))
-        return [blake2b(X.indices[a:b].tobytes() + X.data[a:b].tobytes(), digest_size=16).digest() for a, b in bounds]
+        return [blake2b(indices[a:b].tobytes() + X.data[a:b].tobytes(), digest_size=16).digest() for a, b in bounds]
     # 0 is added for the zeros below 0, which equal those above it, but in no byte
     signed = np.asarray(X).dtype.kind == "f"
     rows = (row + 0 if signed else row for row in X)
