@@ -327,7 +327,7 @@ class Forgetful(TransformerMixin, BaseEstimator):
 
 def test_an_encoder_that_skips_pictures_is_found_out(frame):
     _, target, shapes = frame
-    with pytest.raises(ValueError, match="gave 199 rows for 200 images"):
+    with pytest.raises(ValueError, match="got 199 rows for 200"):
         MultiLabelAnnotator(Forgetful(), **PICTURES).fit(shapes.images, target)
     encoder = FunctionTransformer(lambda images: images.reshape(len(images), -1)[:, ::50].astype(float))
     assert MultiLabelAnnotator(encoder, **PICTURES).fit(shapes.images, target).score(shapes.images, target) > 0.35
