@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# A process for each core, one thread in each: what tests compute is too small to be shared out among threads.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all lint docs bench clean
@@ -13,10 +15,10 @@ demo: $(VENV)/.has-demo  ## Learn to find emoji by sentences, measure it, write 
 	$(BIN)/python examples/openmoji_demo.py
 
 test: $(VENV)/.has-test  ## Run the tests, the doctests and the snippets of the README and the guides
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: $(VENV)/.has-test  ## Run those too that are slow and rarely fail: whole scripts and searches
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: $(VENV)/.has-lint  ## Check format, style, types and which module imports which
 	$(BIN)/ruff format --check

@@ -158,7 +158,7 @@ def test_ngrams_are_told_apart_by_order():
         ((1, 2), 1, {"a", "b", "c", "d", "a b", "b c", "c d", "a c", "b d"}),
         ((1, 1), 3, {"a", "b", "c", "d"}),
     ],
-    ids=str,
+    ids=lambda part: str(sorted(part) if isinstance(part, set) else part),  # a set comes in any order
 )
 def test_skip_grams_leave_out_words_between(ngram_range, skip, terms):
     encoder = TextNGramEncoder(4, ngram_range=ngram_range, skip=skip).initialize(["A b c d"], random_state=0)

@@ -211,7 +211,7 @@ def test_a_loss_without_a_call_says_what_it_needs(pairs):
             False,
         ),
     ],
-    ids=str,
+    ids=lambda part: getattr(part, "__name__", str(part)),  # an address of a function names no test
 )
 def test_a_label_loss_is_its_function(loss, function, options, shares):
     torch.manual_seed(0)

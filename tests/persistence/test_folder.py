@@ -95,7 +95,7 @@ def walked(value):
         ColumnTransformer([("a", StandardScaler(), [0, 1]), ("b", "passthrough", slice(2, 4))]),
         ColumnTransformer([("a", make_pipeline(MinMaxScaler(), PCA(1)), [0, 1])], remainder="drop"),
     ],
-    ids=str,
+    ids=lambda transformer: type(transformer).__name__,
 )
 def test_transformers_answer_to_the_bit_as_before(estimator, X, tmp_path):
     estimator.fit(X)
