@@ -261,6 +261,7 @@ def test_early_stopping_keeps_the_best_weights(data):
     assert int(np.argmax(f1)) == len(f1) - 1 - 3
 
 
+@pytest.mark.slow
 def test_folds_leave_all_images_to_the_network(data):
     X, truth = data
     annotator = MultiLabelAnnotator(**{**FAST, "n_folds": 3}).fit(X, truth)
@@ -271,6 +272,7 @@ def test_folds_leave_all_images_to_the_network(data):
     np.testing.assert_array_equal(annotator.decision_function(X), clone(annotator).fit(X, truth).decision_function(X))
 
 
+@pytest.mark.slow
 def test_groups_are_not_torn_apart():
     """Copies of an image tell nothing of what comes; who is held out without them learns how little is known."""
     X, truth = make_labels(60, 0, noise=2.0)

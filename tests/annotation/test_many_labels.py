@@ -44,6 +44,7 @@ def make_many():
     return rng.normal(size=(N_IMAGES, 8)).astype(np.float32), Y
 
 
+@pytest.mark.slow
 def settings():
     return {
         "hidden_layer_sizes": (8,),

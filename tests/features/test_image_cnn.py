@@ -162,6 +162,7 @@ def test_freezing_survives_train_and_is_taken_back(shapes):
     assert not modes["layer1.0.bn1"]
 
 
+@pytest.mark.slow
 def test_the_backbones_learning_rate_has_its_factor(shapes, kinds):
     """Plain gradient steps move the backbone by the factor less."""
     from sklearn_mm.training import make_optimizer

@@ -33,6 +33,7 @@ def _values(module):
     return {name: value.clone() for name, value in module.state_dict().items() if "num_batches" not in name}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("trainable", "learns"), [("none", ()), (1, ("layer4",)), ("all", ("",))])
 def test_the_fusion_learns_and_of_the_backbone_what_is_trainable(shapes, kinds, trainable, learns):
     start = _encoder().initialize(shapes.images, 0).module_

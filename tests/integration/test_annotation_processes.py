@@ -75,6 +75,7 @@ def _wait_for_epochs(folder, process, n_files, n_epochs):
     raise AssertionError(f"no epochs to kill: exit code {process.poll()}")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the system has no such signal")
 @pytest.mark.parametrize(
     ("kind", "n_files"),

@@ -88,6 +88,7 @@ def same(one, other):
     return all(torch.equal(a, b) for a, b in pairs)
 
 
+@pytest.mark.slow
 # 54 images to train on are four batches an epoch.
 @pytest.mark.parametrize(
     ("where", "n_before", "n_epochs"),
@@ -109,6 +110,7 @@ def test_a_killed_fit_goes_on_to_the_same_bits(data, tmp_path, where, n_before, 
     assert resumed.loss_.temperature == whole.loss_.temperature != 0.07
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_before", [4, 10], ids=["frozen in the first stage", "trained in the second stage"])
 def test_a_killed_fit_on_pictures_goes_on_to_the_same_bits(tmp_path, n_before):
     torch.manual_seed(0)

@@ -165,6 +165,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [None, 0.05])
 def test_more_than_a_hundred_thousand_classes_take_no_logits_of_all(temperature):
     script = [sys.executable, "-c", MANY_CLASSES, str(temperature)]
