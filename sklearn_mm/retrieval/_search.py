@@ -189,6 +189,17 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         check_is_fitted(self, "image_head_")
         return self._text_gallery.scores(self.transform(X), query_is_image=True)
 
+    @property
+    def classes_(self) -> np.ndarray:
+        """None there are: texts are found in a gallery, which is another one in each fold.
+
+        `cross_val_predict` asks for them, after it has put numbers in the place of the captions.
+        """
+        raise AttributeError(
+            f"{type(self).__name__} has no classes_: it chooses from gallery_texts_, which differ from fold to fold; "
+            "ask cross_val_predict for method='transform' or 'predict', and decision_function of one fitted estimator"
+        )
+
     def score(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> float:
         """Return the mean of hit@1, hit@5 and hit@10 both ways, among the images and captions given.
 

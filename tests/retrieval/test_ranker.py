@@ -8,7 +8,7 @@ from sklearn import config_context
 from sklearn.base import clone
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.model_selection import GridSearchCV, GroupKFold, KFold
+from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
@@ -503,3 +503,11 @@ def _skip_first(X):
 def test_divergence_is_an_error_not_a_model(data):
     with pytest.raises(FloatingPointError, match="lower learning_rate"):
         JointEmbeddingRanker(**{**FAST, "optimizer": "sgd", "learning_rate": 1e38, "loss": "ranking"}).fit(*data)
+
+
+def test_scores_of_folds_are_refused_with_the_way_out(data):
+    with pytest.raises(AttributeError, match="gallery_texts_, which differ from fold to fold; ask cross_val_predict"):
+        features, captions = data
+        first = [own if isinstance(own, str) else own[0] for own in captions]
+        cross_val_predict(JointEmbeddingRanker(**FAST), features, first, cv=2, method="decision_function")
+    assert not hasattr(JointEmbeddingRanker(), "classes_")
