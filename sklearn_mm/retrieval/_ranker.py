@@ -32,7 +32,7 @@ from sklearn_mm.persistence import PickleStateMixin
 from sklearn_mm.registry import stored_as
 from sklearn_mm.retrieval._data import CaptionedImages, JointBatches, merge_captioned
 from sklearn_mm.retrieval._format_1 import loss_parameters_as_objects
-from sklearn_mm.retrieval._search import JointSpaceMixin
+from sklearn_mm.retrieval._towers import TwoTowersMixin
 from sklearn_mm.retrieval._training import make_model, make_stages, make_validator
 from sklearn_mm.towers import fit_encoder, fit_image_encoder, is_trainable, make_head, n_rows_of, row_digests
 from sklearn_mm.training import (
@@ -58,7 +58,7 @@ _DEFAULT_MIN_DF = 5e-5
 
 @shared_docs
 @stored_as("retrieval.JointEmbeddingRanker")
-class JointEmbeddingRanker(JointSpaceMixin, CallbackSupportMixin, PickleStateMixin, BaseEstimator):
+class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixin, BaseEstimator):
     """Embed images and their texts in one space, and find each by the other.
 
     Parameters

@@ -1,0 +1,131 @@
+"""Two towers, one for images and one for texts, as a fitted joint space embeds by them."""
+
+from typing import Any, Self
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_mm._checks import Captions, check_features, check_texts
+from sklearn_mm._device import resolve_device, resolve_dtype, torch_threads
+from sklearn_mm._unicode import normal_form
+from sklearn_mm._unreadable import n_pictures_of, refuse_unreadable, take_readable
+from sklearn_mm.images import check_sequence
+from sklearn_mm.retrieval._model import is_positive_only
+from sklearn_mm.retrieval._search import JointSpaceMixin, gallery_texts
+from sklearn_mm.towers import Tower
+
+__all__ = ["TwoTowersMixin"]
+
+
+class TwoTowersMixin(JointSpaceMixin):
+    """An estimator whose images and texts each pass an encoder and a head of torch into the joint space.
+
+    It has the parameters `image_encoder`, `similarity`, `device`, `precision` and `n_jobs`; its `fit` leaves encoders
+    and heads, and calls `_set_training_gallery`.
+    """
+
+    image_encoder: Any
+    device: Any
+    precision: str
+    n_jobs: int | None
+    image_encoder_: Any
+    text_encoder_: Any
+    image_head_: torch.nn.Module
+    text_head_: torch.nn.Module
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "image_head_")
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Embed images.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_images, n_features), or images for `image_encoder`
+
+        Returns
+        -------
+        ndarray of shape (n_images, n_components), float32
+            Unit vectors.
+        """
+        check_is_fitted(self)
+        return self._embed(self._image_tower(), self._check_images(X, reset=False))
+
+    def transform_text(self, texts: Any) -> np.ndarray:
+        """Embed texts.
+
+        Parameters
+        ----------
+        texts : sequence of str, length n_texts
+            A text without one known word is embedded as unknown, with an `UnknownWordsWarning`.
+
+        Returns
+        -------
+        ndarray of shape (n_texts, n_components), float32
+            Unit vectors.
+        """
+        check_is_fitted(self)
+        return self._embed(self._text_tower(), check_texts(texts))
+
+    def _embed(self, tower: Tower, data: Any) -> np.ndarray:
+        with torch_threads(self.n_jobs):
+            return self._embed_rows(tower, tower.prepare(data))
+
+    def _embed_rows(self, tower: Tower, rows: Any) -> np.ndarray:
+        with torch_threads(self.n_jobs):
+            return tower.embed(rows)
+
+    def _check_images(self, X: Any, *, reset: bool) -> Any:
+        """Check X where it is a matrix of features: int8 stays, anything else becomes float32."""
+        if self.image_encoder is not None:
+            check_sequence(X)
+            return X
+        refuse_unreadable(X)
+        return check_features(self, X, reset=reset)
+
+    def _embed_readable(self, images: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        given, place = take_readable(images)
+        tower = self._image_tower()
+        with torch_threads(self.n_jobs):
+            rows, kept = tower.prepare_readable(self._check_images(given, reset=False))
+            kept = kept if place is None else place
+            return tower.embed(rows), None if len(kept) == n_pictures_of(images) else kept
+
+    def _set_training_gallery(
+        self, rows: Any, captions: Captions, texts: list[str], text_rows: Any, image_rows: np.ndarray | None = None
+    ) -> Self:
+        """Make prepared images and the different captions the galleries; of `texts` there are prepared rows.
+
+        `image_rows` says where the images stood in X, if not all of them could be read.
+        """
+        listed = gallery_texts(captions)
+        wanted = [str(text) for text in listed.tolist()]
+        # Rows held out and rows of weight 0 have captions that are not among the texts trained on; they are in the
+        # gallery all the same.
+        row_of = {normal_form(text): row for row, text in enumerate(texts)} | {
+            text: row for row, text in enumerate(texts)
+        }
+        rows_of = [row_of.get(text, row_of.get(normal_form(text))) for text in wanted]
+        if None not in rows_of:  # a frozen encoder may have taken long for them
+            text = self._embed_rows(self._text_tower(), text_rows[np.array(rows_of)])
+        else:
+            text = self._embed(self._text_tower(), wanted)
+        # All rows of X, those that were one image in training too: an index of a result is a row of X.
+        return self._set_galleries(self._embed_rows(self._image_tower(), rows), image_rows, listed, text)
+
+    def _image_tower(self) -> Tower:
+        return self._tower(self.image_encoder_, self.image_head_)
+
+    def _text_tower(self) -> Tower:
+        return self._tower(self.text_encoder_, self.text_head_)
+
+    def _tower(self, encoder: Any, head: torch.nn.Module) -> Tower:
+        # Built for each call, by the parameters as they are now; the modules inside are the fitted ones, not copies.
+        device = resolve_device(self.device)
+        dtype = resolve_dtype(self.precision, device, self._fitted_precision())
+        return Tower(encoder, head, device, dtype, is_positive_only(self.similarity))
+
+    def _fitted_precision(self) -> str | None:
+        """Return the precision of `fit`; None for a model saved before it was noted."""
+        return getattr(self, "precision_", None)
