@@ -92,6 +92,15 @@ def published_numbers(i2t_ranks, t2i_ranks, k=(1, 5, 10)):
     return report | {"rsum": rsum}
 
 
+def hub_offsets(items, bank, strength, n_neighbors):
+    """A share of each item's mean cosine with the queries of a bank that are nearest to it."""
+    offsets = []
+    for item in items:
+        nearest = sorted((cosine(map_float(item), map_float(query)) for query in bank), reverse=True)[:n_neighbors]
+        offsets.append(strength * sum(nearest) / len(nearest))
+    return offsets
+
+
 def top_k(scores, k):
     """Indices of the k largest scores, best first, the lower index first among equals."""
     return sorted(range(len(scores)), key=lambda index: (-scores[index], index))[:k]

@@ -10,11 +10,13 @@ from sklearn_mm.metrics import (
     DIRECTIONS,
     RetrievalRanks,
     check_cutoff,
+    check_offsets,
     check_report_options,
     check_retrieval_input,
     check_wording,
     embed_captions,
     hit_at_k,
+    hub_offsets,
     rank_directions,
     recall_at_k,
     unwrap_ranker,
@@ -110,14 +112,18 @@ class RecallCurveDisplay:
         captions = check_captions(y, X)
         ranker = unwrap_ranker(estimator)
         text_embedding, wording = embed_captions(ranker, captions.texts)
+        image_embedding = estimator.transform(X)
+        image_offset, text_offset = hub_offsets(ranker, image_embedding, text_embedding)
         return cls.from_predictions(
-            estimator.transform(X),
+            image_embedding,
             text_embedding,
             captions.image_index,
             wording=wording,
             max_k=max_k,
             definition=definition,
             similarity=getattr(ranker, "similarity", "cosine"),
+            image_offset=image_offset,
+            text_offset=text_offset,
             ax=ax,
         )
 
@@ -132,6 +138,8 @@ class RecallCurveDisplay:
         definition: str = "hit",
         similarity: str = "cosine",
         wording: Any = None,
+        image_offset: Any = None,
+        text_offset: Any = None,
         ax: Any = None,
     ) -> "RecallCurveDisplay":
         """Draw the curves of embeddings.
@@ -152,6 +160,9 @@ class RecallCurveDisplay:
             See `retrieval_ranks`.
         wording : array-like of shape (n_texts,), optional
             See `retrieval_ranks`.
+        image_offset : array-like of shape (n_images,), optional
+        text_offset : array-like of shape (n_texts,), optional
+            See `retrieval_ranks`.
         ax : matplotlib Axes, optional
             What to draw into; a new figure by default.
 
@@ -170,7 +181,8 @@ class RecallCurveDisplay:
         check_report_options(max_k, definition)
         image, text, owner, _ = check_retrieval_input(image_embedding, text_embedding, text_to_image, None)
         same = check_wording(wording, len(text))
-        ranks = rank_directions(image, text, owner, None, similarity, DIRECTIONS, definition == "recall", same)
+        offsets = check_offsets(image_offset, text_offset, len(image), len(text), similarity)
+        ranks = rank_directions(image, text, owner, None, similarity, DIRECTIONS, definition == "recall", same, offsets)
         # Beyond both galleries the curves are 1 and tell nothing.
         cutoffs = range(1, min(check_cutoff(max_k), max(len(image), len(text))) + 1)
         share = hit_at_k if definition == "hit" else recall_at_k

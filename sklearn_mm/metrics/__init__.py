@@ -3,6 +3,7 @@
 from sklearn_mm.metrics._annotation import annotation_report, format_annotation_report
 from sklearn_mm.metrics._annotation_scorer import AnnotationScorer
 from sklearn_mm.metrics._label_sums import choose_top as choose_top
+from sklearn_mm.metrics._ranking import check_offsets as check_offsets
 from sklearn_mm.metrics._ranking import check_retrieval_input as check_retrieval_input
 from sklearn_mm.metrics._ranking import check_wording as check_wording
 from sklearn_mm.metrics._ranking import rank_directions as rank_directions
@@ -20,6 +21,7 @@ from sklearn_mm.metrics._report import check_report_options as check_report_opti
 from sklearn_mm.metrics._report import retrieval_report
 from sklearn_mm.metrics._scorer import RetrievalScorer
 from sklearn_mm.metrics._scorer import embed_captions as embed_captions
+from sklearn_mm.metrics._scorer import hub_offsets as hub_offsets
 from sklearn_mm.metrics._scorer import unwrap_ranker as unwrap_ranker
 from sklearn_mm.metrics._similarity import check_embedding as check_embedding
 from sklearn_mm.metrics._similarity import resolve_similarity as resolve_similarity

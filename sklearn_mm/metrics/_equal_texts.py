@@ -44,9 +44,14 @@ class EqualTexts:
 
     def embed_alike(self, text: np.ndarray) -> np.ndarray:
         """Give all texts of a wording the embedding of the first: what is equal cannot be told apart."""
-        first = np.unique(self.wording, return_index=True)[1]
-        alike: np.ndarray = text[first[self.wording]]
+        alike: np.ndarray = text[self.stands_for()]
         return alike
+
+    def stands_for(self) -> np.ndarray:
+        """Return the place (n_texts,) of the first text of each one's wording."""
+        first: np.ndarray = np.unique(self.wording, return_index=True)[1]
+        places: np.ndarray = first[self.wording]
+        return places
 
     def right_texts(
         self, positive: np.ndarray, best: np.ndarray, tolerance: np.ndarray

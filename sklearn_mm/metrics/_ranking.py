@@ -8,12 +8,12 @@ import numpy as np
 
 from sklearn_mm._checks import check_groups
 from sklearn_mm._tables import as_column
-from sklearn_mm.metrics._counting import Thresholds, count_gallery
+from sklearn_mm.metrics._counting import NO_OFFSETS, Offsets, Thresholds, count_gallery
 from sklearn_mm.metrics._equal_texts import EqualTexts, find_equal_texts
 from sklearn_mm.metrics._ranks import PositiveRanks, RetrievalRanks
 from sklearn_mm.metrics._similarity import Similarity, check_embedding, resolve_similarity
 
-__all__ = ["check_retrieval_input", "check_wording", "rank_directions", "retrieval_ranks"]
+__all__ = ["check_offsets", "check_retrieval_input", "check_wording", "rank_directions", "retrieval_ranks"]
 
 
 def retrieval_ranks(
@@ -26,6 +26,8 @@ def retrieval_ranks(
     every_positive: bool = False,
     groups: Any = None,
     wording: Any = None,
+    image_offset: Any = None,
+    text_offset: Any = None,
 ) -> RetrievalRanks:
     """Rank the right answers of every query among all items of the gallery.
 
@@ -55,6 +57,11 @@ def retrieval_ranks(
         right for every image that has one of them, in its group or not, and the embedding of the first stands for
         all. None: a text is right for its own image alone, as in papers; a perfect model then finds the right one
         of equal texts by chance.
+    image_offset : array-like of shape (n_images,), optional
+        What is taken off the score of each image wherever it is one of the items found, of `similarity` "cosine": how
+        near it is to any query, as `NearestNeighborNormalization.image_offsets` has it.
+    text_offset : array-like of shape (n_texts,), optional
+        The same for texts.
 
     Returns
     -------
@@ -103,7 +110,26 @@ def retrieval_ranks(
         raise ValueError(f"direction must be 'i2t' or 't2i', got {direction!r}")
     image, text, owner, label = check_retrieval_input(image_embedding, text_embedding, text_to_image, groups)
     same = check_wording(wording, len(text))
-    return rank_directions(image, text, owner, label, similarity, {direction}, every_positive, same)[direction]
+    offsets = check_offsets(image_offset, text_offset, len(image), len(text), similarity)
+    return rank_directions(image, text, owner, label, similarity, {direction}, every_positive, same, offsets)[direction]
+
+
+def check_offsets(image_offset: Any, text_offset: Any, n_images: int, n_texts: int, similarity: str) -> Offsets:
+    """Return what is taken off the scores of images and texts, if it fits."""
+    if similarity != "cosine" and not (image_offset is None and text_offset is None):
+        raise ValueError(f"image_offset and text_offset are taken off cosines, got similarity={similarity!r}")
+    return Offsets(_check_offset(image_offset, n_images, "image"), _check_offset(text_offset, n_texts, "text"))
+
+
+def _check_offset(offset: Any, n_items: int, what: str) -> np.ndarray | None:
+    if offset is None:
+        return None
+    array = np.asarray(offset, dtype=np.float32)
+    if array.shape != (n_items,) or not np.isfinite(array).all():
+        raise ValueError(
+            f"{what}_offset must hold one finite number for each of the {n_items} {what}s, got shape {array.shape}"
+        )
+    return array
 
 
 def check_retrieval_input(
@@ -160,6 +186,7 @@ def rank_directions(
     directions: Collection[str],
     every_positive: bool,
     wording: np.ndarray | None = None,
+    offsets: Offsets = NO_OFFSETS,
 ) -> dict[str, RetrievalRanks]:
     """Return the ranks of checked input by direction, from one pass over the scores."""
     label = np.arange(len(image)) if groups is None else np.unique(groups, return_inverse=True)[1]
@@ -173,19 +200,22 @@ def rank_directions(
     scores = resolve_similarity(
         similarity, _reorder(image, image_order), text if equal is None else equal.embed_alike(text)
     )
-    positive = scores.exact(owner, np.arange(len(text)))  # the score of each text with its own image
+    offsets = offsets.take(image_order, text_order if equal is None else text_order[equal.stands_for()])
+    cosine = scores.exact(owner, np.arange(len(text)))  # the score of each text with its own image
+    # The text as an answer to the image, and the image as an answer to the text: without offsets they are one.
+    positive, found = offsets.off_texts(cosine, np.arange(len(text))), offsets.off_images(cosine, owner)
     start = np.searchsorted(owner, np.arange(len(image)))  # (n_images,)
     # Every image has a text, as was checked: of an empty run reduceat gives the element behind it.
     best = np.maximum.reduceat(positive, start)
     best_text = np.flatnonzero(positive == best[owner])  # all that are as good; the next line keeps the first
     best_text = best_text[np.searchsorted(owner[best_text], np.arange(len(image)))]
     # The score of each text with the best image that is right for it: its own, unless others have its wording.
-    best_image = positive if equal is None else equal.best_images(positive)
+    best_image = found if equal is None else equal.best_images(found)
 
     asked = np.arange(len(text)) if every_positive else best_text
-    i2t = Thresholds.around(owner[asked], positive[asked], scores.tie_tolerance[asked], scores)
-    t2i = Thresholds.around(np.arange(len(text)), best_image, scores.tie_tolerance, scores)
-    count_gallery(scores, ignored, i2t if "i2t" in directions else None, t2i if "t2i" in directions else None)
+    i2t = Thresholds.around(owner[asked], positive[asked], scores.tie_tolerance[asked], scores, offsets.text)
+    t2i = Thresholds.around(np.arange(len(text)), best_image, scores.tie_tolerance, scores, offsets.image)
+    count_gallery(scores, ignored, i2t if "i2t" in directions else None, t2i if "t2i" in directions else None, offsets)
 
     ranks = {}
     if "i2t" in directions:
@@ -209,10 +239,10 @@ def rank_directions(
         n_better, n_tied, n_right = t2i.n_better, t2i.n_tied, np.ones(len(text), dtype=np.int64)
         places = None
         if equal is not None:
-            n_right, n_miscounted = equal.right_images(positive, best_image, scores.tie_tolerance)
+            n_right, n_miscounted = equal.right_images(found, best_image, scores.tie_tolerance)
             n_tied = np.maximum(n_tied - n_miscounted, 0)
             if every_positive:
-                places = _place_images(scores, ignored, positive, equal, back)
+                places = _place_images(scores, ignored, found, equal, back, offsets)
         n_better, n_tied, n_right = n_better[back], n_tied[back], n_right[back]
         if places is None:
             places = PositiveRanks(np.arange(len(text)), n_better, n_tied + 1)  # itself
@@ -267,11 +297,12 @@ def _place_images(
     positive: np.ndarray,
     equal: EqualTexts,
     back: np.ndarray,
+    offsets: Offsets,
 ) -> PositiveRanks:
     """Find the place of every image that is right for a wording; all texts of the wording share them."""
-    own = Thresholds.around(np.arange(len(positive)), positive, scores.tie_tolerance, scores)
+    own = Thresholds.around(np.arange(len(positive)), positive, scores.tie_tolerance, scores, offsets.image)
     # A pass of its own: the ranks of the best image were counted at another threshold.
-    count_gallery(scores, ignored, None, own)
+    count_gallery(scores, ignored, None, own, offsets)
     pairs = np.flatnonzero(equal.is_first)
     pairs = pairs[np.argsort(equal.wording[pairs], kind="stable")]
     return PositiveRanks(

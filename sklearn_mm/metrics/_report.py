@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_mm.metrics._ranking import check_retrieval_input, check_wording, rank_directions
+from sklearn_mm.metrics._counting import Offsets
+from sklearn_mm.metrics._ranking import check_offsets, check_retrieval_input, check_wording, rank_directions
 from sklearn_mm.metrics._ranks import (
     RetrievalRanks,
     check_cutoff,
@@ -35,6 +36,8 @@ def retrieval_report(
     sample_weight: Any = None,
     groups: Any = None,
     wording: Any = None,
+    image_offset: Any = None,
+    text_offset: Any = None,
 ) -> dict[str, float]:
     """Report how well images find their texts and texts their images.
 
@@ -65,6 +68,9 @@ def retrieval_report(
     wording : array-like of shape (n_texts,), optional
         The texts themselves: texts of one wording are then equally right for the images of each. None: each text is
         right for its own image alone, as papers count; see `retrieval_ranks`.
+    image_offset : array-like of shape (n_images,), optional
+    text_offset : array-like of shape (n_texts,), optional
+        What is taken off the scores of images and of texts wherever they are the items found; see `retrieval_ranks`.
 
     Returns
     -------
@@ -107,6 +113,7 @@ def retrieval_report(
     image, text, owner, label = check_retrieval_input(image_embedding, text_embedding, text_to_image, groups)
     weight = check_weights(sample_weight, len(image), "images")
     same = check_wording(wording, len(text))
+    offsets = check_offsets(image_offset, text_offset, len(image), len(text), similarity)
     report = partial(
         report_directions,
         cutoffs=cutoffs,
@@ -115,7 +122,7 @@ def retrieval_report(
         directions=DIRECTIONS,
     )
     if fold_size is None:
-        return report(image, text, owner, label, weight, same)
+        return report(image, text, owner, label, weight, same, offsets)
 
     reports = []
     for first in range(0, len(image), _check_fold_size(fold_size, len(image))):
@@ -130,6 +137,7 @@ def retrieval_report(
                 None if label is None else label[fold],
                 None if weight is None else check_weights(weight[fold], fold_size, f"images from {first} on"),
                 None if same is None else same[texts],
+                offsets.take(fold, texts),
             )
         )
     mean = {key: float(np.mean([one[key] for one in reports])) for key in reports[0]}
@@ -161,6 +169,7 @@ def report_directions(
     groups: np.ndarray | None,
     weight: np.ndarray | None,
     wording: np.ndarray | None,
+    offsets: Offsets,
     *,
     cutoffs: list[int],
     definition: str,
@@ -168,7 +177,8 @@ def report_directions(
     directions: Sequence[str],
 ) -> dict[str, float]:
     """Report on checked input, in some directions."""
-    ranks = rank_directions(image, text, owner, groups, similarity, directions, definition == "recall", wording)
+    every_positive = definition == "recall"
+    ranks = rank_directions(image, text, owner, groups, similarity, directions, every_positive, wording, offsets)
     weights = {"i2t": weight, "t2i": None if weight is None else weight[owner]}
     report: dict[str, float] = {}
     for direction in directions:

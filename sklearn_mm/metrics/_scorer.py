@@ -8,12 +8,12 @@ from sklearn.base import BaseEstimator
 
 from sklearn_mm._checks import check_captions
 from sklearn_mm._unicode import normal_form
-from sklearn_mm.metrics._ranking import check_retrieval_input
+from sklearn_mm.metrics._ranking import check_offsets, check_retrieval_input
 from sklearn_mm.metrics._ranks import check_weights
 from sklearn_mm.metrics._report import DIRECTIONS, check_report_options, report_directions
 from sklearn_mm.registry import stored_as
 
-__all__ = ["RetrievalScorer", "embed_captions", "unwrap_ranker"]
+__all__ = ["RetrievalScorer", "embed_captions", "hub_offsets", "unwrap_ranker"]
 
 
 @stored_as("metrics.RetrievalScorer")
@@ -46,7 +46,8 @@ class RetrievalScorer(BaseEstimator):
 
     Notes
     -----
-    The similarity is that of the estimator (its parameter `similarity`), cosine if it names none.
+    The similarity is that of the estimator (its parameter `similarity`), cosine if it names none. What is near every
+    query is corrected for as the estimator does it in its own searches (its attribute `hubness_`), if it does.
 
     In a search name the number to refit by, ``refit="rsum"``. Searches take the largest number for the best:
     do not refit by a median or mean rank.
@@ -124,6 +125,8 @@ class RetrievalScorer(BaseEstimator):
         image, text, owner, label = check_retrieval_input(
             estimator.transform(X), text_embedding, captions.image_index, groups
         )
+        similarity = getattr(ranker, "similarity", "cosine")
+        image_offset, text_offset = hub_offsets(ranker, image, text)
         return report_directions(
             image,
             text,
@@ -131,9 +134,10 @@ class RetrievalScorer(BaseEstimator):
             label,
             check_weights(sample_weight, captions.n_images, "images"),
             wording if self.equal_captions == "right" else None,
+            check_offsets(image_offset, text_offset, len(image), len(text), similarity),
             cutoffs=cutoffs,
             definition=self.definition,
-            similarity=getattr(ranker, "similarity", "cosine"),
+            similarity=similarity,
             directions=DIRECTIONS if self.direction == "both" else (self.direction,),
         )
 
@@ -156,6 +160,12 @@ def embed_captions(ranker: Any, texts: list[str]) -> tuple[np.ndarray, np.ndarra
     wording = np.array([number.setdefault(normal_form(text), len(number)) for text in texts], dtype=np.int64)
     _, first = np.unique(wording, return_index=True)
     return np.asarray(ranker.transform_text([texts[row] for row in first]))[wording], wording
+
+
+def hub_offsets(ranker: Any, image: Any, text: Any) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return what a fitted ranker takes off the scores of embedded images and texts; None where it does not."""
+    hubness = getattr(ranker, "hubness_", None)
+    return (None, None) if hubness is None else (hubness.image_offsets(image), hubness.text_offsets(text))
 
 
 def unwrap_ranker(estimator: Any) -> Any:

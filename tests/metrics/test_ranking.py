@@ -33,9 +33,15 @@ def embedded_pairs(draw, groups=False):
     return (images, texts, owner, label) if groups else (images, texts, owner)
 
 
-def _naive(images, texts, owner, direction, similarity, label=None):
+def _naive(images, texts, owner, direction, similarity, label=None, offsets=None):
     """Counts (n_query, 3): negatives better, negatives tied, positives tied."""
     scores = reference.score_matrix(images, texts, SIMILARITIES[similarity])
+    if offsets is not None:
+        image_offset, text_offset = (list(map(float, each)) for each in offsets)
+        scores = [
+            [score - (text_offset[j] if direction == "i2t" else image_offset[i]) for j, score in enumerate(row)]
+            for i, row in enumerate(scores)
+        ]
     label = np.arange(len(images)) if label is None else label
     if direction == "t2i":
         return [
@@ -73,6 +79,50 @@ def test_counts_are_those_of_slow_loops(similarity, direction, blocks):
         ]
 
     check()
+
+
+@pytest.mark.parametrize("direction", ["i2t", "t2i"])
+def test_what_is_taken_off_items_is_that_of_slow_loops(direction, blocks):
+    @settings(max_examples=60, deadline=None)
+    @given(embedded_pairs(groups=True), st.integers(0, 2**32 - 1))
+    def check(pairs, seed):
+        images, texts, owner, label = pairs
+        rng = np.random.default_rng(seed)
+        # Of few values, among them differences of cosines, so that ties abound.
+        offsets = [rng.choice(np.float32([0, 0.25, 0.5, 1]), size=len(rows)) for rows in (images, texts)]
+        ranks = retrieval_ranks(
+            images,
+            texts,
+            owner,
+            direction=direction,
+            groups=label,
+            image_offset=offsets[0],
+            text_offset=offsets[1],
+        )
+        naive = _naive(images, texts, owner, direction, "cosine", label, offsets)
+        assert _counts(ranks).tolist() == [list(row) for row in naive]
+
+    check()
+
+
+def test_equal_texts_share_what_is_taken_off_the_first():
+    images, texts = np.eye(2), np.array([[1.0, 0.2], [1.0, 0.2], [0.1, 1.0]])
+    report = {
+        offset: np.asarray(
+            retrieval_ranks(images, texts, [0, 1, 1], wording=["a", "a", "b"], text_offset=[0.0, offset, 0.5])
+        ).tolist()
+        for offset in (0.0, 9.0)
+    }
+    assert report[0.0] == report[9.0]
+
+
+def test_offsets_that_do_not_fit_are_refused():
+    images, owner = np.eye(3), [0, 1, 2]
+    for offset in ([0.0, 1.0], [[0.0], [1.0], [2.0]], [0.0, np.nan, 1.0]):
+        with pytest.raises(ValueError, match="image_offset must hold one finite number for each of the 3 images"):
+            retrieval_ranks(images, images, owner, image_offset=offset)
+    with pytest.raises(ValueError, match="are taken off cosines"):
+        retrieval_ranks(images, images, owner, similarity="order", text_offset=np.zeros(3))
 
 
 @similarity_names

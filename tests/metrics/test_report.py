@@ -155,3 +155,16 @@ def test_the_similarity_changes_the_ranks():
 def test_options_that_make_no_sense_are_named(embedded, options, message):
     with pytest.raises(ValueError, match=message):
         retrieval_report(*embedded, **options)
+
+
+def test_folds_take_their_own_offsets():
+    rng = np.random.default_rng(0)
+    image, text = rng.normal(size=(6, 4)), rng.normal(size=(12, 4))
+    owner = np.repeat(np.arange(6), 2)[rng.permutation(12)]
+    offsets = {"image_offset": rng.random(6), "text_offset": rng.random(12)}
+    folds = []
+    for first in (0, 3):
+        texts = np.flatnonzero((owner >= first) & (owner < first + 3))
+        own = {"image_offset": offsets["image_offset"][first : first + 3], "text_offset": offsets["text_offset"][texts]}
+        folds.append(retrieval_report(image[first : first + 3], text[texts], owner[texts] - first, k=1, **own)["rsum"])
+    assert retrieval_report(image, text, owner, k=1, fold_size=3, **offsets)["rsum"] == pytest.approx(np.mean(folds))
