@@ -93,6 +93,18 @@ _PARTS = {
         lr_schedule : {"cosine", "linear", "step", "constant"}, default="cosine"
             "cosine" rises over a tenth of all steps; "step" falls to a tenth after half of them.
         """,
+    "search_parameters": """
+        hubness : {"auto", "nnn"}, NearestNeighborNormalization or None, default="auto"
+            What is taken off the scores of images and texts that are near every query, in searches and in scores: by
+            default (and by "nnn") what `NearestNeighborNormalization` takes by its defaults, where the similarity is
+            the cosine. None searches by plain scores, as papers do.
+        index : ExactIndex, FaissIndex or None, default=None
+            Empty: what the galleries are searched with, by cosine. None is an `ExactIndex`.
+        """,
+    "hubness_": """
+        hubness_ : NearestNeighborNormalization or None
+            The correction, with banks of the images and texts trained on; those of the last call, of `partial_fit`.
+        """,
     "resumed_and_shown": """
         checkpoint : path, default=None
             A folder that holds the state of training after every epoch. A `fit` of the same parameters and data goes on

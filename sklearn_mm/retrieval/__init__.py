@@ -1,5 +1,6 @@
 """Estimators that search pictures by sentences and sentences by pictures."""
 
+from sklearn_mm.retrieval._hubness import NearestNeighborNormalization
 from sklearn_mm.retrieval._ranker import JointEmbeddingRanker
 
-__all__ = ["JointEmbeddingRanker"]
+__all__ = ["JointEmbeddingRanker", "NearestNeighborNormalization"]

@@ -32,6 +32,8 @@ from sklearn_mm.persistence import PickleStateMixin
 from sklearn_mm.registry import stored_as
 from sklearn_mm.retrieval._data import CaptionedImages, JointBatches, merge_captioned
 from sklearn_mm.retrieval._format_1 import loss_parameters_as_objects
+from sklearn_mm.retrieval._hubness import NearestNeighborNormalization
+from sklearn_mm.retrieval._search import SEARCH_CONSTRAINTS
 from sklearn_mm.retrieval._towers import TwoTowersMixin
 from sklearn_mm.retrieval._training import make_model, make_stages, make_validator
 from sklearn_mm.towers import fit_encoder, fit_image_encoder, is_trainable, make_head, n_rows_of, row_digests
@@ -120,6 +122,7 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
     warm_start : bool, default=False
         `fit` goes on from the weights and the vocabulary of the fit before, without a stage of the instance loss alone.
     %(resumed_and_shown)s
+    %(search_parameters)s
 
     Attributes
     ----------
@@ -134,6 +137,7 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
         Epochs trained, over all calls and stages.
     loss_ : PairLoss
         The loss, with what it has learnt itself (a trained temperature) as its parameters.
+    %(hubness_)s
     n_features_in_ : int
         Width of X, where it is a matrix of features.
     %(fitted_precision)s
@@ -184,6 +188,7 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
 
     _parameter_constraints: dict[str, Any] = {
         **DEVICE_CONSTRAINTS,
+        **SEARCH_CONSTRAINTS,
         "text_encoder": [HasMethods(["fit", "transform"]), None],
         "image_encoder": [HasMethods(["fit", "transform"]), None],
         "n_components": [positive_int],
@@ -247,6 +252,8 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
         warm_start: bool = False,
         checkpoint: str | os.PathLike[str] | None = None,
         verbose: int = 0,
+        hubness: str | NearestNeighborNormalization | None = "auto",
+        index: Any = None,
     ) -> None:
         self.text_encoder = text_encoder
         self.image_encoder = image_encoder
@@ -276,6 +283,8 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
         self.warm_start = warm_start
         self.checkpoint = checkpoint
         self.verbose = verbose
+        self.hubness = hubness
+        self.index = index
 
     @with_callbacks
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
@@ -316,7 +325,8 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
             self.checkpoint,
             self.random_state,
             type(self).__name__,
-            self.get_params(deep=False),
+            # How a model is searched decides nothing of its training.
+            {key: value for key, value in self.get_params(deep=False).items() if key not in SEARCH_CONSTRAINTS},
             self._learnt_before() if resumed else None,
             *(FilesIn(X), captions, groups, sample_weight),
         )
@@ -361,7 +371,7 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
                 callbacks=EpochCallbacks(self, sum(stage.n_epochs for stage in stages)),
             )
             self.loss_ = model.objective.learnt_loss()
-        return self._set_training_gallery(rows, captions, images.texts, text_rows, place)
+        return self._set_training_gallery(rows, captions, images, text_rows, place, rng)
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Train for one pass over the given rows, at a constant learning rate and without holding any out.
@@ -401,7 +411,7 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
             )
             text_rows = self._encode_texts(rows, images, random_state, not first)
             self._train_one_epoch(self._batches(rows, text_rows, images, rng), settings)
-        return self._set_training_gallery(rows, captions, images.texts, text_rows, place)
+        return self._set_training_gallery(rows, captions, images, text_rows, place, rng)
 
     def _train_one_epoch(self, batches: JointBatches, settings: TrainingSettings) -> None:
         """Train with the optimiser of the pass before, as long as all that it depends on is the same."""
@@ -427,6 +437,7 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
 
     def _check_parameters(self) -> None:
         validate_params(self)
+        self._check_search_parameters()
         for part in (self.loss, self.instance_loss):
             if not isinstance(part, str | None):
                 validate_params(part)
@@ -553,6 +564,8 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
     @classmethod
     def _from_format(cls, state: dict[str, Any], number: int) -> dict[str, Any]:
         """Bring the state of an older format to today's."""
+        # Models of before searched by plain scores, exactly.
+        state = {"hubness": None, "hubness_": None, "index": None} | state
         return loss_parameters_as_objects(state) if number < 2 else state
 
     def __sklearn_tags__(self) -> Any:

@@ -3,25 +3,36 @@
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_mm._checks import Captions, check_texts
+from sklearn_mm._params import HasMethods, StrOptions, validate_params
 from sklearn_mm._unreadable import refuse_unreadable
 from sklearn_mm.metrics import RetrievalScorer
 from sklearn_mm.retrieval._data import distinct_texts
 from sklearn_mm.retrieval._gallery import Gallery
+from sklearn_mm.retrieval._hubness import NearestNeighborNormalization
 
-__all__ = ["JointSpaceMixin", "gallery_texts"]
+__all__ = ["SEARCH_CONSTRAINTS", "JointSpaceMixin", "gallery_texts"]
+
+SEARCH_CONSTRAINTS: dict[str, Any] = {
+    "hubness": [StrOptions({"auto", "nnn"}), NearestNeighborNormalization, None],
+    "index": [HasMethods(["add", "search"]), None],
+}
 
 
 class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     """An estimator that embeds images by `transform` and texts by `transform_text`: it searches each by the other.
 
-    It has an attribute `similarity` and the method `_embed_readable`; its `fit` calls `_set_galleries`.
+    It has the parameters of SEARCH_CONSTRAINTS, an attribute `similarity` and the method `_embed_readable`; its `fit`
+    calls `_check_search_parameters`, sets `hubness_` and calls `_set_galleries`.
     """
 
     similarity: str
+    hubness: Any
+    index: Any
+    hubness_: NearestNeighborNormalization | None
 
     def transform_text(self, texts: Any) -> np.ndarray:
         """Embed texts: unit vectors, shape (n_texts, n_components), float32."""
@@ -56,10 +67,10 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         check_is_fitted(self)
         if images is not None:
             embedding, rows = self._embed_readable(images)
-            self._image_gallery = Gallery(embedding, self.similarity, rows)
+            self._image_gallery = self._gallery(embedding, rows, holds_images=True)
         if texts is not None:
             listed = check_texts(texts)
-            self._text_gallery = Gallery(self.transform_text(listed), self.similarity)
+            self._text_gallery = self._gallery(self.transform_text(listed))
             self.gallery_texts_ = np.array(listed, dtype=object)
         return self
 
@@ -78,9 +89,31 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         texts : ndarray of shape (n_texts, n_components), float32
         """
         self.gallery_texts_ = listed
-        self._text_gallery = Gallery(texts, self.similarity)
-        self._image_gallery = Gallery(images, self.similarity, image_rows)
+        self._text_gallery = self._gallery(texts)
+        self._image_gallery = self._gallery(images, image_rows, holds_images=True)
         return self
+
+    def _hub_correction(self) -> NearestNeighborNormalization | None:
+        """Return the correction that the parameters ask for, not fitted."""
+        if self.hubness is None or (self.hubness == "auto" and self.similarity != "cosine"):
+            return None
+        if self.similarity != "cosine":
+            raise ValueError(
+                f"hubness={self.hubness!r} corrects cosines, got similarity={self.similarity!r}; set hubness='auto' or "
+                "None"
+            )
+        return NearestNeighborNormalization() if isinstance(self.hubness, str) else clone(self.hubness)
+
+    def _check_search_parameters(self) -> None:
+        """Refuse a correction or an index that no search could use, before any long work."""
+        correction = self._hub_correction()
+        if correction is not None:
+            validate_params(correction)
+        if self.index is not None and len(self.index):
+            raise ValueError(f"index must hold no items, which come with the galleries, got {len(self.index)}")
+
+    def _gallery(self, embedding: np.ndarray, rows: np.ndarray | None = None, *, holds_images: bool = False) -> Gallery:
+        return Gallery(embedding, self.similarity, rows, self.hubness_, holds_images, self.index)
 
     def search_images(self, texts: Any, k: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Find the gallery's images for texts.
@@ -123,7 +156,7 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     def predict(self, X: Any) -> np.ndarray:
         """Return the best text of the gallery for each image, shape (n_images,), in the dtype of `gallery_texts_`."""
         check_is_fitted(self)
-        return self.gallery_texts_[self.search_texts(X, 1)[1][:, 0]]
+        return self.gallery_texts_[self._text_gallery.best(self.transform(X), query_is_image=True)]
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Score every text of the gallery for each image: shape (n_images, n_gallery_texts), float32."""

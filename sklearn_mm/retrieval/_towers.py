@@ -11,6 +11,7 @@ from sklearn_mm._device import resolve_device, resolve_dtype, torch_threads
 from sklearn_mm._unicode import normal_form
 from sklearn_mm._unreadable import n_pictures_of, refuse_unreadable, take_readable
 from sklearn_mm.images import check_sequence
+from sklearn_mm.retrieval._data import CaptionedImages
 from sklearn_mm.retrieval._model import is_positive_only
 from sklearn_mm.retrieval._search import JointSpaceMixin, gallery_texts
 from sklearn_mm.towers import Tower
@@ -93,13 +94,30 @@ class TwoTowersMixin(JointSpaceMixin):
             return tower.embed(rows), None if len(kept) == n_pictures_of(images) else kept
 
     def _set_training_gallery(
-        self, rows: Any, captions: Captions, texts: list[str], text_rows: Any, image_rows: np.ndarray | None = None
+        self,
+        rows: Any,
+        captions: Captions,
+        trained: CaptionedImages,
+        text_rows: Any,
+        image_rows: np.ndarray | None,
+        rng: np.random.Generator,
     ) -> Self:
-        """Make prepared images and the different captions the galleries; of `texts` there are prepared rows.
+        """Make prepared images and the different captions the galleries, and what was trained on the banks.
 
-        `image_rows` says where the images stood in X, if not all of them could be read.
+        Parameters
+        ----------
+        rows : prepared images
+        captions : Captions
+            Of all of them.
+        trained : CaptionedImages
+        text_rows : prepared texts
+            Those of `trained`.
+        image_rows : ndarray of int64 or None
+            Where the images stood in X, if not all of them could be read.
+        rng : numpy.random.Generator
+            What banks are drawn by.
         """
-        listed = gallery_texts(captions)
+        listed, texts = gallery_texts(captions), trained.texts
         wanted = [str(text) for text in listed.tolist()]
         # Rows held out and rows of weight 0 have captions that are not among the texts trained on; they are in the
         # gallery all the same.
@@ -111,8 +129,16 @@ class TwoTowersMixin(JointSpaceMixin):
             text = self._embed_rows(self._text_tower(), text_rows[np.array(rows_of)])
         else:
             text = self._embed(self._text_tower(), wanted)
+        image = self._embed_rows(self._image_tower(), rows)
+        correction = self._hub_correction()
+        if correction is not None:
+            of_images, of_texts = correction.draw(len(trained), rng), correction.draw(len(texts), rng)
+            place = {normal_form(one): row for row, one in enumerate(wanted)}
+            places = [place[normal_form(texts[row])] for row in of_texts]
+            correction.fit(image[trained.rows[of_images]], text[places])
+        self.hubness_ = correction
         # All rows of X, those that were one image in training too: an index of a result is a row of X.
-        return self._set_galleries(self._embed_rows(self._image_tower(), rows), image_rows, listed, text)
+        return self._set_galleries(image, image_rows, listed, text)
 
     def _image_tower(self) -> Tower:
         return self._tower(self.image_encoder_, self.image_head_)

@@ -140,6 +140,7 @@ def full_network_pipeline(
         # Never stops early, as n_iter_no_change is all epochs. As in the source, the best weights are kept.
         early_stopping=True,
         n_iter_no_change=n_epochs,
+        hubness=None,
         random_state=random_state,
         verbose=verbose,
     )
@@ -230,6 +231,7 @@ def dual_path_pipeline(
         lr_schedule="step",
         # 0.75 is in front of the classifier alone; this one would be in front of the heads' linear maps.
         dropout=0.0,
+        hubness=None,
         random_state=random_state,
         verbose=verbose,
     )
@@ -304,6 +306,7 @@ def ranking_objective_pipeline(
         n_components=512,
         hidden_layer_sizes=(1024,),
         loss=RankingLoss(0.2, negatives=negatives, side=side),
+        hubness=None,
         random_state=random_state,
         verbose=verbose,
     )
@@ -393,6 +396,7 @@ def vse_plus_plus(
         early_stopping=True,
         # Never stops early: the best weights of all epochs are kept.
         n_iter_no_change=150,
+        hubness=None,
         random_state=random_state,
         verbose=verbose,
     )

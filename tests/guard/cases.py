@@ -36,7 +36,7 @@ from sklearn_mm.features import (
     TextSequenceEncoder,
 )
 from sklearn_mm.losses import AsymmetricLoss, InfoNCELoss, InstanceLoss, RankingLoss
-from sklearn_mm.retrieval import JointEmbeddingRanker, recipes
+from sklearn_mm.retrieval import JointEmbeddingRanker, NearestNeighborNormalization, recipes
 
 N_SCENES, N_PICTURES, N_FEATURES = 60, 24, 16
 HERE = {"random_state": 0, "device": "cpu", "precision": "float32"}
@@ -273,7 +273,7 @@ def fitted_on(*given):
 # Adam divides by the size of a gradient, also where that is 0 but for rounding, as in front of a batch norm: such a
 # weight goes its own way on every CPU. SGD does not.
 STEADY = {"optimizer": "sgd", "learning_rate": 0.02}
-RANKER = {**HERE, "n_components": 8, "max_epochs": 3, "batch_size": 16, "learning_rate": 5e-3}
+RANKER = {**HERE, "n_components": 8, "max_epochs": 3, "batch_size": 16, "learning_rate": 5e-3, "hubness": None}
 CNN = {**READING, "weights": None}
 VECTORIZER = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b")
 
@@ -284,6 +284,7 @@ def ranker(text_encoder=None, image_encoder=None, **parameters):
 
 RANKERS = {
     "infonce": ranker(),
+    "infonce, hubs": ranker(hubness=NearestNeighborNormalization(n_neighbors=8, bank_size=40)),
     "infonce, by text": ranker(loss=InfoNCELoss(side="text")),
     "infonce, by image": ranker(loss=InfoNCELoss(side="image")),
     "infonce, order": ranker(similarity="order", loss=InfoNCELoss(0.2)),
