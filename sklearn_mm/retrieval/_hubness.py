@@ -8,6 +8,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_mm._device import generator_from
+from sklearn_mm._docs import shared_docs
 from sklearn_mm._params import Interval, Real, positive_int, validate_params
 from sklearn_mm.metrics import check_embedding
 from sklearn_mm.persistence import PickleStateMixin
@@ -18,6 +19,7 @@ __all__ = ["NearestNeighborNormalization"]
 _N_ITEMS = 256  # items whose scores over the bank are held at once: 8 MB of float64
 
 
+@shared_docs
 @stored_as("retrieval.NearestNeighborNormalization")
 class NearestNeighborNormalization(PickleStateMixin, BaseEstimator):
     """Take off each item's score how near it is to queries in general.
@@ -60,6 +62,8 @@ class NearestNeighborNormalization(PickleStateMixin, BaseEstimator):
     On Flickr8k the strength and the number of neighbours are flat from 0.5 to 1 and from 16 to 128, and a bank of more
     than 4,000 gains nothing. Banks of a hundred neither gain nor lose. The inverted softmax of QB-Norm [2]_, with the
     best of its temperatures, gains the same, and its dynamic form less.
+
+    %(threads)s
 
     References
     ----------
