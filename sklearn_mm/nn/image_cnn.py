@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from sklearn_mm._checks import did_you_mean
 from sklearn_mm.nn.backbones import build_backbone, pixel_convention
 from sklearn_mm.nn.pixels import cpu_chunk_size, normalise, scale_and_shift
+from sklearn_mm.nn.pooling import spatial_mean
 from sklearn_mm.nn.scales import find_scales
-from sklearn_mm.nn.taps import TapReader, spatial_mean
+from sklearn_mm.nn.taps import TapReader
 from sklearn_mm.nn.towers import FeatureTower
 from sklearn_mm.registry import stored_as
 

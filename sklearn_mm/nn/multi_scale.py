@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_mm.nn.image_cnn import BackboneTower
+from sklearn_mm.nn.pooling import spatial_mean
 from sklearn_mm.nn.scales import Scale, find_scales, is_channels_last
-from sklearn_mm.nn.taps import spatial_mean
 from sklearn_mm.registry import stored_as
 
 __all__ = ["FusionBlock", "MultiScaleCNN"]

@@ -1,9 +1,9 @@
-"""Taps: the activations of chosen layers, averaged over space as they appear."""
+"""Taps: the activations of chosen layers, pooled over space as they appear."""
 
 import re
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from threading import Lock, local
 from types import TracebackType
@@ -16,8 +16,9 @@ from torch.overrides import TorchFunctionMode
 
 from sklearn_mm._checks import did_you_mean
 from sklearn_mm.nn.lite import SameConv2d
+from sklearn_mm.nn.pooling import POOLINGS, no_autocast, pooled, pooled_name
 
-__all__ = ["Tap", "TapReader", "spatial_mean"]
+__all__ = ["Tap", "TapReader"]
 
 # what may stand between a layer and its activation function, and the activation functions, by torch's names
 _TRANSPARENT = {"batch_norm", "group_norm", "instance_norm", "dropout"}
@@ -25,8 +26,8 @@ _ACTIVATIONS = {
     "celu", "elu", "gelu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "mish", "prelu", "relu",
     "relu6", "rrelu", "selu", "sigmoid", "silu", "softplus", "tanh",
 }  # fmt: skip
-_PARTIAL_SUMS = range(8, 65)  # of a half-precision map, added in float32: 2.5 times less rounding at no cost
-_SMALL_MAP = 256  # positions up to which a plain float32 sum is as fast as a matrix product
+_AVERAGES = {"adaptive_avg_pool1d", "adaptive_avg_pool2d", "avg_pool2d", "mean"}
+_SAME_AVERAGE = 0.02  # of its norm: how far a network's own average, in half precision, may be from the exact one
 # what "auto" reads; batch norms are no layers of the full-network embedding
 _LAYERS = (nn.Conv2d, nn.Linear)
 
@@ -47,7 +48,12 @@ class Tap:
         What is read: the module's output, its input, or the answer of one of the torch functions that a
         forward pass calls.
     call : int
-        For "call": the position of that function among those of a forward pass.
+        For "call": the position of that function among those of a forward pass. For the "input" of a class layer whose
+        maximum is read too: that of the function that averages its map.
+    parts : tuple of {"mean", "max"}
+        What is read of it, in the order of the columns; ``("mean",)`` for what has no positions.
+    channel_dim : {1, -1}
+        For that map: where its channels are.
     """
 
     name: str
@@ -55,6 +61,13 @@ class Tap:
     module: str
     reads: str = "output"
     call: int = -1
+    parts: tuple[str, ...] = ("mean",)
+    channel_dim: int = 1
+
+    @property
+    def columns(self) -> list[tuple[str, int]]:
+        """Name and width of each part."""
+        return [(pooled_name(self.name, part), self.width) for part in self.parts]
 
 
 class TapReader:
@@ -77,6 +90,8 @@ class TapReader:
     chunk_size : int, optional
         Rows that pass the network at once; by default the whole batch does. Maps of a few pictures stay in the
         caches of a CPU until the next layer, and its tap, have read them.
+    pooling : {"mean", "max", "mean+max"}, default="mean"
+        What is read of a map or of tokens over their positions; what has none is read as it is, once.
 
     Attributes
     ----------
@@ -87,12 +102,13 @@ class TapReader:
     Raises
     ------
     ValueError
-        A layer is unknown; in the first batch, if it does not answer a tensor, or if no layer is left.
+        A layer is unknown; in the first batch, if it does not answer a tensor, or if no layer is left, or if a maximum
+        of "last" is asked for, which is no map averaged over space.
 
     Notes
     -----
     The first batch shows which layers run, in which order, and what follows them: no picture passes the
-    network just to find out. A hook averages a map and lets it go, so that no more maps are alive than the
+    network just to find out. A hook pools a map and lets it go, so that no more maps are alive than the
     network itself needs. A module that runs several times is read the last time.
 
     Inside of one ``with`` block any number of threads may call it at once: what a hook reads belongs to the thread
@@ -100,7 +116,8 @@ class TapReader:
     entered and left while no other thread runs the network; the first batch is waited for.
 
     The average of a 1x1 convolution (and of a fully connected layer over tokens) is that layer applied to the
-    average of its input: where the input has fewer channels, the smaller map is averaged.
+    average of its input: where the input has fewer channels, the smaller map is averaged. A maximum has to be of the
+    output.
 
     Maps are (n, c, h, w), tokens (n, ..., c): the latter for fully connected layers and for modules with
     three-dimensional outputs.
@@ -114,7 +131,7 @@ class TapReader:
     ...     reader(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 1280])
     >>> reader.taps
-    [Tap(name='last', width=1280, module='classifier', reads='input', call=-1)]
+    [Tap(name='last', width=1280, module='classifier', reads='input', call=-1, parts=('mean',), channel_dim=1)]
     """
 
     def __init__(
@@ -124,15 +141,16 @@ class TapReader:
         activation: str = "pre",
         class_layers: Sequence[str] | None = None,
         chunk_size: int | None = None,
+        pooling: str = "mean",
     ) -> None:
         self.network = network
         self.taps: list[Tap] | None = None
-        self._chunk_size = chunk_size
+        self._chunk_size, self._ways = chunk_size, POOLINGS[pooling]
         self._layers, self._activation, self._class_layers = layers, activation, class_layers
         self._modules = {name: module for name, module in network.named_modules() if name}
         self._check_names()
-        # the taps behind an activation function by the number of its call
-        self._calls: dict[int, str] = {}
+        # the taps behind an activation function, or at the input of an average, by the number of that call
+        self._calls: dict[int, Tap] = {}
         self._stack: ExitStack | None = None
         self._finding = Lock()  # held by the thread whose batch shows the taps
         self._thread = local()  # .reading: what this thread reads, while it does
@@ -175,19 +193,19 @@ class TapReader:
         chunks = [self._read(pixels[start : start + step]) for start in range(0, len(pixels), step)]
         columns = [torch.cat(values) for values in zip(*chunks, strict=True)]
         # autocast would round the float32 averages to half precision again where a layer is applied to them
-        with _no_autocast(pixels.device):
-            return torch.cat(
-                [self._finished(tap, values) for tap, values in zip(self.taps or [], columns, strict=True)], dim=1
-            )
+        with no_autocast(pixels.device):
+            places = [(tap, part) for tap in self.taps or [] for part in tap.parts]
+            finished = [self._finished(*place, values) for place, values in zip(places, columns, strict=True)]
+            return torch.cat(finished, dim=1)
 
     def _read(self, pixels: Tensor) -> list[Tensor]:
-        """Run the network once; return the averages that the hooks took, one for each tap."""
+        """Run the network once; return what the hooks took, one tensor for each part of each tap."""
         if self.taps is None:
             with self._finding:
                 # asked again: another thread may have found them while this one waited
                 if self.taps is None:
                     return self._find(pixels)
-        reading = _Reading(self._calls, self._modules)
+        reading = _Reading(self._calls, self._modules, self._ways)
         self._thread.reading = reading
         try:
             # seeing every torch function costs time in Python: only where an activation function has to be met
@@ -198,27 +216,27 @@ class TapReader:
         values = reading.values
         for tap in self.taps:
             if tap.reads == "input" and not tap.module:
-                values[tap.name] = _average(answer, _channel_dim(None, answer))
+                reading.take(tap.name, pooled(answer, _channel_dim(None, answer), self._ways))
             # what is missing here would shift all columns behind it
-            if tap.name not in values:
+            if not set(tap.parts) <= values.get(tap.name, {}).keys():
                 raise RuntimeError(f"layer {tap.name!r} did not run as before; the network changes between calls")
-        return [values[tap.name] for tap in self.taps]
+        return [values[tap.name][part] for tap in self.taps for part in tap.parts]
 
     def _find(self, pixels: Tensor) -> list[Tensor]:
         """Run the network for the first time: find the taps, and return what they read."""
-        first = _FirstPass(self.network, self._modules, self._layers, self._activation, self._class_layers)
+        first = _FirstPass(self.network, self._modules, self._layers, self._activation, self._class_layers, self._ways)
         taps, values = first.run(pixels)
         # The block was entered before anybody knew where to read; from the next batch on these hooks do. No other
         # thread runs the network meanwhile: all wait for the taps, which are made known last.
-        self._calls = {tap.call: tap.name for tap in taps if tap.reads == "call"}
+        self._calls = {tap.call: tap for tap in taps if tap.call >= 0}
         self._attach(self._stack or ExitStack(), taps)
         self.taps = taps
         return values
 
-    def _finished(self, tap: Tap, values: Tensor) -> Tensor:
+    def _finished(self, tap: Tap, part: str, values: Tensor) -> Tensor:
         """Apply a layer to the average of its input, if that is what was read."""
         # _average_output reads the input of a layer only where it is narrower: the width tells which of the two it is
-        if values.shape[1] == tap.width:
+        if part != "mean" or values.shape[1] == tap.width:
             return values
         layer = self._modules[tap.module]
         bias = None if layer.bias is None else layer.bias.float()
@@ -236,9 +254,9 @@ class TapReader:
             reading = getattr(self._thread, "reading", None)
             if reading is None:
                 return
-            # averaging calls torch functions of its own, which are not the network's
+            # pooling calls torch functions of its own, which are not the network's
             reading.watcher.paused = True
-            reading.values[name] = _average_output(module, args[0], output)
+            reading.take(name, _pooled_output(module, args[0], output, self._ways))
             reading.watcher.paused = False
 
         return read
@@ -249,7 +267,7 @@ class TapReader:
             if reading is None:
                 return
             reading.watcher.paused = True
-            reading.values[name] = _average(args[0], _channel_dim(module, args[0]))
+            reading.take(name, pooled(args[0], _channel_dim(module, args[0]), self._ways))
             reading.watcher.paused = False
 
         return read
@@ -260,25 +278,34 @@ class _Reading:
 
     Parameters
     ----------
-    calls : dict of int to str
-        The taps behind an activation function, by the number of its call.
+    calls : dict of int to Tap
+        The taps behind an activation function, or at the input of an average, by the number of that call.
     modules : dict of str to Module
+    ways : sequence of {"mean", "max"}
 
     Attributes
     ----------
-    values : dict of str to Tensor
-        Averages by tap.
+    values : dict of str to dict of str to Tensor
+        By tap and part.
     """
 
-    def __init__(self, calls: dict[int, str], modules: dict[str, nn.Module]) -> None:
-        self.values: dict[str, Tensor] = {}
+    def __init__(self, calls: dict[int, Tap], modules: dict[str, nn.Module], ways: Sequence[str]) -> None:
+        self.values: dict[str, dict[str, Tensor]] = {}
         self.watcher = _Watcher(self._see_call)
-        self._calls, self._modules = calls, modules
+        self._calls, self._modules, self._ways = calls, modules, ways
+
+    def take(self, name: str, parts: dict[str, Tensor]) -> None:
+        """Take parts of a tap, in the place of what it read when it ran before."""
+        self.values.setdefault(name, {}).update(parts)
 
     def _see_call(self, call: int, function: str, given: Any, answer: Any) -> None:
-        name = self._calls.get(call)
-        if name is not None and function in _ACTIVATIONS:
-            self.values[name] = _average(answer, _channel_dim(self._modules[name], answer))
+        tap = self._calls.get(call)
+        if tap is None:
+            return
+        if tap.reads == "call" and function in _ACTIVATIONS:
+            self.take(tap.name, pooled(answer, _channel_dim(self._modules[tap.name], answer), self._ways))
+        elif tap.reads == "input" and function in _AVERAGES:
+            self.take(tap.name, pooled(given, tap.channel_dim, ("max",)))
 
 
 class _Watcher(TorchFunctionMode):
@@ -316,37 +343,37 @@ class _FirstPass:
         layers: str | int | Sequence[str],
         activation: str,
         class_layers: Sequence[str] | None,
+        ways: Sequence[str],
     ) -> None:
-        self._network, self._modules = network, modules
+        self._network, self._modules, self._ways = network, modules, ways
         self._layers, self._post, self._class_layers = layers, activation == "post", class_layers
-        # Of maps only averages are kept, and weak references to know them again: strong ones would keep the
+        self._is_last = isinstance(layers, str) and layers == "last"
+        # Of maps only what is pooled is kept, and weak references to know them again: strong ones would keep the
         # maps of the whole network in memory at once.
-        self._outputs: dict[str, Tensor] = {}  # averages, by module, in the order in which they ran
+        self._outputs: dict[str, dict[str, Tensor]] = {}  # parts, by module, in the order in which they ran
         self._widths: dict[str, int] = {}
-        self._inputs: dict[str, Tensor] = {}
+        self._inputs: dict[str, dict[str, Tensor]] = {}
         self._answers: dict[str, weakref.ref[Tensor]] = {}  # outputs of layers
-        self._activations: dict[str, tuple[int, Tensor]] = {}  # by layer, the call and its average
+        self._activations: dict[str, tuple[int, dict[str, Tensor]]] = {}  # by layer, the call and its parts
         self._waiting: dict[int, tuple[str, weakref.ref[Tensor]]] = {}  # by id, what waits for its activation
+        self._averages: list[tuple[int, int, dict[str, Tensor]]] = []  # calls that average, channel_dim, parts
         self._watcher = _Watcher(self._see)
 
     def run(self, pixels: Tensor) -> tuple[list[Tap], list[Tensor]]:
-        """Return the taps and the averages that each of them reads."""
+        """Return the taps and what is read, one tensor for each part of each of them."""
         named = () if isinstance(self._layers, str | int) else self._layers
         with ExitStack() as stack:
             for name, module in self._modules.items():
                 if name in named or isinstance(module, _LAYERS):
                     stack.enter_context(module.register_forward_hook(self._hook(name)))
-            if self._post:
+            if self._post or (self._is_last and "max" in self._ways):
                 stack.enter_context(self._watcher)
             answer = self._network(pixels)
         # the very same tensor: behind a softmax or a pool, the last layer is not known as a class layer
         if self._class_layers is None:
             self._class_layers = [name for name, output in self._answers.items() if output() is answer]
-        if isinstance(self._layers, str) and self._layers == "last":
-            found = [self._last(answer)]
-        else:
-            found = [self._tap(name) for name in self._chosen()]
-        return [tap for tap, _ in found], [values for _, values in found]
+        found = [self._last(answer)] if self._is_last else [self._tap(name) for name in self._chosen()]
+        return [tap for tap, _ in found], [parts[part] for tap, parts in found for part in tap.parts]
 
     def _hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
         def note(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -355,29 +382,39 @@ class _FirstPass:
                 raise ValueError(f"layer {name!r} answers no tensor with a row for each picture")
             # a module that runs again moves to where it ran last
             self._outputs.pop(name, None)
-            self._outputs[name] = _average_output(module, args[0], output)
+            self._outputs[name] = _pooled_output(module, args[0], output, self._ways)
             self._widths[name] = output.shape[_channel_dim(module, output)]
             if isinstance(module, _LAYERS):
                 self._answers[name] = weakref.ref(output)
                 self._waiting[id(output)] = (name, self._answers[name])
-                if isinstance(self._layers, str) and self._layers == "last":
-                    self._inputs[name] = _average(args[0], _channel_dim(module, args[0]))
+                if self._is_last:
+                    self._inputs[name] = pooled(args[0], _channel_dim(module, args[0]), self._ways)
             self._watcher.paused = False
 
         return note
 
     def _see(self, call: int, function: str, given: Any, answer: Any) -> None:
+        if self._is_last and function in _AVERAGES:
+            self._note_average(call, given, answer)
         name, waiting = self._waiting.get(id(given), ("", None))
         # an id comes again once its tensor is gone
         if waiting is None or waiting() is not given:
             return
         if function in _ACTIVATIONS:
-            self._activations[name] = (call, _average(answer, _channel_dim(self._modules[name], answer)))
+            parts = pooled(answer, _channel_dim(self._modules[name], answer), self._ways)
+            self._activations[name] = (call, parts)
             del self._waiting[id(given)]
         elif function in _TRANSPARENT:
             self._waiting[id(answer)] = (name, weakref.ref(answer))
         elif answer is given:  # changed in place, by a residual sum for one: no longer this layer's alone
             del self._waiting[id(given)]
+
+    def _note_average(self, call: int, given: Any, answer: Any) -> None:
+        """Note a function that averages a map over all of its positions: the class layer may be given its answer."""
+        if isinstance(given, Tensor) and isinstance(answer, Tensor) and given.ndim > 2:
+            for channel_dim in (1, -1):
+                if answer.numel() == len(given) * given.shape[channel_dim]:
+                    self._averages.append((call, channel_dim, pooled(given, channel_dim, ("mean", "max"))))
 
     def _chosen(self) -> Sequence[str]:
         layers, class_layers = self._layers, self._class_layers or ()
@@ -398,18 +435,39 @@ class _FirstPass:
             raise ValueError(f"layers={layers}, but the network has {len(hidden)} layers below its class layer")
         return hidden[-layers:] if isinstance(layers, int) else hidden
 
-    def _tap(self, name: str) -> tuple[Tap, Tensor]:
+    def _tap(self, name: str) -> tuple[Tap, dict[str, Tensor]]:
         if name in self._activations:
-            call, values = self._activations[name]
-            return Tap(name, values.shape[1], name, "call", call), values
-        return Tap(name, self._widths[name], name), self._outputs[name]
+            call, parts = self._activations[name]
+            return Tap(name, _width(parts), name, "call", call, tuple(parts)), parts
+        parts = self._outputs[name]
+        return Tap(name, self._widths[name], name, parts=tuple(parts)), parts
 
-    def _last(self, answer: Any) -> tuple[Tap, Tensor]:
+    def _last(self, answer: Any) -> tuple[Tap, dict[str, Tensor]]:
         module = self._class_layers[0] if self._class_layers else ""
         if not module and not (isinstance(answer, Tensor) and answer.ndim > 1):
             raise ValueError("layers='last' needs a network that answers a tensor with a row for each picture")
-        values = self._inputs[module] if module else _average(answer, _channel_dim(None, answer))
-        return Tap("last", values.shape[1], module, "input"), values
+        parts = self._inputs[module] if module else pooled(answer, _channel_dim(None, answer), self._ways)
+        if "max" in parts or "max" not in self._ways:
+            return Tap("last", _width(parts), module, "input", parts=tuple(parts)), parts
+        # rows: those of a map that was averaged before
+        call, channel_dim, maximum = self._average_behind(parts["mean"])
+        parts = {**parts, "max": maximum}
+        return Tap("last", _width(parts), module, "input", call, tuple(self._ways), channel_dim), parts
+
+    def _average_behind(self, rows: Tensor) -> tuple[int, int, Tensor]:
+        """Return the call that made these rows by averaging a map, where its channels are, and its maximum."""
+        for call, channel_dim, parts in reversed(self._averages):
+            mean = parts["mean"]
+            if mean.shape == rows.shape and (mean - rows).norm() <= _SAME_AVERAGE * rows.norm():
+                return call, channel_dim, parts["max"]
+        raise ValueError(
+            "layers='last' has no maximum: what the class layer of this network is given is not a map averaged over "
+            "space. Use pooling='mean', or name the module whose maps are to be read"
+        )
+
+
+def _width(parts: dict[str, Tensor]) -> int:
+    return next(iter(parts.values())).shape[1]
 
 
 def _channel_dim(module: nn.Module | None, value: Tensor) -> int:
@@ -417,21 +475,16 @@ def _channel_dim(module: nn.Module | None, value: Tensor) -> int:
     return -1 if isinstance(module, nn.Linear) or value.ndim == 3 else 1
 
 
-def _average_output(module: nn.Module, given: Tensor, output: Tensor) -> Tensor:
-    """Average a module's output over space, or its input where that is less to read and leads to the same."""
+def _pooled_output(module: nn.Module, given: Tensor, output: Tensor, ways: Sequence[str]) -> dict[str, Tensor]:
+    """Pool a module's output over space; the mean is that of its input where that is less to read and leads there."""
     channel_dim = _channel_dim(module, output)
     # a mean and a linear map may change places; on rows there is no mean to save
     if output.ndim == 2 or not _is_pointwise(module) or given.shape[channel_dim] >= output.shape[channel_dim]:
-        return _average(output, channel_dim)
+        return pooled(output, channel_dim, ways)
     if isinstance(module, nn.Conv2d):
         # a stride skips positions, which then have no part in the mean
         given = given[:, :, :: module.stride[0], :: module.stride[1]]
-    return _average(given, channel_dim)
-
-
-def _no_autocast(device: torch.device) -> AbstractContextManager[object]:
-    # autocast knows no meta device, on which taps are found without computing
-    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+    return {way: pooled(given if way == "mean" else output, channel_dim, (way,))[way] for way in ways}
 
 
 def _is_pointwise(module: nn.Module) -> bool:
@@ -443,48 +496,3 @@ def _is_pointwise(module: nn.Module) -> bool:
         # zeros padded around a map would take part in the mean of the output, not in that of the input
         return module.kernel_size == (1, 1) and module.groups == 1 and module.padding in ((0, 0), "valid")
     return False
-
-
-def _average(value: Tensor, channel_dim: int) -> Tensor:
-    """Average over all but the rows and the channels: float32 (n, width)."""
-    if value.ndim == 2:
-        return value.to(torch.float32, copy=True)  # an activation function may change it in place
-    if value.ndim == 4 and channel_dim == 1:
-        return spatial_mean(value)
-    between = [dim for dim in range(1, value.ndim) if dim != channel_dim % value.ndim]
-    return value.mean(between, dtype=torch.float32)
-
-
-def spatial_mean(maps: Tensor) -> Tensor:
-    """Average maps over space.
-
-    Parameters
-    ----------
-    maps : Tensor of shape (n, c, h, w), of a floating dtype
-        Fastest in the channels-last memory format.
-
-    Returns
-    -------
-    Tensor of shape (n, c), float32
-
-    Notes
-    -----
-    On a CPU torch's own reductions of channels-last maps cost more than the memory they read: a product with a
-    row of ones runs at the speed of memory. In half precision it rounds each product once; partial sums, added
-    in float32, keep that below 0.05 % of the value. In float32 the rows are added first, then the columns.
-    """
-    n, c, h, w = maps.shape
-    size = h * w
-    if size <= _SMALL_MAP or maps.device.type != "cpu" or maps.stride(1) != 1:
-        return maps.mean((2, 3), dtype=torch.float32)
-    positions = maps.permute(0, 2, 3, 1)  # (n, h, w, c), a view
-    whole = maps.is_contiguous(memory_format=torch.channels_last)
-    if maps.dtype == torch.float32:
-        with _no_autocast(maps.device):
-            sums = torch.bmm(maps.new_ones(()).expand(n, 1, h), positions.reshape(n, h, w * c))  # (n, 1, w * c)
-        return sums.view(n, w, c).sum(1) / size
-    # of a map with gaps (strided), rows are products of their own: no copy
-    parts = next((parts for parts in _PARTIAL_SUMS if size % parts == 0), 1) if whole else h
-    ones = maps.new_ones(()).expand(n * parts, 1, size // parts)
-    sums = torch.bmm(ones, positions.reshape(n * parts, size // parts, c))  # (n * parts, 1, c)
-    return sums.view(n, parts, c).sum(1, dtype=torch.float32) / size

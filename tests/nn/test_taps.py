@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from sklearn_mm.nn.lite import EfficientNetLite
-from sklearn_mm.nn.taps import TapReader, spatial_mean
+from sklearn_mm.nn.pooling import spatial_max, spatial_mean
+from sklearn_mm.nn.taps import TapReader
 
 FLOAT32_SUMS = 1e-5  # relative: sums in another order
 BFLOAT16_SUMS = 2e-3  # relative: one rounding of each partial sum
@@ -65,9 +66,9 @@ def pictures():
     return torch.rand(4, 3, 34, 38, generator=torch.Generator().manual_seed(1))
 
 
-def read(network, pictures, layers="auto", activation="pre", class_layers=None):
+def read(network, pictures, layers="auto", activation="pre", class_layers=None, pooling="mean"):
     """Return the taps, and what they read in the first batch and in a second one."""
-    with torch.inference_mode(), TapReader(network, layers, activation, class_layers) as reader:
+    with torch.inference_mode(), TapReader(network, layers, activation, class_layers, pooling=pooling) as reader:
         first = reader(pictures)
         second = reader(pictures)
     assert torch.equal(first, second)
@@ -81,14 +82,20 @@ def taps_of(name, layers="auto"):
     return reader.taps
 
 
-def expected_of_small(network, x, activation):
+def expected_of_small(network, x, activation, pooling="mean"):
     """The same, step by step."""
     post = activation == "post"
     columns = {}
 
     def note(name, before, after):
         value = after if post else before
-        columns[name] = value.mean((2, 3)) if value.ndim == 4 else value
+        if value.ndim == 2:
+            columns[name] = value
+            return
+        if "mean" in pooling:
+            columns[name] = value.mean((2, 3))
+        if "max" in pooling:
+            columns[f"{name}_max"] = value.amax((2, 3))
 
     conv1 = network.conv1(x)
     x = network.bn1(conv1).relu()
@@ -119,6 +126,55 @@ def test_taps_read_the_average_of_each_layer_before_or_after_its_activation(
     assert [tap.name for tap in taps] == list(expected)
     assert values.dtype == torch.float32
     torch.testing.assert_close(values, torch.cat(list(expected.values()), dim=1), rtol=1e-4, atol=FLOAT32_SUMS)
+
+
+@pytest.mark.parametrize("activation", ["pre", "post"])
+@pytest.mark.parametrize("pooling", ["max", "mean+max"])
+def test_maxima_stand_behind_the_means_of_their_layer(network, pictures, activation, pooling):
+    taps, values = read(network, pictures, activation=activation, pooling=pooling)
+    expected = expected_of_small(network, pictures, activation, pooling)
+    assert [name for tap in taps for name, _ in tap.columns] == list(expected)
+    assert [width for tap in taps for _, width in tap.columns] == [part.shape[1] for part in expected.values()]
+    torch.testing.assert_close(values, torch.cat(list(expected.values()), dim=1), rtol=1e-4, atol=FLOAT32_SUMS)
+    if pooling == "mean+max":  # the means are those that are read without maxima, to the last bit
+        wanted = [part for tap in taps for part in tap.parts for _ in range(tap.width)]
+        alone = read(network, pictures, activation=activation)[1]
+        assert torch.equal(values[:, [part == "mean" for part in wanted]], alone)
+
+
+@pytest.mark.parametrize("pooling", ["max", "mean+max"])
+@pytest.mark.parametrize("with_classes", [True, False])
+def test_the_maximum_of_the_last_layer_is_that_of_the_map_that_is_averaged_for_the_classes(
+    pictures, pooling, with_classes
+):
+    """Whatever averages the map: a module or a function; the answer itself where there are no classes."""
+
+    class Averaging(nn.Module):
+        def forward(self, x):
+            return x.mean((2, 3))
+
+    for average in (nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), Averaging()):
+        squeeze = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Upsample((16, 18)))  # averages too, but not for the classes
+        body = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), squeeze, nn.Conv2d(8, 8, 3), nn.ReLU())
+        network = nn.Sequential(body, average, nn.Linear(8, 3) if with_classes else nn.Identity()).eval()
+        taps, values = read(network, pictures, "last", pooling=pooling)
+        maps = body(pictures).detach()
+        expected = [maps.mean((2, 3))] * ("mean" in pooling) + [maps.amax((2, 3))]
+        torch.testing.assert_close(values, torch.cat(expected, dim=1))
+        assert [name for name, _ in taps[0].columns] == ["last"] * ("mean" in pooling) + ["last_max"]
+
+
+def test_a_last_layer_that_is_no_averaged_map_has_no_maximum(network, pictures):
+    with pytest.raises(ValueError, match=r"layers='last' has no maximum.*pooling='mean'"):
+        read(network, pictures, "last", pooling="max")
+
+
+@pytest.mark.parametrize("pooling", ["max", "mean+max"])
+def test_maxima_of_tokens_are_taken_over_the_tokens(pooling):
+    network = nn.Sequential(nn.Linear(6, 9), nn.GELU(), nn.Linear(9, 4), nn.Flatten(), nn.Linear(20, 3))
+    tokens = torch.rand(2, 5, 6)
+    _, values = read(network, tokens, "0", pooling=pooling)
+    torch.testing.assert_close(values[:, -9:], network[0](tokens).amax(1))
 
 
 def test_reading_changes_nothing_in_the_network(network, pictures):
@@ -335,11 +391,25 @@ def test_maps_are_averaged_in_float32(shape, dtype, memory_format):
     np.testing.assert_allclose(mean, maps.double().mean((2, 3)), rtol=tolerance)
 
 
+@pytest.mark.parametrize("shape", [(2, 5, 7, 9), (3, 16, 32, 32), (1, 4, 1, 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_maxima_of_maps_are_exact(shape, dtype, memory_format):
+    maps = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    maxima = spatial_max(maps.contiguous(memory_format=memory_format))
+    assert maxima.dtype == torch.float32
+    assert torch.equal(maxima, maps.float().amax((2, 3)))
+
+
+@pytest.mark.parametrize("pooling", ["mean", "mean+max"])
 @pytest.mark.parametrize("activation", ["pre", "post"])
-def test_a_batch_in_chunks_gives_the_same(network, pictures, activation):
-    _, expected = read(network, pictures, activation=activation)
+def test_a_batch_in_chunks_gives_the_same(network, pictures, activation, pooling):
+    _, expected = read(network, pictures, activation=activation, pooling=pooling)
     for chunk_size in (1, 3, 10):
-        with torch.inference_mode(), TapReader(network, "auto", activation, chunk_size=chunk_size) as reader:
+        with (
+            torch.inference_mode(),
+            TapReader(network, "auto", activation, chunk_size=chunk_size, pooling=pooling) as reader,
+        ):
             for _ in ("first batch", "second batch"):
                 torch.testing.assert_close(reader(pictures), expected, rtol=1e-4, atol=FLOAT32_SUMS)
 
@@ -355,8 +425,8 @@ def test_autocast_does_not_reach_the_averages(network, pictures):
 
 
 @pytest.mark.parametrize("activation", ["pre", "post"])
-@pytest.mark.parametrize("layers", ["auto", "last"])
-def test_threads_read_what_they_read_alone(network, pictures, layers, activation):
+@pytest.mark.parametrize(("layers", "pooling"), [("auto", "mean"), ("last", "mean"), ("auto", "mean+max")])
+def test_threads_read_what_they_read_alone(network, pictures, layers, activation, pooling):
     rows = [pictures[row % 4 : row % 4 + 1] + row for row in range(32)]
     barrier = Barrier(8)
 
@@ -367,9 +437,9 @@ def test_threads_read_what_they_read_alone(network, pictures, layers, activation
             reader.network(pictures)  # for something else: that is not read
             return read + [reader(row) for row in rows[number::8]]
 
-    with TapReader(network, layers, activation) as reader, ThreadPoolExecutor(8) as pool:
+    with TapReader(network, layers, activation, pooling=pooling) as reader, ThreadPoolExecutor(8) as pool:
         together = list(pool.map(work, range(8)))
-    with torch.inference_mode(), TapReader(network, layers, activation) as alone:
+    with torch.inference_mode(), TapReader(network, layers, activation, pooling=pooling) as alone:
         for number in range(8):
             for values, row in zip(together[number], 2 * rows[number::8], strict=True):
                 assert torch.equal(values, alone(row))
