@@ -17,6 +17,7 @@ from tqdm import tqdm
 from sklearn_mm._device import autocast, n_threads, torch_threads
 from sklearn_mm._unreadable import summarise
 from sklearn_mm.exceptions import ImageReadError
+from sklearn_mm.features._pooled_cache import PooledRowCache
 from sklearn_mm.images import PictureReader, Pictures, ReadFailure, RowCache, describe, read_ahead
 from sklearn_mm.nn.families import Backbone, PixelConvention
 from sklearn_mm.nn.pixels import cpu_chunk_size, normalise, scale_and_shift
@@ -40,7 +41,7 @@ class TappedNetwork:
         Moved to the device and given hooks, for good: nobody else may use it.
     pixels : PixelConvention
         What it wants to see.
-    layers, activation : see FullNetworkEmbedding
+    layers, activation, pooling : see FullNetworkEmbedding
     device : torch.device
         Where it runs.
     dtype : torch.dtype
@@ -54,6 +55,7 @@ class TappedNetwork:
         *,
         layers: str | int | Sequence[str],
         activation: str,
+        pooling: str,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
@@ -65,14 +67,14 @@ class TappedNetwork:
         self._scale, self._shift = (part.to(device) for part in scale_and_shift(mean, std, side))
         self.chunk_size = cpu_chunk_size() if device.type == "cpu" else None
         # Entered here and never left: hooks cannot come and go while other threads run the network.
-        reader = TapReader(self.module, layers, activation, backbone.class_layers, self.chunk_size)
+        reader = TapReader(self.module, layers, activation, backbone.class_layers, self.chunk_size, pooling)
         self._reader = reader.__enter__()
         self._side = side
 
     @property
     def layers(self) -> list[tuple[str, int]]:
-        """Name and width of the layers read, after the first batch."""
-        return [(tap.name, tap.width) for tap in self._reader.taps or []]
+        """Name and width of the layers read, or of each part of them, after the first batch."""
+        return [column for tap in self._reader.taps or [] for column in tap.columns]
 
     @contextmanager
     def running(self) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
@@ -123,7 +125,7 @@ class ActivationPass:
         Threads that read pictures, and that torch computes with on the CPU.
     on_error : {"raise", "nan", "skip"}
         Whether a picture that cannot be read ends the pass.
-    cache : RowCache or None
+    cache : RowCache, PooledRowCache or None
         What remembers activations; opened and closed by this context manager.
     verbose : bool
         Whether to show progress.
@@ -150,7 +152,7 @@ class ActivationPass:
         batch_size: int,
         n_jobs: int | None,
         on_error: str,
-        cache: RowCache | None,
+        cache: RowCache | PooledRowCache | None,
         verbose: bool,
     ) -> None:
         self.failures: dict[int, ReadFailure] = {}
@@ -204,7 +206,7 @@ class ActivationPass:
         """Return name and width of the layers read, from the cache if it knows them."""
         if self._cache is None:
             return self._open_network().layers
-        return [(name, width) for name, width in self._cache.note()]
+        return [(name, width) for name, width in self._cache.note() or []]
 
     def each_block_again(self, take: TakeBlock) -> None:
         """Call ``take(rows, block)`` for the blocks of `each_block` once more, without the network."""
@@ -234,7 +236,7 @@ class ActivationPass:
                     take(read_rows, _finite(run(np.stack([crops for _, crops in read])), read_rows))
                 progress.update(len(batch))
 
-    def _fill(self, cache: RowCache, progress: Any) -> None:
+    def _fill(self, cache: RowCache | PooledRowCache, progress: Any) -> None:
         """See to it that the cache has the activations of every picture that can be read."""
         rows = range(self.n_rows)
         digests = read_ahead(
@@ -262,7 +264,9 @@ class ActivationPass:
         for row in [row for row, key in self._keys.items() if key in failed]:  # the same picture in other rows
             self.failures[row] = failed[self._keys.pop(row)]._replace(row=row)
 
-    def _fill_unclaimed(self, cache: RowCache, waiting: list[bytes], row_of: dict[bytes, int], progress: Any) -> int:
+    def _fill_unclaimed(
+        self, cache: RowCache | PooledRowCache, waiting: list[bytes], row_of: dict[bytes, int], progress: Any
+    ) -> int:
         """Compute what no other process is computing already; return how many rows that were."""
         n_claimed = 0
 
@@ -285,7 +289,7 @@ class ActivationPass:
         cache.release([key for key in waiting if row_of[key] in self.failures])
         return n_claimed
 
-    def _is_as_digested(self, cache: RowCache, row: int) -> bool:
+    def _is_as_digested(self, cache: RowCache | PooledRowCache, row: int) -> bool:
         """Whether a file still has the content by which its activations are to be known."""
         # What a container reads by itself is digested as pixels, and costs as much once more.
         if self._pictures.is_lazy:
@@ -301,7 +305,7 @@ class ActivationPass:
     def _changed(self, row: int) -> ReadFailure:
         return ReadFailure(row, describe(self._pictures[row]), "the file has changed while it was read")
 
-    def _take_cached(self, cache: RowCache, take: TakeBlock) -> None:
+    def _take_cached(self, cache: RowCache | PooledRowCache, take: TakeBlock) -> None:
         for start in range(0, self.n_rows, self._batch_size):
             rows = [row for row in range(start, start + self._batch_size) if row in self._keys]
             vectors = cache.get([self._keys[row] for row in rows])

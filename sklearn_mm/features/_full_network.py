@@ -32,8 +32,9 @@ from sklearn_mm._unreadable import mark_unreadable, raise_unreadable, summarise
 from sklearn_mm.exceptions import ImageReadWarning
 from sklearn_mm.features._activations import ActivationPass, RowWriter
 from sklearn_mm.features._network_on_demand import NetworkOnDemandMixin
-from sklearn_mm.images import PictureReader, Pictures, ReadFailure, RowCache, check_formats, is_table
+from sklearn_mm.images import PictureReader, Pictures, ReadFailure, check_formats, is_table
 from sklearn_mm.nn.backbones import pixel_convention
+from sklearn_mm.nn.pooling import POOLINGS
 from sklearn_mm.registry import stored_as
 from sklearn_mm.towers import RunningMoments, discretise, standardise, ternary_limits
 
@@ -45,8 +46,8 @@ __all__ = ["FullNetworkEmbedding"]
 class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator):
     """Embed pictures by all layers of a network, standardised and discretised.
 
-    Every convolution of a pretrained network is averaged over space, the hidden fully connected layers are
-    taken as they are, and all are put side by side. Each activation is then standardised by its mean and
+    Every convolution of a pretrained network is averaged over space (or its maximum taken), the hidden fully connected
+    layers are taken as they are, and all are put side by side. Each activation is then standardised by its mean and
     standard deviation over the pictures of `fit`, and set to -1, 0 or 1: clearly below its mean, unremarkable,
     clearly above.
 
@@ -70,6 +71,11 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
     activation : {"pre", "post"}, default="pre"
         Whether layers are read before or after the activation function directly behind them or behind their
         batch norm. A layer without one, such as the last of a residual branch, is read before it either way.
+    pooling : {"mean", "max", "mean+max"}, default="mean"
+        What is taken of a layer over space: the mean, as published, the maximum, or both, which one pass reads. Of
+        both the columns go layer by layer, the mean of all of its filters and then the maximum of all. What has no
+        positions, such as a hidden fully connected layer, is taken once, as it is. With ``layers="last"`` the maximum
+        is that of the map whose average the class layer is given; where it is given none that is an error.
     discretize : bool, default=True
         Whether to set each standardised activation to -1, 0 or 1.
     thresholds : tuple of (float, float), default=(-0.25, 0.15)
@@ -117,7 +123,8 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
     scale_ : ndarray of shape (n_features_out_,), float64
         Standard deviation of each activation, of the population (divided by n); 0 for one that does not vary.
     layers_ : list of (str, int)
-        Name and width of the layers read, in the order of the columns; empty when fitted on activations.
+        Name and width of the layers read, in the order of the columns; the maximum of a layer is an entry of its own,
+        its name followed by "_max". Empty when fitted on activations.
     n_features_out_ : int
         Number of activations.
     n_samples_seen_ : int
@@ -153,7 +160,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
     Face store it. A two-dimensional numeric X holds activations computed before: it is only
     standardised and discretised, and no network is built.
 
-    A hook on each layer averages its map as it appears and lets it go. `fit_transform` keeps the activations
+    A hook on each layer pools its map as it appears and lets it go. `fit_transform` keeps the activations
     of all pictures as float32 until the statistics are known: up to 256 MB in memory, more in a temporary file
     or in the cache. The output takes a byte for each activation when discretised.
 
@@ -192,6 +199,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         "weights": [a_path, None],
         "layers": [str, positive_int, list, tuple],
         "activation": [StrOptions({"pre", "post"})],
+        "pooling": [StrOptions(set(POOLINGS))],
         "discretize": ["boolean"],
         "thresholds": [tuple, list],
         "crops": [StrOptions({"center", "ten"})],
@@ -212,6 +220,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         weights: str | os.PathLike[str] | None = "default",
         layers: str | int | Sequence[str] = "auto",
         activation: str = "pre",
+        pooling: str = "mean",
         discretize: bool = True,
         thresholds: tuple[float, float] = (-0.25, 0.15),
         crops: str = "center",
@@ -229,6 +238,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         self.weights = weights
         self.layers = layers
         self.activation = activation
+        self.pooling = pooling
         self.discretize = discretize
         self.thresholds = thresholds
         self.crops = crops
@@ -334,7 +344,9 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
             return self._marked(writer, activations)
 
     def get_feature_names_out(self, input_features: ArrayLike | None = None) -> np.ndarray:
-        """Name the columns of the output: ``layer4.2.conv3_17`` is filter 17 of that layer.
+        """Name the columns of the output: ``layer4.2.conv3_17`` is the mean of filter 17 of that layer.
+
+        Its maximum is ``layer4.2.conv3_max_17``.
 
         Parameters
         ----------
@@ -464,8 +476,6 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         )
         device = resolve_device(self.device)
         dtype = resolve_dtype(self.precision, device, getattr(self, "precision_", None))
-        # All that decides on an activation is in the address, so that one folder serves any estimators.
-        cache = None if self.cache is None else RowCache(self.cache, self._configuration(reader, dtype))
         return ActivationPass(
             pictures,
             reader,
@@ -473,7 +483,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
             batch_size=self.batch_size,
             n_jobs=self.n_jobs,
             on_error=self.on_error,
-            cache=cache,
+            cache=self._open_cache(reader, dtype),
             verbose=bool(self.verbose),
         )
 
@@ -491,8 +501,8 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
 
     @classmethod
     def _from_format(cls, state: dict[str, Any], number: int) -> dict[str, Any]:
-        """Bring an older state to today's: files of other formats were opened without a question."""
-        return {"extra_formats": (), **state}
+        """Bring an older state to today's: any file was opened without a question, and only means were read."""
+        return {"extra_formats": (), "pooling": "mean", **state}
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

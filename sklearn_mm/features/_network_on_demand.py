@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from sklearn_mm._content import weights_digest
 from sklearn_mm.features._activations import TappedNetwork
-from sklearn_mm.images import PictureReader
+from sklearn_mm.features._pooled_cache import PooledRowCache
+from sklearn_mm.images import PictureReader, RowCache
 from sklearn_mm.nn.backbones import build_backbone, network_identity, weights_identity
 from sklearn_mm.nn.families import Backbone, PixelConvention
+from sklearn_mm.nn.pooling import POOLINGS
 from sklearn_mm.nn.weights import read_state
 from sklearn_mm.persistence import PickleStateMixin
 
@@ -28,14 +30,15 @@ _CHANGED = (
 class NetworkOnDemandMixin(PickleStateMixin):
     """An embedding that builds its network when a picture has to pass it.
 
-    It has the parameters `backbone`, `weights`, `layers`, `activation`, `image_size`, `device` and `precision`, and the
-    attribute `layers_` once fitted.
+    It has the parameters `backbone`, `weights`, `layers`, `activation`, `pooling`, `image_size`, `device`, `precision`
+    and `cache`, and the attribute `layers_` once fitted.
     """
 
     backbone: Any
     weights: Any
     layers: Any
     activation: str
+    pooling: str
     image_size: int | None
     device: Any
     precision: str
@@ -67,6 +70,7 @@ class NetworkOnDemandMixin(PickleStateMixin):
                         pixels,
                         layers=self.layers,
                         activation=self.activation,
+                        pooling=self.pooling,
                         device=device,
                         dtype=dtype,
                     )
@@ -120,11 +124,24 @@ class NetworkOnDemandMixin(PickleStateMixin):
         # A module is told by being the same object, as comparing weights would take a pass over all of them; the key
         # holds it, so that no other one can come to stand at its address. layers by repr, as a list may be changed in
         # place.
-        read = (repr(self.layers), self.activation, self.image_size)
+        read = (repr(self.layers), self.activation, self.pooling, self.image_size)
         return (self.backbone, str(self.weights), *read, str(self.device), self.precision)
 
+    def _open_cache(self, reader: PictureReader, dtype: torch.dtype) -> RowCache | PooledRowCache | None:
+        """Return the cache of the activations, if there is to be one."""
+        if self.cache is None:
+            return None
+        # All that decides on an activation is in the address, so that one folder serves any estimators. Means and
+        # maxima have addresses of their own: who asks for both reads what was computed for either.
+        configuration = self._configuration(reader, dtype)
+        caches = [
+            RowCache(self.cache, configuration if way == "mean" else f"{configuration} {way}")
+            for way in POOLINGS[self.pooling]
+        ]
+        return caches[0] if len(caches) == 1 else PooledRowCache(*caches)
+
     def _configuration(self, reader: PictureReader, dtype: torch.dtype) -> str:
-        """Return all that decides on an activation besides the picture."""
+        """Return all that decides on an activation besides the picture and how it is pooled."""
         key = self._network_key()
         with self._opening:
             identity = self._known_identity(key) or weights_identity(self.backbone, self._weights_now())

@@ -220,6 +220,41 @@ def test_after_the_activation_nothing_is_negative(embedding, network, images):
     assert (post >= pre - 1e-6).all()
 
 
+def test_maxima_stand_behind_the_means_of_their_layer(embedding, images):
+    """What has no positions, the hidden layer, is there once."""
+    embedding.set_params(discretize=False)
+    both = clone(embedding).set_params(pooling="mean+max").fit(images)
+    assert both.layers_ == [("conv1", 6), ("conv1_max", 6), ("conv2", 4), ("conv2_max", 4), ("hidden", 5)]
+    frame = pd.DataFrame(both.transform(images), columns=both.get_feature_names_out())
+    for pooling in ("mean", "max"):
+        alone = clone(embedding).set_params(pooling=pooling).fit(images)
+        names = alone.get_feature_names_out()
+        assert names[6] == ("conv2_0" if pooling == "mean" else "conv2_max_0")
+        np.testing.assert_array_equal(frame[names], alone.transform(images))
+
+
+def test_maxima_are_those_of_the_maps(embedding, network, images):
+    embedding.set_params(pooling="max", layers=["conv1"], discretize=False).fit(images)
+    x = (torch.from_numpy(images) / 255 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
+    maxima = network.conv1(x.permute(0, 3, 1, 2)).amax((2, 3)).detach().numpy()
+    z = (maxima - maxima.mean(axis=0)) / maxima.std(axis=0)
+    np.testing.assert_allclose(embedding.transform(images), z, atol=BATCH_ROUNDING)
+
+
+@pytest.mark.parametrize("parameters", [{"layers": "last"}, {"layers": 2}, {"crops": "ten"}, {"discretize": True}])
+def test_maxima_go_with_everything_else(images, parameters):
+    embedding = FullNetworkEmbedding(
+        "resnet18", weights=None, image_size=SIDE, layers=3, pooling="mean+max", discretize=False, precision="float32"
+    ).set_params(**parameters)
+    embedded = embedding.fit_transform(images)
+    assert embedded.shape == (12, sum(width for _, width in embedding.layers_))
+    assert len(embedding.get_feature_names_out()) == embedding.n_features_out_
+    names = [name for name, _ in embedding.layers_]
+    assert names[1::2] == [f"{name}_max" for name in names[::2]]
+    in_parts = clone(embedding).partial_fit(images[:7]).partial_fit(images[7:])
+    np.testing.assert_allclose(in_parts.mean_, embedding.mean_, rtol=BATCH_ROUNDING, atol=BATCH_ROUNDING)
+
+
 def test_columns_are_named_by_layer_and_filter(embedding, images):
     names = embedding.fit(images).get_feature_names_out()
     assert names[[0, 5, 6, 14]].tolist() == ["conv1_0", "conv1_5", "conv2_0", "hidden_4"]
@@ -596,13 +631,37 @@ def test_the_cache_knows_pictures_by_content(embedding, images, tmp_path):
 
 @pytest.mark.parametrize(
     "changed",
-    [{"layers": 2}, {"activation": "post"}, {"image_size": 40}, {"crops": "ten"}, {"precision": "bfloat16"}],
+    [
+        {"layers": 2},
+        {"activation": "post"},
+        {"pooling": "max"},
+        {"pooling": "mean+max"},
+        {"image_size": 40},
+        {"crops": "ten"},
+        {"precision": "bfloat16"},
+    ],
 )
 def test_what_decides_on_activations_is_part_of_the_address(embedding, images, tmp_path, changed):
     embedding.set_params(cache=tmp_path, discretize=False).fit(images)
     cached = clone(embedding).set_params(**changed)
     plain = clone(cached).set_params(cache=None)
     np.testing.assert_array_equal(cached.fit_transform(images), plain.fit_transform(images))
+
+
+@pytest.mark.parametrize("first", ["mean", "max", "mean+max"])
+def test_what_is_cached_serves_every_pooling_that_it_suffices_for(embedding, images, tmp_path, first):
+    """Both are computed at once, and each is kept for itself."""
+    embedding.set_params(discretize=False)
+    clone(embedding).set_params(cache=tmp_path, pooling=first).fit(images)
+    expected_seen = {"mean": [0, 12, 0], "max": [12, 0, 0], "mean+max": [0, 0, 0]}[first]
+    for pooling, seen in zip(["mean", "max", "mean+max"], expected_seen, strict=True):
+        TinyNet.seen = 0
+        cached = clone(embedding).set_params(cache=tmp_path, pooling=pooling)
+        embedded = cached.fit_transform(images)
+        assert TinyNet.seen == seen
+        plain = clone(embedding).set_params(pooling=pooling)
+        np.testing.assert_array_equal(embedded, plain.fit_transform(images))
+        assert cached.layers_ == plain.layers_
 
 
 def test_other_weights_are_another_address(images, tmp_path):
@@ -812,7 +871,9 @@ def test_in_a_grid_search_the_network_sees_each_picture_once(embedding, images, 
     assert counted_search(embedding.set_params(cache=tmp_path), images, cv=3) == 12
 
 
-def test_threads_that_search_share_the_work(embedding, images, tmp_path):
+@pytest.mark.parametrize("pooling", ["mean", "mean+max"])
+def test_threads_that_search_share_the_work(embedding, images, tmp_path, pooling):
+    embedding.set_params(pooling=pooling)
     many = np.concatenate([images ^ np.uint8(number) for number in range(5)])
     with joblib.parallel_config("threading", n_jobs=3):
         assert counted_search(embedding.set_params(cache=tmp_path), many, cv=3, n_jobs=3) == len(many)
