@@ -64,10 +64,13 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         ...). None: random weights, the same ones every time. A module keeps its
         own weights for "default" and None.
     layers : "auto", "last", str, int or list of str, default="auto"
-        "auto": every convolution and every hidden fully connected layer, without the class layer. "last": what
+        "auto": every convolution and every hidden fully connected layer, without the class layer; of a network of
+        transformer or ConvNeXt blocks (ViT, DeiT, Swin, ConvNeXt and the like, of any library) every block: its class
+        token, an entry of its own whose name ends with "_class", and the mean of the patches' tokens, or that of its
+        map where it has no tokens. "last": what
         the class layer is given, the one-layer baseline (the pooled maps of most networks, fc7 behind its
         activation for VGG). An int n: the last n of the "auto" ones. Another str: a regular expression that
-        must match names of convolutions and fully connected layers in full. A list: names of any modules.
+        must match names of convolutions, fully connected layers and blocks in full. A list: names of any modules.
     activation : {"pre", "post"}, default="pre"
         Whether layers are read before or after the activation function directly behind them or behind their
         batch norm. A layer without one, such as the last of a residual branch, is read before it either way.
@@ -123,8 +126,9 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
     scale_ : ndarray of shape (n_features_out_,), float64
         Standard deviation of each activation, of the population (divided by n); 0 for one that does not vary.
     layers_ : list of (str, int)
-        Name and width of the layers read, in the order of the columns; the maximum of a layer is an entry of its own,
-        its name followed by "_max". Empty when fitted on activations.
+        Name and width of the layers read, in the order of the columns; the class token and the maximum of a layer are
+        entries of their own, its name followed by "_class", before it, and "_max", behind it. Empty when fitted on
+        activations.
     n_features_out_ : int
         Number of activations.
     n_samples_seen_ : int

@@ -13,7 +13,7 @@ from sklearn_mm._content import weights_digest
 from sklearn_mm.features._activations import TappedNetwork
 from sklearn_mm.features._pooled_cache import PooledRowCache
 from sklearn_mm.images import PictureReader, RowCache
-from sklearn_mm.nn.backbones import build_backbone, network_identity, weights_identity
+from sklearn_mm.nn.backbones import build_backbone, may_have_blocks, network_identity, weights_identity
 from sklearn_mm.nn.families import Backbone, PixelConvention
 from sklearn_mm.nn.pooling import POOLINGS
 from sklearn_mm.nn.weights import read_state
@@ -146,7 +146,9 @@ class NetworkOnDemandMixin(PickleStateMixin):
         with self._opening:
             identity = self._known_identity(key) or weights_identity(self.backbone, self._weights_now())
             self._identity = (key, identity)  # kept, as it digests all weights; what is built is compared with it
-        return f"{identity}\n{self.layers!r} {self.activation} {reader!r} {dtype}"
+        # Networks of blocks were once read by their convolutions: what was stored then is not to be read now.
+        kind = " blocks" if may_have_blocks(self.backbone) else ""
+        return f"{identity}\n{self.layers!r} {self.activation} {reader!r} {dtype}{kind}"
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the network out; it is built again when it is needed. Weights from a file travel along."""

@@ -4,6 +4,7 @@
 from sklearn_mm.nn import (
     annotation,
     backbones,
+    blocks,
     families,
     heads,
     image_cnn,
@@ -25,6 +26,7 @@ from sklearn_mm.nn import (
 __all__ = [
     "annotation",
     "backbones",
+    "blocks",
     "families",
     "heads",
     "image_cnn",

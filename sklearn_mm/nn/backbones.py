@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sklearn_mm._checks import did_you_mean
 from sklearn_mm._content import UndigestibleError, attributes_digest, weights_digest
 from sklearn_mm._device import forked_rng
+from sklearn_mm.nn.blocks import find_blocks
 from sklearn_mm.nn.families import FAMILIES, IMAGENET_PIXELS, Backbone, BackboneFamily, PixelConvention
 from sklearn_mm.nn.lite import EfficientNetLite, load_lite_state
 from sklearn_mm.nn.weights import read_state
@@ -19,6 +20,7 @@ __all__ = [
     "RANDOM_WEIGHTS_SEED",
     "build_backbone",
     "check_backbone",
+    "may_have_blocks",
     "network_identity",
     "pixel_convention",
     "weights_identity",
@@ -107,6 +109,14 @@ def pixel_convention(backbone: str | nn.Module) -> PixelConvention:
         return IMAGENET_PIXELS
     family, name = _family_of(backbone)
     return family.pixels(name)
+
+
+def may_have_blocks(backbone: str | nn.Module) -> bool:
+    """Return whether a network may be read by its blocks (`find_blocks`), without building it."""
+    if isinstance(backbone, nn.Module):
+        return bool(find_blocks(backbone))
+    family, name = _family_of(backbone)
+    return family.may_have_blocks(name)
 
 
 def weights_identity(

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from sklearn_mm._checks import did_you_mean
+from sklearn_mm.nn.blocks import Block, find_blocks
 from sklearn_mm.nn.lite import SameConv2d
 from sklearn_mm.nn.pooling import POOLINGS, no_autocast, pooled, pooled_name
 
@@ -50,7 +51,7 @@ class Tap:
     call : int
         For "call": the position of that function among those of a forward pass. For the "input" of a class layer whose
         maximum is read too: that of the function that averages its map.
-    parts : tuple of {"mean", "max"}
+    parts : tuple of {"class", "mean", "max"}
         What is read of it, in the order of the columns; ``("mean",)`` for what has no positions.
     channel_dim : {1, -1}
         For that map: where its channels are.
@@ -78,10 +79,10 @@ class TapReader:
     network : nn.Module
         In evaluation mode.
     layers : "auto", "last", str, int or sequence of str, default="auto"
-        "auto" are all convolutions and fully connected layers that run, but for the class layers; n the last n
-        of them; another str a regular expression that must match their names in full (class layers too); a
-        sequence names any modules. "last" is what the first class layer is given, or the answer of a network
-        without one.
+        "auto" are all convolutions and fully connected layers that run, but for the class layers, or the blocks of a
+        network that has such (`find_blocks`); n the last n of them; another str a regular expression that must match
+        the names of layers or blocks in full (class layers too); a sequence names any modules. "last" is what the
+        first class layer is given, or the answer of a network without one.
     activation : {"pre", "post"}, default="pre"
         Whether layers are read before or after the activation function that follows. A layer with none
         directly behind it (or behind its batch norm) is read before it in any case.
@@ -91,7 +92,8 @@ class TapReader:
         Rows that pass the network at once; by default the whole batch does. Maps of a few pictures stay in the
         caches of a CPU until the next layer, and its tap, have read them.
     pooling : {"mean", "max", "mean+max"}, default="mean"
-        What is read of a map or of tokens over their positions; what has none is read as it is, once.
+        What is read of a map or of tokens over their positions; what has none is read as it is, once. Of the tokens of
+        a block the class token comes first, and no token but those of the patches is pooled.
 
     Attributes
     ----------
@@ -148,6 +150,7 @@ class TapReader:
         self._chunk_size, self._ways = chunk_size, POOLINGS[pooling]
         self._layers, self._activation, self._class_layers = layers, activation, class_layers
         self._modules = {name: module for name, module in network.named_modules() if name}
+        self._blocks = find_blocks(network)
         self._check_names()
         # the taps behind an activation function, or at the input of an average, by the number of that call
         self._calls: dict[int, Tap] = {}
@@ -162,7 +165,9 @@ class TapReader:
                 if name not in self._modules:
                     raise ValueError(f"unknown layer {name!r}; {did_you_mean(name, self._modules)}")
         elif isinstance(layers, str) and layers not in ("auto", "last"):
-            known = [name for name, module in self._modules.items() if isinstance(module, _LAYERS)]
+            known = [
+                name for name, module in self._modules.items() if isinstance(module, _LAYERS) or name in self._blocks
+            ]
             try:
                 matches = any(re.fullmatch(layers, name) for name in known)
             except re.error as error:
@@ -205,7 +210,7 @@ class TapReader:
                 # asked again: another thread may have found them while this one waited
                 if self.taps is None:
                     return self._find(pixels)
-        reading = _Reading(self._calls, self._modules, self._ways)
+        reading = _Reading(self._calls, self._modules, self._ways, len(pixels))
         self._thread.reading = reading
         try:
             # seeing every torch function costs time in Python: only where an activation function has to be met
@@ -224,7 +229,9 @@ class TapReader:
 
     def _find(self, pixels: Tensor) -> list[Tensor]:
         """Run the network for the first time: find the taps, and return what they read."""
-        first = _FirstPass(self.network, self._modules, self._layers, self._activation, self._class_layers, self._ways)
+        first = _FirstPass(
+            self.network, self._modules, self._blocks, self._layers, self._activation, self._class_layers, self._ways
+        )
         taps, values = first.run(pixels)
         # The block was entered before anybody knew where to read; from the next batch on these hooks do. No other
         # thread runs the network meanwhile: all wait for the taps, which are made known last.
@@ -250,13 +257,16 @@ class TapReader:
                 stack.enter_context(self._modules[tap.module].register_forward_pre_hook(self._pre_hook(tap.name)))
 
     def _hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
+        block = self._blocks.get(name)
+
         def read(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
             reading = getattr(self._thread, "reading", None)
             if reading is None:
                 return
             # pooling calls torch functions of its own, which are not the network's
             reading.watcher.paused = True
-            reading.take(name, _pooled_output(module, args[0], output, self._ways))
+            parts = None if block is None else block.pooled(output, reading.n_rows, self._ways)
+            reading.take(name, _pooled_output(module, args[0], output, self._ways) if parts is None else parts)
             reading.watcher.paused = False
 
         return read
@@ -282,6 +292,8 @@ class _Reading:
         The taps behind an activation function, or at the input of an average, by the number of that call.
     modules : dict of str to Module
     ways : sequence of {"mean", "max"}
+    n_rows : int
+        Pictures that pass.
 
     Attributes
     ----------
@@ -289,7 +301,8 @@ class _Reading:
         By tap and part.
     """
 
-    def __init__(self, calls: dict[int, Tap], modules: dict[str, nn.Module], ways: Sequence[str]) -> None:
+    def __init__(self, calls: dict[int, Tap], modules: dict[str, nn.Module], ways: Sequence[str], n_rows: int) -> None:
+        self.n_rows = n_rows
         self.values: dict[str, dict[str, Tensor]] = {}
         self.watcher = _Watcher(self._see_call)
         self._calls, self._modules, self._ways = calls, modules, ways
@@ -340,12 +353,15 @@ class _FirstPass:
         self,
         network: nn.Module,
         modules: dict[str, nn.Module],
+        blocks: dict[str, Block],
         layers: str | int | Sequence[str],
         activation: str,
         class_layers: Sequence[str] | None,
         ways: Sequence[str],
     ) -> None:
         self._network, self._modules, self._ways = network, modules, ways
+        self._blocks, self._has_windows = blocks, False
+        self._n_rows = 0
         self._layers, self._post, self._class_layers = layers, activation == "post", class_layers
         self._is_last = isinstance(layers, str) and layers == "last"
         # Of maps only what is pooled is kept, and weak references to know them again: strong ones would keep the
@@ -362,10 +378,11 @@ class _FirstPass:
     def run(self, pixels: Tensor) -> tuple[list[Tap], list[Tensor]]:
         """Return the taps and what is read, one tensor for each part of each of them."""
         named = () if isinstance(self._layers, str | int) else self._layers
+        self._n_rows = len(pixels)
         with ExitStack() as stack:
             for name, module in self._modules.items():
-                if name in named or isinstance(module, _LAYERS):
-                    stack.enter_context(module.register_forward_hook(self._hook(name)))
+                if name in named or name in self._blocks or isinstance(module, _LAYERS):
+                    stack.enter_context(module.register_forward_hook(self._hook(name, name in named)))
             if self._post or (self._is_last and "max" in self._ways):
                 stack.enter_context(self._watcher)
             answer = self._network(pixels)
@@ -375,23 +392,38 @@ class _FirstPass:
         found = [self._last(answer)] if self._is_last else [self._tap(name) for name in self._chosen()]
         return [tap for tap, _ in found], [parts[part] for tap, parts in found for part in tap.parts]
 
-    def _hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+    def _hook(self, name: str, is_named: bool) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+        block = self._blocks.get(name)
+
         def note(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             self._watcher.paused = True
-            if not isinstance(output, Tensor) or output.ndim < 2:
-                raise ValueError(f"layer {name!r} answers no tensor with a row for each picture")
             # a module that runs again moves to where it ran last
             self._outputs.pop(name, None)
-            self._outputs[name] = _pooled_output(module, args[0], output, self._ways)
-            self._widths[name] = output.shape[_channel_dim(module, output)]
-            if isinstance(module, _LAYERS):
-                self._answers[name] = weakref.ref(output)
-                self._waiting[id(output)] = (name, self._answers[name])
-                if self._is_last:
-                    self._inputs[name] = pooled(args[0], _channel_dim(module, args[0]), self._ways)
+            parts = None if block is None else block.pooled(output, self._n_rows, self._ways)
+            if parts is not None:
+                self._outputs[name], self._widths[name] = parts, _width(parts)
+            elif block is None or is_named:
+                self._note_layer(name, module, args, output, is_named)
+            else:
+                # rows, of a class layer with a norm for one, are no block's, and leave the others what they are
+                self._has_windows |= not isinstance(output, Tensor) or output.ndim > 2
             self._watcher.paused = False
 
         return note
+
+    def _note_layer(self, name: str, module: nn.Module, args: tuple[Any, ...], output: Any, is_named: bool) -> None:
+        if not isinstance(output, Tensor) or output.ndim < 2:
+            raise ValueError(f"layer {name!r} answers no tensor with a row for each picture")
+        # one over windows is read only where it is asked for
+        if len(output) != self._n_rows and not is_named:
+            return
+        self._outputs[name] = _pooled_output(module, args[0], output, self._ways)
+        self._widths[name] = output.shape[_channel_dim(module, output)]
+        if isinstance(module, _LAYERS):
+            self._answers[name] = weakref.ref(output)
+            self._waiting[id(output)] = (name, self._answers[name])
+            if self._is_last:
+                self._inputs[name] = pooled(args[0], _channel_dim(module, args[0]), self._ways)
 
     def _see(self, call: int, function: str, given: Any, answer: Any) -> None:
         if self._is_last and function in _AVERAGES:
@@ -423,10 +455,12 @@ class _FirstPass:
             if idle:
                 raise ValueError(f"layer {idle[0]!r} does not run; {did_you_mean(idle[0], self._outputs)}")
             return layers
-        hidden = [name for name in self._answers if name not in class_layers]
+        # a block that sees windows has no rows of pictures: its network is read by layers
+        blocks = [] if self._has_windows else [name for name in self._outputs if name in self._blocks]
+        hidden = blocks or [name for name in self._answers if name not in class_layers]
         if isinstance(layers, str) and layers != "auto":
             # class layers too: an expression says itself which layers it means
-            hidden = [name for name in self._answers if re.fullmatch(layers, name)]
+            hidden = [name for name in (*self._answers, *blocks) if re.fullmatch(layers, name)]
         if not hidden:
             raise ValueError(
                 "no convolution and no fully connected layer runs below the class layer; name modules in a list"

@@ -21,6 +21,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
+from torchvision.models import VisionTransformer
 
 from sklearn_mm.exceptions import CacheWarning, ImageReadError, ImageReadWarning, WeightsError
 from sklearn_mm.features import FullNetworkEmbedding
@@ -662,6 +663,24 @@ def test_what_is_cached_serves_every_pooling_that_it_suffices_for(embedding, ima
         plain = clone(embedding).set_params(pooling=pooling)
         np.testing.assert_array_equal(embedded, plain.fit_transform(images))
         assert cached.layers_ == plain.layers_
+
+
+@pytest.mark.parametrize("pooling", ["mean", "mean+max"])
+def test_a_transformer_is_embedded_by_the_tokens_of_its_blocks(images, tmp_path, pooling):
+    torch.manual_seed(0)
+    network = VisionTransformer(SIDE, 16, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=12)
+    plain = FullNetworkEmbedding(network, image_size=SIDE, pooling=pooling, discretize=False, precision="float32")
+    expected = plain.fit_transform(images)
+    block = "encoder.layers.encoder_layer_1"
+    assert plain.layers_[-2:] == (
+        [(f"{block}_class", 8), (block, 8)] if pooling == "mean" else [(block, 8), (f"{block}_max", 8)]
+    )
+    for _ in range(2):
+        cached = clone(plain).set_params(cache=tmp_path)
+        np.testing.assert_array_equal(cached.fit_transform(images), expected)
+        assert cached.layers_ == plain.layers_
+    opened = pickle.loads(pickle.dumps(plain))
+    np.testing.assert_array_equal(opened.transform(images), plain.transform(images))
 
 
 def test_other_weights_are_another_address(images, tmp_path):

@@ -65,6 +65,10 @@ class TimmFamily(BackboneFamily):
         )
         return Backbone(network, class_layers)
 
+    def may_have_blocks(self, name: str) -> bool:
+        """Return whether a network may be one of blocks, without building it."""
+        return True
+
     def origin(self, name: str) -> str:
         """Return what tells the pretrained weights of a network from others of it."""
         config = _import_timm().get_pretrained_cfg(name)

@@ -45,6 +45,10 @@ class TorchvisionFamily(BackboneFamily):
         # only SqueezeNet changes the answer of its class layer before it is returned
         return Backbone(network, ("classifier.1",) if name.startswith("squeezenet") else None)
 
+    def may_have_blocks(self, name: str) -> bool:
+        """Return whether a network may be one of blocks, without building it."""
+        return name.startswith(("convnext", "maxvit", "swin", "vit_"))
+
     def origin(self, name: str) -> str:
         """Return what tells the pretrained weights of a network from others of it."""
         # its last part holds the digest of the file
