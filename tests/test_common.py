@@ -24,7 +24,7 @@ from sklearn_mm.features import (
 )
 from sklearn_mm.losses import RankingLoss
 from sklearn_mm.persistence import load, save
-from sklearn_mm.retrieval import JointEmbeddingRanker
+from sklearn_mm.retrieval import JointEmbeddingRanker, RankerEnsemble
 from sklearn_mm.testing import image_estimator_checks, retrieval_estimator_checks, text_estimator_checks
 from sklearn_mm.towers import TrainableEncoder
 
@@ -56,6 +56,9 @@ RETRIEVAL_ESTIMATORS = [
         text_encoder=TfidfVectorizer(token_pattern=r"(?u)\b\w+\b"),
         loss=RankingLoss(negatives="hardest"),
         hidden_layer_sizes=(8,),
+    ),
+    RankerEnsemble(
+        [("words", RANKER), ("narrow", clone(RANKER).set_params(n_components=4)), ("off", "drop")], random_state=0
     ),
 ]
 ANNOTATION_ESTIMATORS = [
