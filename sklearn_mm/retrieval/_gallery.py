@@ -96,7 +96,7 @@ class Gallery:
 
     def best(self, query: np.ndarray, *, query_is_image: bool) -> np.ndarray:
         """Find the place (n_query,) of each query's nearest item, also where an approximate index finds none."""
-        items = self._search_items(query, 1, query_is_image)[1][:, 0]
+        items = self._search_items(query, check_k(1, len(self)), query_is_image)[1][:, 0]
         missed = np.flatnonzero(items < 0)
         if len(missed):
             items[missed] = self.scores(query[missed], query_is_image=query_is_image).argmax(axis=1)

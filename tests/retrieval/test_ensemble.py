@@ -19,9 +19,10 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from sklearn_mm.exceptions import ImageReadError
 from sklearn_mm.features import FullNetworkEmbedding
+from sklearn_mm.index import FaissIndex
 from sklearn_mm.metrics import RetrievalScorer
 from sklearn_mm.persistence import load, save
-from sklearn_mm.retrieval import JointEmbeddingRanker, RankerEnsemble
+from sklearn_mm.retrieval import JointEmbeddingRanker, NearestNeighborNormalization, RankerEnsemble
 
 ATOL = 1e-5  # float32 products of unit vectors
 QUICK = {"n_components": 8, "max_epochs": 3, "batch_size": 16, "precision": "float32", "device": "cpu", "n_jobs": 1}
@@ -35,7 +36,7 @@ def ranker(**parameters):
 def two(**parameters):
     """An ensemble of two different rankers."""
     members = [("words", ranker()), ("tfidf", ranker(text_encoder=TfidfVectorizer(), n_components=6))]
-    return RankerEnsemble(members, **{"weights": None, "random_state": 0, **parameters})
+    return RankerEnsemble(members, **{"weights": None, "random_state": 0, "hubness": None, **parameters})
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +102,26 @@ def test_one_gallery_holds_what_all_members_were_fitted_on_and_theirs_are_empty(
     assert set(fitted.gallery_texts_) == {text for own in y for text in own}
     with pytest.raises(ValueError, match="has 0 items"):
         fitted.named_estimators_.words.search_images(["green star"], 1)
+    with pytest.raises(ValueError, match="has 0 items"):
+        fitted.named_estimators_.words.predict(X[:1])
     assert fitted.named_estimators_.words.set_gallery(images=X[:3]).search_images(["green star"], 3)[1].shape == (1, 3)
+
+
+def test_hubs_are_corrected_in_the_space_of_all_members(data, fitted):
+    X, y = data
+    ensemble = two(weights=[1, 2], hubness=NearestNeighborNormalization(n_neighbors=8)).fit(X, y)
+    image, text = ensemble.transform(X), ensemble.transform_text([text for own in y for text in own])
+    np.testing.assert_array_equal(image, fitted.transform(X))
+    offsets = clone(ensemble.hubness).fit(image, text).text_offsets(ensemble.transform_text(y[0]))
+    corrected = ensemble.set_gallery(texts=y[0]).decision_function(X)
+    np.testing.assert_allclose(corrected, image @ ensemble.transform_text(y[0]).T - offsets, atol=ATOL)
+
+
+def test_another_index_searches_the_gallery_of_all(data, fitted):
+    X, y = data
+    pytest.importorskip("faiss")
+    ensemble = two(weights=[1, 2], index=FaissIndex()).fit(X, y)
+    np.testing.assert_array_equal(ensemble.search_images(y[0], 3)[1], fitted.search_images(y[0], 3)[1])
 
 
 def test_two_members_find_more_than_each_of_them_over_three_seeds(data):
@@ -197,7 +217,7 @@ def test_a_search_an_ensemble_and_a_ranker_of_ones_own_are_members(data):
     X, y = data
     search = GridSearchCV(ranker(), {"max_epochs": [1, 2]}, cv=2, scoring=RetrievalScorer(), refit="rsum")
     members = [("search", search), ("seeds", RankerEnsemble(ranker(), n_seeds=2, weights=None)), ("own", Halves())]
-    ensemble = RankerEnsemble(members, weights=None, random_state=0).fit(X, y)
+    ensemble = RankerEnsemble(members, weights=None, random_state=0, hubness=None).fit(X, y)
     assert ensemble.transform(X).shape[1] == 8 + 16 + 4
     scores = ensemble.transform(X) @ ensemble.transform_text(y[3]).T
     assert ensemble.set_gallery(images=X, texts=y[3]).decision_function(X) == pytest.approx(scores, abs=ATOL)
