@@ -13,6 +13,7 @@ from sklearn_mm.nn import (
     packed,
     pixels,
     pooling,
+    pretrained,
     scales,
     taps,
     text_cnn,
@@ -20,6 +21,7 @@ from sklearn_mm.nn import (
     text_rnn,
     text_sequence,
     towers,
+    training_data,
     weights,
 )
 
@@ -35,6 +37,7 @@ __all__ = [
     "packed",
     "pixels",
     "pooling",
+    "pretrained",
     "scales",
     "taps",
     "text_cnn",
@@ -42,5 +45,6 @@ __all__ = [
     "text_rnn",
     "text_sequence",
     "towers",
+    "training_data",
     "weights",
 ]
