@@ -6,6 +6,7 @@ __all__ = [
     "ImageReadWarning",
     "LabelWarning",
     "TokenizationWarning",
+    "TruncationWarning",
     "UnknownWordsWarning",
     "VersionMismatchWarning",
     "WeightsError",
@@ -34,6 +35,10 @@ class LabelWarning(UserWarning):
 
 class TokenizationWarning(UserWarning):
     """Texts are not split into words as their script asks for."""
+
+
+class TruncationWarning(UserWarning):
+    """Texts are longer than a model reads, and are cut."""
 
 
 class UnknownWordsWarning(UserWarning):

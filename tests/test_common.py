@@ -2,6 +2,8 @@
 
 import importlib
 import inspect
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from sklearn_mm.features import (
     FullNetworkEmbedding,
     ImageCNNEncoder,
     MultiScaleCNNEncoder,
+    PretrainedTextEncoder,
     TagVectorizer,
     TextCNNEncoder,
     TextGRUEncoder,
@@ -27,6 +30,7 @@ from sklearn_mm.persistence import load, save
 from sklearn_mm.retrieval import JointEmbeddingRanker, RankerEnsemble
 from sklearn_mm.testing import image_estimator_checks, retrieval_estimator_checks, text_estimator_checks
 from sklearn_mm.towers import TrainableEncoder
+from tests.tiny_models import write_bert
 
 # Quick settings. float32 throughout: the checks compare batches of different sizes to 1e-4.
 NETWORK = FullNetworkEmbedding("squeezenet1_1", weights=None, image_size=32, layers=2, precision="float32")
@@ -37,6 +41,9 @@ SCALES = MultiScaleCNNEncoder(
     "shufflenet_v2_x0_5", weights=None, image_size=32, n_components=8, width=0.1, max_epochs=1, precision="float32"
 )
 RANKER = JointEmbeddingRanker(n_components=8, max_epochs=2, precision="float32")
+
+_MODELS = tempfile.TemporaryDirectory()
+BERT = write_bert(Path(_MODELS.name) / "bert", max_seq_length=32)
 
 IMAGE_ESTIMATORS = [
     NETWORK,
@@ -49,6 +56,8 @@ TEXT_ESTIMATORS = [
     TextCNNEncoder(n_components=8, width=0.01, word_dim=8, max_epochs=2),
     TextGRUEncoder(n_components=8, word_dim=8, max_epochs=2),
     TextSequenceEncoder(n_components=8, phrase_dim=8, word_dim=8, max_epochs=2),
+    PretrainedTextEncoder(BERT, precision="float32"),
+    PretrainedTextEncoder(BERT, trainable="lora", max_epochs=1, precision="float32"),
 ]
 RETRIEVAL_ESTIMATORS = [
     RANKER,

@@ -4,6 +4,7 @@ from sklearn_mm.features._find_unreadable import find_unreadable
 from sklearn_mm.features._full_network import FullNetworkEmbedding
 from sklearn_mm.features._image_cnn import ImageCNNEncoder
 from sklearn_mm.features._multi_scale import MultiScaleCNNEncoder
+from sklearn_mm.features._pretrained_text import PretrainedTextEncoder
 from sklearn_mm.features._tags import TagVectorizer
 from sklearn_mm.features._text_cnn import TextCNNEncoder
 from sklearn_mm.features._text_gru import TextGRUEncoder
@@ -14,6 +15,7 @@ __all__ = [
     "FullNetworkEmbedding",
     "ImageCNNEncoder",
     "MultiScaleCNNEncoder",
+    "PretrainedTextEncoder",
     "TagVectorizer",
     "TextCNNEncoder",
     "TextGRUEncoder",

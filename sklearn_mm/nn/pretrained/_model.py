@@ -10,12 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_mm._content import content_digest, weights_digest
-from sklearn_mm._device import forked_rng
 from sklearn_mm.registry import find, name_of, stored_as
 
 __all__ = ["OpenedModel", "PretrainedModule", "TextTokenizer", "TokenBatch", "pad_tokens", "rebuild"]
-
-_SEED = 0  # of weights that are overwritten at once
 
 
 @stored_as("nn.TokenBatch")
@@ -101,10 +98,12 @@ class PretrainedModule(nn.Module):
     config: dict[str, Any]
     width: int
     lora_targets: tuple[str, ...] = ()
+    learning_rate_factors: dict[str, float]  # see `make_optimizer`; set by whoever trains it
 
     def restore_buffers(self, names: Collection[str]) -> None:
         """Fill buffers that no state dict holds, such as tables of positions."""
-        with forked_rng(_SEED):
+        # Not by forked_rng: transformers puts its own functions in the place of those that torch draws by.
+        with torch.random.fork_rng(devices=[]):
             fresh = dict(type(self)(**self.config).named_buffers())
         for name in names:
             self.get_buffer(name).copy_(fresh[name])

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sklearn_mm._device import forked_rng
 from sklearn_mm.exceptions import WeightsError
 from sklearn_mm.nn.pretrained._files import find_files, import_optional, quiet_loading, read_json
-from sklearn_mm.nn.pretrained._model import OpenedModel, PretrainedModule, TokenBatch
+from sklearn_mm.nn.pretrained._model import OpenedModel, PretrainedModule, TokenBatch, rebuild
 from sklearn_mm.nn.pretrained._tokenizer import JsonTokenizer
 from sklearn_mm.nn.training_data import data_in_card, training_data
 from sklearn_mm.nn.weights import read_state
@@ -154,13 +153,14 @@ def open_sentence_model(
     config = _clean_config(root, name)
     own_pooling, layers, weights = _read_stages(folder, stages[1:])
     chosen = own_pooling if pooling == "auto" else [pooling]
-    with forked_rng(0):  # the process's generator is not to move
-        module = SentenceModule(json.dumps(config.to_dict(), default=str), pooling=chosen, layers=layers)
-        module.backbone.load_state_dict(_backbone_state(root, config, module.backbone), strict=True)
-    for number, state in weights.items():
-        dense: Any = module.layers[number]
-        dense[0].load_state_dict({key.removeprefix("linear."): value for key, value in state.items()})
-    module.eval()
+    state = {f"backbone.{key}": value for key, value in _backbone_state(root, config).items()}
+    state |= {
+        f"layers.{number}.0.{key.removeprefix('linear.')}": w
+        for number, own in weights.items()
+        for key, w in own.items()
+    }
+    settings = {"architecture": json.dumps(config.to_dict(), default=str), "pooling": chosen, "layers": layers}
+    module = rebuild("nn.SentenceModule", settings, state)
     tokenizer = _tokenizer(folder, root, config, prompt=prompt, max_length=max_length)
     return OpenedModel(module, tokenizer, trained_on=data_in_card(folder) or training_data(name))
 
@@ -257,11 +257,13 @@ def _build(config: Any) -> Any:
         return make(config, attn_implementation="eager", dtype=torch.float32).eval()
 
 
-def _backbone_state(root: Path, config: Any, like: Any) -> dict[str, Tensor]:
+def _backbone_state(root: Path, config: Any) -> dict[str, Tensor]:
     """Read the weights of a transformer by its library, which knows what older files call them."""
     has_safe = any(root.glob("*.safetensors"))
     if not has_safe and find_files(root, ["pytorch_model.bin", "pytorch_model.bin.index.json"]) is None:
         raise WeightsError(f"{str(root)!r} holds no weights (model.safetensors)")
+    with torch.device("meta"):
+        like: Any = _build(config)
     with quiet_loading():
         # A pickle of the old format is read as tensors alone (weights_only), which runs no code.
         loaded, report = type(like).from_pretrained(

@@ -35,7 +35,7 @@ class JsonTokenizer(TextTokenizer):
     pad_to: int | None = None
     prompt: str = ""
     lowercase: bool = False
-    strip: bool = True
+    strip: bool = False
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -49,7 +49,9 @@ class JsonTokenizer(TextTokenizer):
         # One by one: a batch would start the library's own threads, which warn when a process forks after that. It
         # takes a second for 30,000 captions.
         encodings = [self._tokenizer.encode(self._prepared(text)) for text in texts]
-        return [encoding.ids for encoding in encodings], [row for row, own in enumerate(encodings) if own.overflowing]
+        # An empty text has no token in some models: one that fills stands for it.
+        ids = [encoding.ids or [self.pad_id] for encoding in encodings]
+        return ids, [row for row, own in enumerate(encodings) if own.overflowing]
 
     def _prepared(self, text: str) -> str:
         text = self.prompt + text
