@@ -43,7 +43,7 @@ SCALES = MultiScaleCNNEncoder(
 RANKER = JointEmbeddingRanker(n_components=8, max_epochs=2, precision="float32")
 
 _MODELS = tempfile.TemporaryDirectory()
-BERT = write_bert(Path(_MODELS.name) / "bert", max_seq_length=32)
+BERT = str(write_bert(Path(_MODELS.name) / "bert", max_seq_length=32))  # as a path travels
 
 IMAGE_ESTIMATORS = [
     NETWORK,

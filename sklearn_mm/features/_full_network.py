@@ -139,6 +139,9 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         In which `fit` has computed activations, and `transform` goes on under ``precision="auto"``.
     n_features_in_ : int
         Number of columns of X; only when fitted on activations.
+    trained_on_ : tuple of str or None
+        The data that the network's weights were learnt from, as their makers call them: empty for random weights, None
+        where they are not known. Of weights of one's own they are not.
 
     Raises
     ------

@@ -36,7 +36,7 @@ from sklearn_mm.images import (
     read_ahead,
     read_crops,
 )
-from sklearn_mm.nn.backbones import pixel_convention
+from sklearn_mm.nn.backbones import backbone_training_data, pixel_convention
 from sklearn_mm.nn.image_cnn import BackboneTower
 from sklearn_mm.towers import TrainableEncoder
 
@@ -130,6 +130,11 @@ class ImageEncoderBase(TrainableEncoder):
     def embed_batch_size(self) -> int:
         """Pictures embedded at once: the maps of more would fill the memory."""
         return int(self.batch_size)
+
+    @property
+    def trained_on_(self) -> tuple[str, ...] | None:
+        """The data that the weights it began with were learnt from: empty for random ones, None if not known."""
+        return backbone_training_data(self.backbone, self.weights)
 
     def freeze_pretrained(self, frozen: bool) -> None:
         """Hold the backbone still, or let those of its layers learn that `trainable` says."""

@@ -71,6 +71,9 @@ class MultiScaleCNNEncoder(ImageEncoderBase):
     %(instance_history)s
     errors_ : list of ReadFailure
         ``(row, source, reason)`` for each picture of the last call that could not be read.
+    trained_on_ : tuple of str or None
+        The data that the network's weights were learnt from, as their makers call them: empty for random weights, None
+        where they are not known. Of weights of one's own they are not.
 
     Raises
     ------

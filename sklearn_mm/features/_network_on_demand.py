@@ -13,7 +13,13 @@ from sklearn_mm._content import weights_digest
 from sklearn_mm.features._activations import TappedNetwork
 from sklearn_mm.features._pooled_cache import PooledRowCache
 from sklearn_mm.images import PictureReader, RowCache
-from sklearn_mm.nn.backbones import build_backbone, may_have_blocks, network_identity, weights_identity
+from sklearn_mm.nn.backbones import (
+    backbone_training_data,
+    build_backbone,
+    may_have_blocks,
+    network_identity,
+    weights_identity,
+)
 from sklearn_mm.nn.families import Backbone, PixelConvention
 from sklearn_mm.nn.pooling import POOLINGS
 from sklearn_mm.nn.weights import read_state
@@ -46,6 +52,12 @@ class NetworkOnDemandMixin(PickleStateMixin):
 
     # known by the parameters they belong to, and by the module itself, which is another one where it is opened
     _not_pickled = ("_network", "_identity", "_built_as", "_opening")
+
+    @property
+    def trained_on_(self) -> tuple[str, ...] | None:
+        """The data that the network's weights were learnt from: empty for random ones, None if not known."""
+        # fitted on activations: whose they are nobody said
+        return None if getattr(self, "layers_", None) == [] else backbone_training_data(self.backbone, self.weights)
 
     def _forget_network(self) -> None:
         self._opening = Lock()  # held by the thread that builds the network, or digests its weights

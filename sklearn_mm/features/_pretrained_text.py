@@ -37,8 +37,8 @@ class PretrainedTextEncoder(PretrainedEncoderBase):
 
     Parameters
     ----------
-    model : str or path-like
-        A folder, or a name on the hub such as ``"sentence-transformers/all-MiniLM-L6-v2"``.
+    model : str or path-like, default="sentence-transformers/all-MiniLM-L6-v2"
+        A folder, or a name on the hub.
     trainable : {"none", "lora", "all"}, default="none"
         Nothing learns, and each text is embedded once, whoever trains on top of it; adapters; or all weights.
     lora_rank : int, default=8
@@ -126,7 +126,7 @@ class PretrainedTextEncoder(PretrainedEncoderBase):
 
     def __init__(
         self,
-        model: str | os.PathLike[str],
+        model: str | os.PathLike[str] = "sentence-transformers/all-MiniLM-L6-v2",
         *,
         trainable: str = "none",
         lora_rank: int = 8,

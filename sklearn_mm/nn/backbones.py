@@ -18,6 +18,7 @@ from sklearn_mm.nn.weights import read_state
 
 __all__ = [
     "RANDOM_WEIGHTS_SEED",
+    "backbone_training_data",
     "build_backbone",
     "check_backbone",
     "may_have_blocks",
@@ -88,6 +89,31 @@ def check_backbone(backbone: str | nn.Module) -> None:
     """
     if not isinstance(backbone, nn.Module):
         _family_of(backbone)
+
+
+def backbone_training_data(
+    backbone: str | nn.Module, weights: str | os.PathLike[str] | Mapping[str, Tensor] | None = "default"
+) -> tuple[str, ...] | None:
+    """Return the data that a backbone with its weights was trained on.
+
+    Parameters
+    ----------
+    backbone, weights
+        As in `build_backbone`.
+
+    Returns
+    -------
+    tuple of str or None
+        Empty for random weights; None for a module or weights of one's own, and where it is not known.
+    """
+    if isinstance(backbone, nn.Module):
+        return None
+    if weights is None:
+        return ()
+    if not _is_default(weights):
+        return None
+    family, name = _family_of(backbone)
+    return family.trained_on(name)
 
 
 def _family_of(backbone: str) -> tuple[BackboneFamily, str]:

@@ -10,7 +10,6 @@ pytest.importorskip("transformers")
 
 from sklearn_mm.exceptions import WeightsError
 from sklearn_mm.nn.pretrained import LoraSettings, add_lora, open_text_model, pad_tokens, rebuild
-from sklearn_mm.nn.training_data import data_in_card, training_data
 from tests.tiny_models import write_bert
 
 TEXTS = ["a red square", "two blue dots in the box", "dog", "the Cat running, running and running", "", "zyzzyva"]
@@ -226,14 +225,10 @@ def test_a_name_is_not_downloaded_without_being_asked_to(tmp_path, monkeypatch):
 # What it was trained on ---------------------------------------------------------------------------------------------
 
 
-def test_the_data_of_a_model_are_read_from_its_card_or_known_by_its_name(tmp_path):
+def test_the_data_of_a_model_are_read_from_its_card(tmp_path):
     folder = write_bert(tmp_path)
     assert open_text_model(folder).trained_on is None
     (folder / "README.md").write_text(
         "---\nlicense: mit\ndatasets:\n- snli\n- embedding-data/flickr30k-captions\n---\n"
     )
     assert open_text_model(folder).trained_on == ("snli", "embedding-data/flickr30k-captions")
-    assert data_in_card(tmp_path / "elsewhere") is None
-    assert "Flickr30k captions" in training_data("sentence-transformers/all-MiniLM-L6-v2")
-    assert training_data("efficientnet_lite2") == ("ImageNet-1k",)
-    assert training_data("somebody/something") is None

@@ -107,3 +107,10 @@ class BackboneFamily(ABC):
     @abstractmethod
     def origin(self, name: str) -> str:
         """Return what tells the pretrained weights of a network from others of it."""
+
+    def trained_on(self, name: str) -> tuple[str, ...] | None:
+        """Return the names of the data that the pretrained weights of a network were learnt from.
+
+        None where they are not known, as of a family that does not say.
+        """
+        return None

@@ -33,6 +33,10 @@ class LiteFamily(BackboneFamily):
             load_lite_state(network, _published_state(name))
         return Backbone(network, ("classifier",))
 
+    def trained_on(self, name: str) -> tuple[str, ...] | None:
+        """Return the names of the data that the pretrained weights of a network were learnt from."""
+        return ("ImageNet-1k",)
+
     def origin(self, name: str) -> str:
         """Return what tells the pretrained weights of a network from others of it."""
         return "imagenet"

@@ -8,6 +8,7 @@ from torch import nn
 
 from sklearn_mm.exceptions import WeightsError
 from sklearn_mm.nn.families._family import OFFLINE_WAYS, Backbone, BackboneFamily, PixelConvention
+from sklearn_mm.nn.training_data import data_in_tag
 
 __all__ = ["TimmFamily"]
 
@@ -68,6 +69,10 @@ class TimmFamily(BackboneFamily):
     def may_have_blocks(self, name: str) -> bool:
         """Return whether a network may be one of blocks, without building it."""
         return True
+
+    def trained_on(self, name: str) -> tuple[str, ...] | None:
+        """Return the names of the data that the pretrained weights of a network were learnt from."""
+        return data_in_tag(str(_import_timm().get_pretrained_cfg(name).tag))
 
     def origin(self, name: str) -> str:
         """Return what tells the pretrained weights of a network from others of it."""

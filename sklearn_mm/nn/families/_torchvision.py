@@ -7,6 +7,7 @@ import torchvision
 
 from sklearn_mm.exceptions import WeightsError
 from sklearn_mm.nn.families._family import OFFLINE_WAYS, Backbone, BackboneFamily, PixelConvention
+from sklearn_mm.nn.training_data import data_in_tag
 
 __all__ = ["TorchvisionFamily"]
 
@@ -48,6 +49,11 @@ class TorchvisionFamily(BackboneFamily):
     def may_have_blocks(self, name: str) -> bool:
         """Return whether a network may be one of blocks, without building it."""
         return name.startswith(("convnext", "maxvit", "swin", "vit_"))
+
+    def trained_on(self, name: str) -> tuple[str, ...] | None:
+        """Return the names of the data that the pretrained weights of a network were learnt from."""
+        # "IMAGENET1K_SWAG_E2E_V1": what stands in the name of the weights
+        return data_in_tag(torchvision.models.get_model_weights(name).DEFAULT.name)
 
     def origin(self, name: str) -> str:
         """Return what tells the pretrained weights of a network from others of it."""
