@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sklearn_mm.nn.heads import mlp
+from sklearn_mm.nn.heads import mlp, unit_rows
 from sklearn_mm.registry import stored_as
 
-__all__ = ["FeatureTower", "Standardizing"]
+__all__ = ["FeatureTower", "ResidualHead", "Standardizing"]
 
 
 @stored_as("nn.Standardizing")
@@ -81,3 +81,38 @@ class FeatureTower(Standardizing):
     def forward(self, features: Tensor) -> Tensor:
         """Map features (n, n_features) to (n, n_components) float32."""
         return self.layers(self.dropout(self.standardized(features)))
+
+
+@stored_as("nn.ResidualHead")
+class ResidualHead(nn.Module):
+    """Add to unit vectors what a perceptron makes of them, which is nothing before training.
+
+    Towers that were aligned before stay aligned: the cosine of what comes out is that of what goes in.
+
+    Parameters
+    ----------
+    n_features : int
+        Width of the input and of the output.
+    hidden_layer_sizes : sequence of int
+        Layers of the perceptron; none for one linear map.
+    dropout : float
+        Share of the perceptron's input features, and of hidden units, dropped in training.
+    """
+
+    def __init__(self, n_features: int, *, hidden_layer_sizes: Sequence[int] = (), dropout: float = 0.0) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {
+            "n_features": n_features,
+            "hidden_layer_sizes": list(hidden_layer_sizes),
+            "dropout": dropout,
+        }
+        self.dropout = nn.Dropout(dropout)
+        self.branch = mlp(n_features, hidden_layer_sizes, n_features, dropout=dropout)
+        for parameter in self.branch[-1].parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (n, n_features) to as many, float32."""
+        # of unit length first: the branch has the same share of every row, whatever length a tower's vectors have
+        unit = unit_rows(features)
+        return unit + self.branch(self.dropout(unit))

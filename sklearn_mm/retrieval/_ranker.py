@@ -1,14 +1,15 @@
 """Images and sentences in one space, each found by the other."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import check_random_state
+from torch import Tensor, nn
 
 from sklearn_mm._checks import Captions, check_captions, check_groups, check_weights
 from sklearn_mm._content import FilesIn
@@ -33,10 +34,19 @@ from sklearn_mm.registry import stored_as
 from sklearn_mm.retrieval._data import CaptionedImages, JointBatches, merge_captioned
 from sklearn_mm.retrieval._format_1 import loss_parameters_as_objects
 from sklearn_mm.retrieval._hubness import NearestNeighborNormalization
+from sklearn_mm.retrieval._interpolation import best_share, copy_weights, mix_weights
 from sklearn_mm.retrieval._search import SEARCH_CONSTRAINTS
 from sklearn_mm.retrieval._towers import TwoTowersMixin
 from sklearn_mm.retrieval._training import make_model, make_stages, make_validator
-from sklearn_mm.towers import fit_encoder, fit_image_encoder, is_trainable, make_head, n_rows_of, row_digests
+from sklearn_mm.towers import (
+    fit_encoder,
+    fit_image_encoder,
+    is_trainable,
+    make_head,
+    n_rows_of,
+    output_width,
+    row_digests,
+)
 from sklearn_mm.training import (
     OPTIMIZERS,
     SCHEDULES,
@@ -56,6 +66,8 @@ __all__ = ["JointEmbeddingRanker"]
 # A share of the texts, so that small collections keep every word. On Flickr8k (30,000 texts) it leaves out the words
 # that stand in one text only, which gains 4 points of RSum.
 _DEFAULT_MIN_DF = 5e-5
+
+_UNTRIED_SHARE = 0.5  # of what was trained, where nothing could be held out: what Wortsman et al. recommend
 
 
 @shared_docs
@@ -81,17 +93,25 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
         Layers of the image head between features and joint space; none for one linear map.
     text_hidden_layer_sizes : sequence of int, default=()
         The same for the head on a text encoder. A trained encoder already as wide as the joint space has no head.
+    heads : {"projection", "residual"}, default="projection"
+        What stands between an encoder and the joint space. "projection": a linear map or a perceptron, drawn at random.
+        "residual": the encoder's vector plus what a perceptron makes of it, which is nothing before training: for
+        towers that are aligned already (`PretrainedImageEncoder` and `PretrainedTextEncoder` of one dual encoder),
+        whose answers are there from the start. The joint space is as wide as the towers then, whatever `n_components`
+        says.
     similarity : {"cosine", "order", "order-root"}, default="cosine"
         "order": minus the squared violation of "each component of the text is below the image's", on vectors of
         absolute values [3]_. "order-root": minus its root, on vectors of any sign, as in the code of [2]_.
     loss : {"infonce", "ranking", "sigmoid"} or PairLoss, default="infonce"
         What pairs are ranked by: an object of ``sklearn_mm.losses``, which holds its own parameters (a margin, a
-        temperature, how negatives are chosen), or one of them with its defaults, by name.
+        temperature, how negatives are chosen), or one of them with its defaults, by name; with ``heads="residual"``
+        one by its name begins with the temperature and the bias that the towers were trained with.
     instance_loss : InstanceLoss, default=None
         Beside the ranking [4]_: each image (each group) with its texts is a class, and one linear classifier tells them
         apart by the image's embedding and by the text's; before the ranking, on its own, for `pretrain_epochs`.
     max_epochs : int, default=20
-        Passes over the images, those of the instance loss alone not counted.
+        Passes over the images, those of the instance loss alone not counted. 0 trains nothing: with residual heads,
+        search by the towers as they come.
     batch_size : int, default=128
         Images a batch.
     captions_per_image : int, default=2
@@ -112,6 +132,11 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
     validation_fraction : float, default=0.1
         With `early_stopping`, share of the images held out, whole groups at a time; none of fewer than ten.
     n_iter_no_change : int, default=5
+    interpolate : float or "auto", default=1.0
+        Share of what was trained in the weights that are kept; the rest is of those that training began with [5]_. Of
+        towers that came pretrained, 0.5 often keeps what they knew with most of what is new. "auto" holds out images as
+        `early_stopping` does, and takes the share of 0, 0.1, ..., 1 of their highest RSum (0.5, where there are fewer
+        than ten).
     random_state : int, RandomState or None, default=None
         Also of what is random in encoders that have no `random_state` of their own.
     device : str or torch.device, default="auto"
@@ -138,6 +163,8 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
     loss_ : PairLoss
         The loss, with what it has learnt itself (a trained temperature) as its parameters.
     %(hubness_)s
+    interpolation_ : float
+        The share of what was trained in the weights.
     n_features_in_ : int
         Width of X, where it is a matrix of features.
     %(fitted_precision)s
@@ -171,6 +198,7 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
        https://arxiv.org/abs/1511.06361
     .. [4] Zheng, Zheng, Garrett, Yang, Xu, Shen, "Dual-Path Convolutional Image-Text Embeddings with Instance Loss",
        ACM TOMM 16(2), 2020, https://arxiv.org/abs/1711.05535
+    .. [5] Wortsman et al., "Robust Fine-tuning of Zero-shot Models", CVPR 2022, https://arxiv.org/abs/2109.01903
 
     Examples
     --------
@@ -194,10 +222,11 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
         "n_components": [positive_int],
         "hidden_layer_sizes": ["array-like"],
         "text_hidden_layer_sizes": ["array-like"],
+        "heads": [StrOptions({"projection", "residual"})],
         "similarity": [StrOptions(set(SIMILARITIES))],
         "loss": [StrOptions(set(PAIR_LOSSES)), PairLoss],
         "instance_loss": [InstanceLoss, None],
-        "max_epochs": [positive_int],
+        "max_epochs": [non_negative_int],
         "batch_size": [Interval(Integral, 2, None, closed="left")],  # a lone image has no negative
         "captions_per_image": [positive_int],
         "optimizer": [StrOptions(set(OPTIMIZERS))],
@@ -210,6 +239,7 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [positive_int],
+        "interpolate": [Interval(Real, 0, 1, closed="both"), StrOptions({"auto"})],
         "random_state": ["random_state"],
         "n_jobs": [Integral, None],
         "warm_start": ["boolean"],
@@ -229,6 +259,7 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
         n_components: int = 1024,
         hidden_layer_sizes: Sequence[int] = (),
         text_hidden_layer_sizes: Sequence[int] = (),
+        heads: str = "projection",
         similarity: str = "cosine",
         loss: str | PairLoss = "infonce",
         instance_loss: InstanceLoss | None = None,
@@ -245,6 +276,7 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 5,
+        interpolate: float | str = 1.0,
         random_state: Any = None,
         device: Any = "auto",
         precision: str = "auto",
@@ -260,6 +292,7 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
         self.n_components = n_components
         self.hidden_layer_sizes = hidden_layer_sizes
         self.text_hidden_layer_sizes = text_hidden_layer_sizes
+        self.heads = heads
         self.similarity = similarity
         self.loss = loss
         self.instance_loss = instance_loss
@@ -276,6 +309,7 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.interpolate = interpolate
         self.random_state = random_state
         self.device = device
         self.precision = precision
@@ -343,14 +377,16 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
             )
             held_out = None
             # Before the texts are encoded, so that the vocabulary knows no caption that is held out.
-            if self.early_stopping:
+            if self.early_stopping or self.interpolate == "auto":
                 images, held_out = images.split(self.validation_fraction, rng)
             text_rows = self._encode_texts(rows, images, random_state, resumed)
             batches = self._batches(rows, text_rows, images, rng)
             validate = None
             if held_out is not None:
                 validate = make_validator(batches, rows[held_out.rows], held_out, self.similarity)
-            model = make_model(batches, self.loss_, self.similarity, self.instance_loss, self.n_components)
+            model = make_model(batches, self.loss_, self.similarity, self.instance_loss, self._n_features_out)
+            towers = nn.ModuleList([batches.image_tower, batches.text_tower])
+            start = None if self.interpolate == 1 else copy_weights(towers)
             stages = make_stages(
                 model,
                 batches,
@@ -359,6 +395,9 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
                 learning_rate=self.learning_rate,
                 validate=validate,
                 pretrains=not resumed,
+                stops_early=self.early_stopping,
+                # what is aligned before training is not to be worse after it
+                keeps_start=self.heads == "residual",
             )
             train(
                 model,
@@ -371,7 +410,21 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
                 callbacks=EpochCallbacks(self, sum(stage.n_epochs for stage in stages)),
             )
             self.loss_ = model.objective.learnt_loss()
+            self.interpolation_ = 1.0 if start is None else self._interpolate(towers, start, validate)
         return self._set_training_gallery(rows, captions, images, text_rows, place, rng)
+
+    def _interpolate(
+        self, towers: nn.Module, start: dict[str, Tensor], validate: Callable[[], tuple[str, float]] | None
+    ) -> float:
+        """Go back a part of the way from the weights trained to those before; return the share of the former."""
+        end = copy_weights(towers)
+        share = self.interpolate
+        if isinstance(share, str):
+            share = _UNTRIED_SHARE
+            if validate is not None:
+                share = best_share(towers, start, end, lambda: validate()[1])
+        mix_weights(towers, start, end, float(share))
+        return float(share)
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Train for one pass over the given rows, at a constant learning rate and without holding any out.
@@ -415,7 +468,7 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
 
     def _train_one_epoch(self, batches: JointBatches, settings: TrainingSettings) -> None:
         """Train with the optimiser of the pass before, as long as all that it depends on is the same."""
-        model = make_model(batches, self.loss_, self.similarity, None, self.n_components)
+        model = make_model(batches, self.loss_, self.similarity, None, self._n_features_out)
         loss = resolve_loss(self.loss, PairLoss, PAIR_LOSSES)
         asked = (settings, self.learning_rate, self.similarity, type(loss), loss.get_params())
         # Towers are made anew for each call, around the same modules: an optimiser kept from the call before still has
@@ -520,12 +573,20 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
         if resumed:
             self.loss_ = _gone_on(loss, self.loss_)
             return self._text_tower().prepare(images.texts)
+        residual = self.heads == "residual"
+        width = output_width(self.image_encoder_, rows) if residual else self.n_components
         encoder = self.text_encoder
         if encoder is None:
-            encoder = TextNGramEncoder(self.n_components, word_dim=self.n_components, min_df=_DEFAULT_MIN_DF)
+            encoder = TextNGramEncoder(width, word_dim=width, min_df=_DEFAULT_MIN_DF)
         # Text encoder, image head, text head: the first weights are drawn in this order, which is a part of what a seed
         # gives.
         self.text_encoder_, text_rows = fit_encoder(encoder, images.texts, random_state)
+        if residual and (text_width := output_width(self.text_encoder_, text_rows)) != width:
+            raise ValueError(
+                f"heads='residual' starts from the vectors that both encoders give, but those of images have {width} "
+                f"columns and those of texts {text_width}; take both encoders from one dual encoder, or "
+                "heads='projection'"
+            )
         self.image_head_ = make_head(
             self.image_encoder_,
             rows,
@@ -533,6 +594,7 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
             n_components=self.n_components,
             hidden_layer_sizes=self.hidden_layer_sizes,
             dropout=self.dropout,
+            residual=residual,
         )
         self.text_head_ = make_head(
             self.text_encoder_,
@@ -541,11 +603,15 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
             n_components=self.n_components,
             hidden_layer_sizes=self.text_hidden_layer_sizes,
             dropout=self.dropout,
+            residual=residual,
         )
+        if residual and isinstance(self.loss, str):
+            loss = _of_the_towers(loss, self.image_encoder_, self.text_encoder_)
         self.loss_ = loss
+        self.interpolation_ = 1.0
         self._keep_history([])
         # What get_feature_names_out counts to.
-        self._n_features_out = self.n_components
+        self._n_features_out = width
         return text_rows
 
     def _batches(self, rows: Any, text_rows: Any, images: CaptionedImages, rng: np.random.Generator) -> JointBatches:
@@ -565,7 +631,10 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
     def _from_format(cls, state: dict[str, Any], number: int) -> dict[str, Any]:
         """Bring the state of an older format to today's."""
         # Models of before searched by plain scores, exactly.
-        state = {"hubness": None, "hubness_": None, "index": None} | state
+        before = {"hubness": None, "hubness_": None, "index": None, "heads": "projection", "interpolate": 1.0}
+        state = before | state
+        if "image_head_" in state:
+            state.setdefault("interpolation_", 1.0)
         return loss_parameters_as_objects(state) if number < 2 else state
 
     def __sklearn_tags__(self) -> Any:
@@ -583,3 +652,12 @@ def _gone_on(asked: PairLoss, before: PairLoss) -> PairLoss:
     if type(asked) is not type(before) or asked.initial().keys() != learnt.keys():
         return asked
     return asked.with_learnt(learnt)
+
+
+def _of_the_towers(loss: PairLoss, *encoders: Any) -> PairLoss:
+    """Return the loss with the temperature and the bias that the first encoder knowing them was trained with."""
+    scale = next((scale for each in encoders if (scale := getattr(each, "logit_scale_", None)) is not None), None)
+    bias = next((bias for each in encoders if (bias := getattr(each, "logit_bias_", None)) is not None), None)
+    known = {"temperature": None if scale is None else 1 / scale, "bias": bias}
+    own = loss.get_params()
+    return clone(loss).set_params(**{name: value for name, value in known.items() if name in own and value is not None})

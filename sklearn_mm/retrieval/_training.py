@@ -43,6 +43,8 @@ def make_stages(
     learning_rate: float,
     validate: Callable[[], tuple[str, float]] | None,
     pretrains: bool,
+    stops_early: bool = True,
+    keeps_start: bool = False,
 ) -> list[Stage]:
     """Return what is trained one after the other: by the instance loss alone, if at all, then by ranking too.
 
@@ -58,6 +60,10 @@ def make_stages(
         Where images are held out: returns the name and the value of a score.
     pretrains : bool
         Whether the epochs of the instance loss alone come first.
+    stops_early : bool
+        Whether the score stops training, and the best weights are kept.
+    keeps_start : bool
+        Whether those before the first epoch of ranking may be the best.
     """
     weights = (0.0, 0.0) if instance_loss is None else instance_loss.weights
     towers = nn.ModuleList([model.image_tower, model.text_tower])
@@ -71,7 +77,8 @@ def make_stages(
         validate=validate,
         # Towers alone go back to their best epoch. The classifier is not kept after fit, and what a loss has learnt has
         # no part in an embedding.
-        keeps=None if validate is None else towers,
+        keeps=towers if stops_early and validate is not None else None,
+        keeps_start=keeps_start,
     )
     if instance_loss is None or not pretrains or not instance_loss.pretrain_epochs:
         return [joint]

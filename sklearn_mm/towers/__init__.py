@@ -19,6 +19,7 @@ from sklearn_mm.towers._tower import Tower as Tower
 from sklearn_mm.towers._tower import fit_encoder as fit_encoder
 from sklearn_mm.towers._tower import fit_image_encoder as fit_image_encoder
 from sklearn_mm.towers._tower import make_head as make_head
+from sklearn_mm.towers._tower import output_width as output_width
 from sklearn_mm.towers._trainable import TrainableEncoder
 
 __all__ = ["TowerEncoder", "TrainableEncoder"]

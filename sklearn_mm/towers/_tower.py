@@ -14,13 +14,13 @@ from sklearn_mm._checks import as_features, check_finite_rows
 from sklearn_mm._device import autocast
 from sklearn_mm._unreadable import n_pictures_of, raise_unreadable, refuse_unreadable, take_readable
 from sklearn_mm.nn.heads import unit_rows
-from sklearn_mm.nn.towers import FeatureTower
+from sklearn_mm.nn.towers import FeatureTower, ResidualHead
 from sklearn_mm.towers._embed import embed, n_rows_of
 from sklearn_mm.towers._moments import column_statistics
 from sklearn_mm.towers._protocol import is_trainable
 from sklearn_mm.towers._trainable import TrainableEncoder
 
-__all__ = ["Tower", "fit_encoder", "fit_image_encoder", "make_head"]
+__all__ = ["Tower", "fit_encoder", "fit_image_encoder", "make_head", "output_width"]
 
 _EMBED_BATCH = 1024  # rows of features: a few MB
 
@@ -200,6 +200,11 @@ def _seed(encoder: Any, random_state: np.random.RandomState) -> None:
     encoder.set_params(**{name: random_state.randint(2**31 - 1) for name in unset})
 
 
+def output_width(fitted: Any, rows: Any) -> int:
+    """Return how many columns an encoder gives, as `fit_encoder` returns it with its rows."""
+    return int(fitted.n_features_out if is_trainable(fitted) else rows.shape[1])
+
+
 def make_head(
     fitted: Any,
     rows: Any,
@@ -208,6 +213,7 @@ def make_head(
     n_components: int,
     hidden_layer_sizes: Sequence[int],
     dropout: float,
+    residual: bool = False,
 ) -> nn.Module:
     """Build what stands between an encoder's output and the joint space, under torch's current random state.
 
@@ -220,7 +226,12 @@ def make_head(
         The rows whose statistics standardise features.
     n_components, hidden_layer_sizes, dropout
         As in `FeatureTower`.
+    residual : bool
+        Start as the identity, with a joint space as wide as the encoder's output, whatever `n_components` says.
     """
+    if residual:
+        width = output_width(fitted, rows)
+        return ResidualHead(width, hidden_layer_sizes=hidden_layer_sizes, dropout=dropout)
     if is_trainable(fitted):
         # Statistics only of what was learnt elsewhere: an output that training changes would soon have others.
         width, statistics = fitted.n_features_out, fitted.output_statistics(rows[index])

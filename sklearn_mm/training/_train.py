@@ -62,6 +62,8 @@ class Stage:
         stopping.
     ahead : bool
         Whether batches are made in a thread: not worth it for rows of features in memory.
+    keeps_start : bool
+        Whether the weights before the first epoch are among those of which the best are kept.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Stage:
     validate: Callable[[], tuple[str, float]] | None = None
     keeps: nn.Module | None = None
     ahead: bool = True
+    keeps_start: bool = False
 
 
 def train(
@@ -203,6 +206,8 @@ class _StageRun:
                 callbacks.begin_epoch()
             return _prepared(self._stage, self._settings)
 
+        if self._stage.keeps_start and self._stage.validate is not None and not self._n_done:
+            self.best.update(self._stage.validate()[1])
         # A stage that stopped early has epochs left, and trains none of them.
         n_left = 0 if self.is_finished else self._stage.n_epochs - self._n_done
         records = train_epochs(
