@@ -82,6 +82,12 @@ class PictureReader:
         square's size is its own centre and is not resized.
     extra_formats : sequence of str, default=()
         Formats that files may have beside `PICTURE_FORMATS`, by Pillow's names.
+    resize_mode : {"shortest", "squash"}, default="shortest"
+        Resize by the shorter side, or both sides to `resize_size`.
+    rounds_down : bool, default=False
+        Where the centre lies between two pixels, take the upper or left one; otherwise as torchvision rounds.
+    keeps_squares : bool, default=True
+        Take a picture that has exactly the square's size as it is, without the margin that resizing would cut off.
 
     Notes
     -----
@@ -107,6 +113,10 @@ class PictureReader:
     crops: str = "center"
     # not in the repr: the address of a cached vector is what decides on it, and how a file is opened does not
     extra_formats: Sequence[str] = field(default=(), repr=False)
+    # nor these, which no reader of cached vectors has other than by default
+    resize_mode: str = field(default="shortest", repr=False)
+    rounds_down: bool = field(default=False, repr=False)
+    keeps_squares: bool = field(default=True, repr=False)
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -142,9 +152,8 @@ class PictureReader:
         pixels = torch.from_numpy(self.decode(source)).permute(2, 0, 1)  # (3, h, w)
         side = self.image_size
         if self.crops == "center":
-            # what has exactly the size is taken as it is, without the margin that resizing would cut off
-            if pixels.shape[1:] != (side, side):
-                pixels = F.center_crop(self._resize(pixels, self.resize_size), [side, side])
+            if not self.keeps_squares or pixels.shape[1:] != (side, side):
+                pixels = self._centre(self._resize(pixels, self.resize_size))
             crops = [pixels]
         else:
             resize_size = max(self.resize_size, round(side * _TEN_CROPS_MARGIN))
@@ -173,7 +182,17 @@ class PictureReader:
         # with the shape: the same bytes may be another picture in another shape
         return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()
 
+    def _centre(self, pixels: torch.Tensor) -> torch.Tensor:
+        side = self.image_size
+        if not self.rounds_down:
+            return F.center_crop(pixels, [side, side])
+        height, width = pixels.shape[1:]
+        return F.crop(pixels, (height - side) // 2, (width - side) // 2, side, side)
+
     def _resize(self, pixels: torch.Tensor, resize_size: int) -> torch.Tensor:
+        if self.resize_mode == "squash":
+            both = [resize_size, resize_size]
+            return F.resize(pixels, both, interpolation=InterpolationMode(self.interpolation), antialias=True)
         height, width = pixels.shape[1:]
         longest = _LONGEST * min(height, width)
         # resized as a whole, a strip one pixel wide would fill the memory, only for its middle to be cut out

@@ -248,6 +248,7 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
     }
 
     loss_: PairLoss
+    _n_features_out: int
 
     _not_pickled = ("_continued",)  # what partial_fit hands from one call to the next
 

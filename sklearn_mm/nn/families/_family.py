@@ -27,6 +27,11 @@ class PixelConvention:
         Length of the shorter side to which a picture is resized before the square is cut out.
     interpolation : {"bilinear", "bicubic"}
         How it is resized.
+    resize_mode : {"shortest", "squash"}
+        By its shorter side; or both sides to `resize_size`, whatever its shape.
+    rounds_down : bool
+        Whether the square of a picture whose margins are not equal lies half a pixel up and left of the middle, as
+        transformers cuts it, or where torchvision does.
     """
 
     # ImageNet's, as torchvision's classifiers were trained
@@ -35,6 +40,8 @@ class PixelConvention:
     image_size: int = 224
     resize_size: int = 256
     interpolation: str = "bilinear"
+    resize_mode: str = "shortest"
+    rounds_down: bool = False
 
     def resized(self, image_size: int) -> "PixelConvention":
         """Return the same convention for another side, the margin around the crop in proportion."""

@@ -3,6 +3,9 @@
 Their libraries (transformers, peft, open_clip) are optional and imported where they are used.
 """
 
+from sklearn_mm.nn.pretrained._dual import OpenedImageModel as OpenedImageModel
+from sklearn_mm.nn.pretrained._dual import open_image_model as open_image_model
+from sklearn_mm.nn.pretrained._dual_tokenizer import DualTokenizer as DualTokenizer
 from sklearn_mm.nn.pretrained._files import find_files as find_files
 from sklearn_mm.nn.pretrained._files import find_model as find_model
 from sklearn_mm.nn.pretrained._files import import_optional as import_optional
@@ -20,5 +23,7 @@ from sklearn_mm.nn.pretrained._model import rebuild as rebuild
 from sklearn_mm.nn.pretrained._open import open_text_model as open_text_model
 from sklearn_mm.nn.pretrained._sentence import SentenceModule as SentenceModule
 from sklearn_mm.nn.pretrained._tokenizer import JsonTokenizer as JsonTokenizer
+from sklearn_mm.nn.pretrained._towers import DualTextModule as DualTextModule
+from sklearn_mm.nn.pretrained._towers import PretrainedImageModule as PretrainedImageModule
 
 __all__ = ["OpenedModel", "PretrainedModule", "TextTokenizer", "TokenBatch", "open_text_model"]

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ __all__ = ["find_files", "find_model", "import_optional", "quiet_loading", "read
 
 # What a model consists of. No pickles, which may run code when they are opened, no code, no exports to other formats.
 _PATTERNS = ("*.json", "*.safetensors", "*.txt", "*.model", "README.md")
+_OLD_PATTERNS = ("pytorch_model*.bin", "pytorch_model*.bin.index.json", "open_clip_pytorch_model.bin")
 _NOT = ("onnx/*", "openvino/*", "coreml/*", "*.msgpack", "*.h5", "*.onnx")
 
 
@@ -61,16 +63,12 @@ def find_model(model: str | os.PathLike[str], *, local_files_only: bool = True, 
     hub = import_optional("huggingface_hub")
     # what the hub raises where there is no file or no network, in the words of several libraries
     failures = (OSError, ValueError, hub.errors.HfHubHTTPError, hub.errors.HFValidationError)
+    get = partial(hub.snapshot_download, name, revision=revision, local_files_only=local_files_only)
     try:
-        return Path(
-            hub.snapshot_download(
-                name,
-                revision=revision,
-                local_files_only=local_files_only,
-                allow_patterns=list(_PATTERNS),
-                ignore_patterns=list(_NOT),
-            )
-        )
+        found = Path(get(allow_patterns=list(_PATTERNS), ignore_patterns=list(_NOT)))
+        if not local_files_only and not any(found.glob("*.safetensors")):
+            get(allow_patterns=list(_OLD_PATTERNS))  # tensors in a pickle, which is opened as such alone
+        return found
     except failures as error:
         asked = "and local_files_only=True allows no download" if local_files_only else f"nor to be downloaded: {error}"
         raise WeightsError(

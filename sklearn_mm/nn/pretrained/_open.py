@@ -1,9 +1,9 @@
 """Which kind of model a name or a folder is, and opening it."""
 
 import os
-from pathlib import Path
 
-from sklearn_mm.nn.pretrained._files import find_model, read_json
+from sklearn_mm.nn.pretrained._dual import is_dual_encoder, open_dual_text
+from sklearn_mm.nn.pretrained._files import find_model
 from sklearn_mm.nn.pretrained._model import OpenedModel
 from sklearn_mm.nn.pretrained._sentence import open_sentence_model
 
@@ -46,9 +46,6 @@ def open_text_model(
         Its library is not installed.
     """
     folder = find_model(model, local_files_only=local_files_only, revision=revision)
+    if is_dual_encoder(folder):
+        return open_dual_text(folder, name=str(model), prompt=prompt, max_length=max_length)
     return open_sentence_model(folder, name=str(model), pooling=pooling, prompt=prompt, max_length=max_length)
-
-
-def _model_type(folder: Path) -> str:
-    """Return what a folder's configuration calls its architecture."""
-    return str(read_json(folder / "config.json", {}).get("model_type", ""))
