@@ -18,6 +18,7 @@ from sklearn_mm.features import (
     FullNetworkEmbedding,
     ImageCNNEncoder,
     MultiScaleCNNEncoder,
+    PretrainedImageEncoder,
     PretrainedTextEncoder,
     TagVectorizer,
     TextCNNEncoder,
@@ -30,6 +31,7 @@ from sklearn_mm.persistence import load, save
 from sklearn_mm.retrieval import JointEmbeddingRanker, RankerEnsemble
 from sklearn_mm.testing import image_estimator_checks, retrieval_estimator_checks, text_estimator_checks
 from sklearn_mm.towers import TrainableEncoder
+from tests.tiny_dual_models import write_clip
 from tests.tiny_models import write_bert
 
 # Quick settings. float32 throughout: the checks compare batches of different sizes to 1e-4.
@@ -43,13 +45,17 @@ SCALES = MultiScaleCNNEncoder(
 RANKER = JointEmbeddingRanker(n_components=8, max_epochs=2, precision="float32")
 
 _MODELS = tempfile.TemporaryDirectory()
-BERT = str(write_bert(Path(_MODELS.name) / "bert", max_seq_length=32))  # as a path travels
+# As paths travel.
+BERT = str(write_bert(Path(_MODELS.name) / "bert", max_seq_length=32))
+CLIP = str(write_clip(Path(_MODELS.name) / "clip"))
 
 IMAGE_ESTIMATORS = [
     NETWORK,
     clone(NETWORK).set_params(discretize=False, layers="last"),
     ENCODER,
     SCALES,
+    PretrainedImageEncoder(CLIP, precision="float32"),
+    PretrainedImageEncoder(CLIP, trainable="lora", max_epochs=1, precision="float32"),
 ]
 TEXT_ESTIMATORS = [
     TextNGramEncoder(n_components=8, word_dim=8, max_epochs=2),
@@ -164,4 +170,7 @@ def test_saved_estimators_answer_to_the_bit_as_before(estimator, shapes, tmp_pat
 
 @pytest.mark.parametrize("estimator", list(_public_estimators()), ids=lambda estimator: estimator.__name__)
 def test_pickles_of_every_public_estimator_name_the_version_that_made_them(estimator):
-    assert estimator().__getstate__()["_sklearn_mm_version"] == sklearn_mm.__version__
+    required = [name for name, own in inspect.signature(estimator).parameters.items() if own.default is own.empty]
+    assert (
+        estimator(**dict.fromkeys(required, "a model")).__getstate__()["_sklearn_mm_version"] == sklearn_mm.__version__
+    )

@@ -4,6 +4,7 @@ from sklearn_mm.features._find_unreadable import find_unreadable
 from sklearn_mm.features._full_network import FullNetworkEmbedding
 from sklearn_mm.features._image_cnn import ImageCNNEncoder
 from sklearn_mm.features._multi_scale import MultiScaleCNNEncoder
+from sklearn_mm.features._pretrained_image import PretrainedImageEncoder
 from sklearn_mm.features._pretrained_text import PretrainedTextEncoder
 from sklearn_mm.features._tags import TagVectorizer
 from sklearn_mm.features._text_cnn import TextCNNEncoder
@@ -15,6 +16,7 @@ __all__ = [
     "FullNetworkEmbedding",
     "ImageCNNEncoder",
     "MultiScaleCNNEncoder",
+    "PretrainedImageEncoder",
     "PretrainedTextEncoder",
     "TagVectorizer",
     "TextCNNEncoder",

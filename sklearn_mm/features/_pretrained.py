@@ -70,6 +70,7 @@ class PretrainedEncoderBase(TrainableEncoder):
         opened = self._open_pretrained()
         self.identity_ = opened.identity
         self.trained_on_ = opened.trained_on
+        self.logit_scale_, self.logit_bias_ = opened.logit_scale, opened.logit_bias
         self._learning, self._rank = self.trainable, int(self.lora_rank)
         self._let_learn(opened.module, random_state)
         self._opening = Lock()

@@ -30,8 +30,9 @@ _LEAST_SCALE = 0.1  # of the median: a component that hardly varies would be blo
 @shared_docs
 @stored_as("features.PretrainedTextEncoder")
 class PretrainedTextEncoder(PretrainedEncoderBase):
-    """Embed texts by a model that came pretrained: a sentence encoder, or the text tower of a dual encoder.
+    """Embed texts by a model that came pretrained.
 
+    It is a sentence encoder, or the text side of a dual encoder.
     The tokeniser, the pooling and what follows it are those that the model's files name. It stays as it came, learns by
     adapters of low rank beside its weights (LoRA [1]_), or learns as a whole; inside of a ranker it trains with it.
 
@@ -76,6 +77,8 @@ class PretrainedTextEncoder(PretrainedEncoderBase):
         Digest of the weights that the model came with, its configuration and its tokeniser.
     trained_on_ : tuple of str or None
         The data that the model was trained on, as the card in its folder lists them; None where that is not known.
+    logit_scale_, logit_bias_ : float or None
+        What a dual encoder multiplies the cosine by, and adds to it, before the softmax or sigmoid of its training.
     %(instance_history)s
 
     Raises

@@ -85,7 +85,9 @@ def check_bad_pictures_are_named_by_their_row(case: Case) -> None:
         held = as_objects(rows)
         for form, X in (("list", rows), ("object array", held)):
             place = f"{case.name} given {what} in a {form}"
-            expect_error(f"fit of {place}", case.fresh().fit, X, case.y, row=_BAD_ROW)
+            # A model that stays as it came learns nothing from pictures, and looks at no more than their headers.
+            if what != "a picture cut off" or getattr(case.fitted, "trains", True):
+                expect_error(f"fit of {place}", case.fresh().fit, X, case.y, row=_BAD_ROW)
             expect_error(f"transform of {place}", case.fitted.transform, X, row=_BAD_ROW)
 
 

@@ -39,9 +39,9 @@ def transformers_pixels(folder: Path) -> PixelConvention:
         raise WeightsError(f"{str(folder)!r} takes pictures in a way that is not known: {dict(own)}")
     side, mode, resize = _sides(own, folder)
     if not own.get("do_normalize", True):
-        mean, std = (0.0,) * 3, (1.0,) * 3
+        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     else:
-        mean, std = (tuple(map(float, own[name])) for name in ("image_mean", "image_std"))
+        mean, std = (_three(own[name]) for name in ("image_mean", "image_std"))
     return PixelConvention(mean, std, side, resize, interpolation, mode, rounds_down=True)
 
 
