@@ -3,5 +3,6 @@
 from sklearn_mm.annotation._annotator import MultiLabelAnnotator
 from sklearn_mm.annotation._count_predictor import LabelCountPredictor
 from sklearn_mm.annotation._pipeline import make_annotation_pipeline
+from sklearn_mm.annotation._zero_shot import ZeroShotAnnotator
 
-__all__ = ["LabelCountPredictor", "MultiLabelAnnotator", "make_annotation_pipeline"]
+__all__ = ["LabelCountPredictor", "MultiLabelAnnotator", "ZeroShotAnnotator", "make_annotation_pipeline"]

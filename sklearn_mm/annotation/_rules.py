@@ -23,6 +23,7 @@ __all__ = [
     "best_threshold",
     "expected_counts",
     "fit_f1_rule",
+    "fit_score_odds",
     "label_thresholds",
     "log_expected_count",
     "rank_labels",
@@ -36,6 +37,7 @@ _COST_PRIOR = 300.0  # images that the cost which is computed counts for, agains
 _RIDGE = {"intercept": 1.0, "score": 1.0, "other": 10.0}  # terms besides the score have to prove themselves
 _NEWTON_STEPS = 50
 _BLOCK = 1 << 20  # scores sorted in one go, which takes ten times their memory
+_LEAST_SLOPE = 0.01  # of scores by their spread
 _MIN_POSITIVES = 5  # a label of fewer images has no threshold of its own
 
 
@@ -333,6 +335,24 @@ def _fit_logistic(terms: np.ndarray, true: np.ndarray, weight: np.ndarray, start
         if np.abs(step).max() < 1e-6:
             break
     return weights
+
+
+def fit_score_odds(scores: np.ndarray, truth: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Fit what turns scores (n, n_labels) into log odds: an intercept and a slope above 0, (2,) float64.
+
+    Parameters
+    ----------
+    scores, truth : ndarray of shape (n, n_labels)
+        Truth is NaN where it is not known.
+    weight : ndarray of shape (n,)
+    """
+    known = ~np.isnan(truth)
+    own, pair_weight = scores[known].astype(np.float64), np.broadcast_to(weight[:, None], known.shape)[known]
+    mean, spread = own.mean(), own.std() or 1.0
+    terms = np.column_stack([np.ones_like(own), (own - mean) / spread])
+    intercept, slope = _fit_logistic(terms, truth[known].astype(np.float64), pair_weight, np.array([0.0, 1.0]))
+    slope = max(slope, _LEAST_SLOPE) / spread  # a label is never the likelier the farther it is
+    return np.array([intercept - slope * mean, slope])
 
 
 # Thresholds -----------------------------------------------------------------------------------------------------
