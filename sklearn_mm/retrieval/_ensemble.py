@@ -59,12 +59,12 @@ class RankerEnsemble(JointSpaceMixin, MetaEstimatorMixin, PickleStateMixin, _Bas
         takes a `JointEmbeddingRanker`.
     weights : "auto", array-like of shape (n_members,) or None, default="auto"
         How much each member counts. None: all the same. "auto" holds out images, at most 200 of them, and takes the
-        weights by which the members fitted on the others tell the captions of these images from each other. Where
-        those were more than a twentieth of the images (of fewer than 4,000 all told), the members are then fitted
-        once more, on all of them.
+        weights by which the members fitted on the others tell the captions of these images from each other; equal ones
+        count as much as ten images there. Where more than a twentieth of the images was held out (of fewer than 4,000
+        all told), the members are then fitted once more, on all of them.
     n_seeds : int, default=1
         With one ranker for `estimators`: it is fitted so often, each time with other seeds.
-    validation_fraction : float, default=0.1
+    validation_fraction : float, default=0.2
         Share of the images that "auto" holds out, whole groups at a time and equal rows together; none of fewer than
         ten, when all members count the same.
     random_state : int, RandomState or None, default=None
@@ -153,7 +153,7 @@ class RankerEnsemble(JointSpaceMixin, MetaEstimatorMixin, PickleStateMixin, _Bas
         *,
         weights: Any = "auto",
         n_seeds: int = 1,
-        validation_fraction: float = 0.1,
+        validation_fraction: float = 0.2,
         random_state: Any = None,
         n_jobs: int | None = None,
         hubness: str | NearestNeighborNormalization | None = "auto",
