@@ -6,15 +6,15 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_mm._checks import Captions, check_features, check_texts
+from sklearn_mm._checks import Captions, check_captions, check_features, check_texts, check_weights
 from sklearn_mm._device import resolve_device, resolve_dtype, torch_threads
 from sklearn_mm._unicode import normal_form
 from sklearn_mm._unreadable import n_pictures_of, refuse_unreadable, take_readable
 from sklearn_mm.images import check_sequence
-from sklearn_mm.retrieval._data import CaptionedImages
+from sklearn_mm.retrieval._data import CaptionedImages, merge_captioned
 from sklearn_mm.retrieval._model import is_positive_only
 from sklearn_mm.retrieval._search import JointSpaceMixin, gallery_texts
-from sklearn_mm.towers import Tower
+from sklearn_mm.towers import Tower, fit_image_encoder, is_trainable, n_rows_of, row_digests
 
 __all__ = ["TwoTowersMixin"]
 
@@ -84,6 +84,54 @@ class TwoTowersMixin(JointSpaceMixin):
             return X
         refuse_unreadable(X)
         return check_features(self, X, reset=reset)
+
+    def _check_training_data(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Captions, np.ndarray | None]:
+        """Return X, the captions of all pictures, and where the rows of X stood among these if some are not in it."""
+        # First, so that a missing y is the error that is named, whatever X is.
+        if y is None:
+            check_captions(y)
+        readable, place = take_readable(X)
+        checked = self._check_images(readable, reset=reset)
+        # Of all pictures: captions of those that an embedding before could not read go with them.
+        captions = check_captions(y, checked if place is None else range(n_pictures_of(X)))
+        # scikit-learn's check of a fit on one row wants to read "n_samples=1" in the message.
+        if captions.n_images < 2:
+            raise ValueError(f"expected at least 2 images to train on, got {captions.n_images} (n_samples=1)")
+        return checked, captions, place
+
+    def _encode_images(
+        self,
+        X: Any,
+        captions: Captions,
+        place: np.ndarray | None,
+        sample_weight: Any,
+        groups: np.ndarray | None,
+        random_state: np.random.RandomState,
+        resumed: bool,
+    ) -> tuple[Any, CaptionedImages, Captions, np.ndarray | None]:
+        """Turn images into prepared rows, and bring them into the order of training.
+
+        Pictures that could not be read are left out with their captions. What is left of these comes back, and where
+        the rows stood among all pictures: None, where none is left out.
+        """
+        sample_weight = check_weights(sample_weight, captions.n_images)
+        if resumed:
+            rows, kept = self._image_tower().prepare_readable(X)
+        else:
+            self.image_encoder_, rows, kept = fit_image_encoder(self.image_encoder, X, random_state)
+        n_rows = n_rows_of(rows)
+        if place is None and len(kept) < captions.n_images:
+            place = kept
+        if place is not None:
+            captions = captions.take(place)
+            sample_weight, groups = (None if part is None else part[place] for part in (sample_weight, groups))
+        # Rows of an encoder that is trained are pictures still to be read, and each is an image of its own; features
+        # are compared by what they hold.
+        keys = range(n_rows) if is_trainable(self.image_encoder_) else row_digests(rows)
+        images = merge_captioned(keys, captions, groups, sample_weight)
+        if len(images) < 2:
+            raise ValueError(f"expected at least 2 different images to train on, got {len(images)}")
+        return rows, images, captions, place
 
     def _embed_readable(self, images: Any) -> tuple[np.ndarray, np.ndarray | None]:
         given, place = take_readable(images)
