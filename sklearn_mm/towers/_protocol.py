@@ -3,6 +3,7 @@
 from typing import Any, Protocol, Self, TypeGuard
 
 import numpy as np
+from sklearn.frozen import FrozenEstimator
 from torch import Tensor, nn
 
 __all__ = ["TowerEncoder", "is_trainable"]
@@ -79,5 +80,5 @@ class TowerEncoder(Protocol):
 
 def is_trainable(encoder: Any) -> TypeGuard[TowerEncoder]:
     """Return whether an encoder is trained as a tower; any other transformer is used frozen."""
-    # getattr: any transformer of scikit-learn, and None, is asked.
-    return bool(getattr(encoder, "trains", False))
+    # getattr: any transformer of scikit-learn, and None, is asked. A FrozenEstimator would answer for what it holds.
+    return not isinstance(encoder, FrozenEstimator) and bool(getattr(encoder, "trains", False))

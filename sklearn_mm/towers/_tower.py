@@ -175,8 +175,9 @@ def fit_image_encoder(encoder: Any, data: Any, random_state: np.random.RandomSta
         return fitted, fitted.prepare(readable), kept
     # Only a frozen encoder: `initialize` is given the random state itself.
     _seed(fitted, random_state)
-    # fit_transform, as two calls would send a pretrained network over the data twice.
-    return fitted, *_given_features(fitted, fitted.fit_transform(data), n_rows_of(data))
+    # fit_transform, as two calls would send a pretrained network over the data twice; a FrozenEstimator has none.
+    output = fitted.fit_transform(data) if hasattr(fitted, "fit_transform") else fitted.fit(data, None).transform(data)
+    return fitted, *_given_features(fitted, output, n_rows_of(data))
 
 
 def _readable(encoder: Any, data: Any) -> tuple[Any, np.ndarray]:

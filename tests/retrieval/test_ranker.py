@@ -8,6 +8,7 @@ from sklearn import config_context
 from sklearn.base import clone
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
@@ -511,3 +512,12 @@ def test_scores_of_folds_are_refused_with_the_way_out(data):
         first = [own if isinstance(own, str) else own[0] for own in captions]
         cross_val_predict(JointEmbeddingRanker(**FAST), features, first, cv=2, method="decision_function")
     assert not hasattr(JointEmbeddingRanker(), "classes_")
+
+
+def test_a_frozen_encoder_of_ours_is_not_trained(data):
+    features, captions = data
+    texts = [text for own in captions for text in own]
+    encoder = TextNGramEncoder(n_components=8, word_dim=8, max_epochs=1, random_state=0)
+    before = encoder.fit(texts, y=np.repeat(np.arange(len(features)), 2)).transform(texts)
+    ranker = JointEmbeddingRanker(FrozenEstimator(encoder), **FAST).fit(features, captions)
+    np.testing.assert_array_equal(ranker.text_encoder_.transform(texts), before)
