@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sklearn_mm.nn.heads import mlp, unit_rows
 from sklearn_mm.registry import stored_as
 
-__all__ = ["FeatureTower", "ResidualHead", "Standardizing"]
+__all__ = ["AffineMap", "FeatureTower", "ResidualHead", "Standardizing"]
 
 
 @stored_as("nn.Standardizing")
@@ -81,6 +81,52 @@ class FeatureTower(Standardizing):
     def forward(self, features: Tensor) -> Tensor:
         """Map features (n, n_features) to (n, n_components) float32."""
         return self.layers(self.dropout(self.standardized(features)))
+
+
+@stored_as("nn.AffineMap")
+class AffineMap(nn.Module):
+    """An affine map in closed form: features less their mean, times a matrix, plus an offset. It does not train.
+
+    Parameters
+    ----------
+    n_features, n_components : int
+        Width of the input and of the output.
+
+    Attributes
+    ----------
+    mean : Tensor of shape (n_features,), float32
+    weight : Tensor of shape (n_features, n_components), float32
+    offset, sparse_offset : Tensor of shape (n_components,), float32
+        Of dense features, and of sparse ones, from which no mean is taken before.
+    """
+
+    mean: Tensor
+    weight: Tensor
+    offset: Tensor
+    sparse_offset: Tensor
+
+    def __init__(self, n_features: int, n_components: int) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {"n_features": n_features, "n_components": n_components}
+        self.register_buffer("mean", torch.zeros(n_features))
+        self.register_buffer("weight", torch.zeros(n_features, n_components))
+        self.register_buffer("offset", torch.zeros(n_components))
+        self.register_buffer("sparse_offset", torch.zeros(n_components))
+
+    def set_map(self, mean: Tensor, weight: Tensor, offset: Tensor) -> None:
+        """Set the map: `mean` and `offset` may be float64, `weight` is float32."""
+        self.mean.copy_(mean)
+        self.weight.copy_(weight)
+        self.offset.copy_(offset)
+        self.sparse_offset.copy_(offset - mean.float() @ weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (n, n_features), dense or sparse, to (n, n_components)."""
+        if features.is_sparse:
+            with torch.autocast(features.device.type, enabled=False):  # it knows no sparse products
+                return torch.sparse.mm(features, self.weight) + self.sparse_offset
+        # The mean is taken off first: of large means the difference of two products would be left.
+        return (features.float() - self.mean) @ self.weight + self.offset
 
 
 @stored_as("nn.ResidualHead")
