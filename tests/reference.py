@@ -104,3 +104,24 @@ def hub_offsets(items, bank, strength, n_neighbors):
 def top_k(scores, k):
     """Indices of the k largest scores, best first, the lower index first among equals."""
     return sorted(range(len(scores)), key=lambda index: (-scores[index], index))[:k]
+
+
+def canonical_maps(images, texts, weights, ridge, power):
+    """Regularised canonical correlation in float64, one caption a row: maps from standardised images, centred texts.
+
+    Returns (image_map, text_map, correlations), all components.
+    """
+    share = np.asarray(weights, dtype=np.float64) / np.sum(weights)
+    x, t = np.asarray(images, dtype=np.float64), np.asarray(texts, dtype=np.float64)
+    x, t = x - share @ x, t - share @ t
+    x = x / np.sqrt(share @ x**2)
+    sides = []
+    for side, own in zip((x, t), ridge, strict=True):
+        covariance = sum(w * np.outer(row, row) for w, row in zip(share, side, strict=True))
+        covariance += own * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+        values, vectors = np.linalg.eigh(covariance)
+        sides.append(vectors @ np.diag(values**-0.5) @ vectors.T)
+    cross = sum(w * np.outer(a, b) for w, a, b in zip(share, x, t, strict=True))
+    left, correlations, right = np.linalg.svd(sides[0] @ cross @ sides[1])
+    n = len(correlations)
+    return sides[0] @ left[:, :n] * correlations**power, sides[1] @ right.T[:, :n] * correlations**power, correlations

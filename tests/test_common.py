@@ -28,7 +28,7 @@ from sklearn_mm.features import (
 )
 from sklearn_mm.losses import RankingLoss
 from sklearn_mm.persistence import load, save
-from sklearn_mm.retrieval import JointEmbeddingRanker, RankerEnsemble
+from sklearn_mm.retrieval import CorrelationRanker, JointEmbeddingRanker, RankerEnsemble
 from sklearn_mm.testing import image_estimator_checks, retrieval_estimator_checks, text_estimator_checks
 from sklearn_mm.towers import TrainableEncoder
 from tests.tiny_dual_models import write_clip
@@ -42,6 +42,8 @@ ENCODER = ImageCNNEncoder(
 SCALES = MultiScaleCNNEncoder(
     "shufflenet_v2_x0_5", weights=None, image_size=32, n_components=8, width=0.1, max_epochs=1, precision="float32"
 )
+
+
 RANKER = JointEmbeddingRanker(n_components=8, max_epochs=2, precision="float32")
 
 _MODELS = tempfile.TemporaryDirectory()
@@ -75,6 +77,8 @@ RETRIEVAL_ESTIMATORS = [
     RankerEnsemble(
         [("words", RANKER), ("narrow", clone(RANKER).set_params(n_components=4)), ("off", "drop")], random_state=0
     ),
+    CorrelationRanker(n_components=8),
+    CorrelationRanker(TfidfVectorizer(token_pattern=r"(?u)\b\w+\b"), n_reduced=8, captions="mean", regularization=0.1),
 ]
 ANNOTATION_ESTIMATORS = [
     MultiLabelAnnotator(hidden_layer_sizes=(32,), max_epochs=20, batch_size=16),
