@@ -41,7 +41,7 @@ from sklearn_mm.nn.annotation import AnnotationNetwork
 from sklearn_mm.nn.lite import EfficientNetLite
 from sklearn_mm.persistence import save
 from sklearn_mm.registry import FORMAT_VERSION, find, name_of, restore, stored_as
-from sklearn_mm.retrieval import JointEmbeddingRanker
+from sklearn_mm.retrieval import CorrelationRanker, JointEmbeddingRanker
 from sklearn_mm.texts import TokenRows
 from sklearn_mm.training import run_identity
 
@@ -122,7 +122,7 @@ def _fit(estimator, shapes):
         return estimator.fit([caption.split() for caption in captions])
     if isinstance(estimator, FullNetworkEmbedding):
         return estimator.fit([*shapes.images[:8], "nowhere.png"])  # the failure is kept
-    if isinstance(estimator, JointEmbeddingRanker):
+    if isinstance(estimator, CorrelationRanker | JointEmbeddingRanker):
         pictures = _features(shapes) if estimator.image_encoder is None else shapes.images
         return estimator.fit(pictures, shapes.captions).set_gallery(images=pictures)
     if isinstance(estimator, MultiLabelAnnotator):
@@ -142,6 +142,7 @@ FITTED = [
     TextNGramEncoder(n_components=4, word_dim=4, max_epochs=1),
     TextSequenceEncoder(n_components=4, phrase_dim=4, word_dim=4, max_epochs=1),
     TagVectorizer(),
+    CorrelationRanker(n_components=4, n_reduced=8),
     JointEmbeddingRanker(n_components=4, max_epochs=1, **FLOAT32),
     JointEmbeddingRanker(
         image_encoder=IMAGE_CNN,
@@ -163,7 +164,7 @@ def test_saved_estimators_name_no_file_of_ours(estimator, shapes, tmp_path):
     assert names_in(pickle.dumps(fitted)) == {"sklearn_mm.registry.restore"}
     save(fitted, tmp_path / "model")
     names = set(classes_in(json.loads((tmp_path / "model" / "config.json").read_text())))
-    for name in names - {"torch.nn.Identity"}:
+    for name in names - {"torch.nn.Identity", "sklearn.feature_extraction.text.TfidfTransformer"}:
         assert re.fullmatch(r"sklearn_mm\.[a-z]+\.[A-Z]\w+", name)
 
 

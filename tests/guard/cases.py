@@ -13,7 +13,8 @@ import pandas as pd
 import torch
 from scipy import sparse
 from sklearn.base import clone
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.pipeline import make_union
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import nn
@@ -36,7 +37,7 @@ from sklearn_mm.features import (
     TextSequenceEncoder,
 )
 from sklearn_mm.losses import AsymmetricLoss, InfoNCELoss, InstanceLoss, RankingLoss
-from sklearn_mm.retrieval import JointEmbeddingRanker, NearestNeighborNormalization, recipes
+from sklearn_mm.retrieval import CorrelationRanker, JointEmbeddingRanker, NearestNeighborNormalization, recipes
 
 N_SCENES, N_PICTURES, N_FEATURES = 60, 24, 16
 HERE = {"random_state": 0, "device": "cpu", "precision": "float32"}
@@ -163,6 +164,20 @@ def told_of_ranker(ranker, X):
         "images found": found,
         "predicted": ranker.predict(X)[:8],
         **({"temperature": np.array(ranker.loss_.temperature)} if ranker.loss_.initial() else {}),
+    }
+
+
+def told_of_correlations(ranker, X):
+    """No embedding: components of like correlations are any rotation of each other."""
+    texts = [str(text) for text in ranker.gallery_texts_[:6]]
+    scores, found = ranker.search_images(texts, k=3)
+    return {
+        "correlations": ranker.correlations_[:6],
+        "regularization": np.array(ranker.regularization_),
+        **told_of_table("scores of texts", ranker.decision_function(X)),
+        "scores of images": scores,
+        "images found": found,
+        "predicted": ranker.predict(X)[:8],
     }
 
 
@@ -357,6 +372,18 @@ RANKERS = {
 # Name: ranker, how it is fitted, and on what.
 PAIRED = fitted_on(features, captions)
 TRAINED_TEMPERATURE = InfoNCELoss(trainable=True)
+CORRELATIONS = {
+    "auto": (CorrelationRanker(**HERE), fitted),
+    "mean, reduced": (
+        CorrelationRanker(captions="mean", n_reduced=(8, 40), regularization=(0.5, 0.2), power=1.0, **HERE),
+        fitted,
+    ),
+    "side by side": (
+        CorrelationRanker(make_union(VECTORIZER, CountVectorizer()), regularization=0.5, hubness=None, **HERE),
+        fitted,
+    ),
+    "in parts": (CorrelationRanker(regularization=0.5, **HERE), fitted_in_parts),
+}
 RANKERS_OTHERWISE = {
     "groups": (ranker(), fitted, fitted_on(features, captions, {"groups": groups})),
     "groups, instances, early stopping": (
@@ -743,6 +770,10 @@ CASES = {
     **{f"ranker: {name}": partial(fitted, it, told_of_ranker, PAIRED) for name, it in RANKERS.items()},
     **{
         f"ranker: {name}": partial(fit, it, told_of_ranker, data) for name, (it, fit, data) in RANKERS_OTHERWISE.items()
+    },
+    **{
+        f"correlation: {name}": partial(fit, it, told_of_correlations, PAIRED)
+        for name, (it, fit) in CORRELATIONS.items()
     },
     **{f"annotator: {name}": partial(fitted, it, told_of_annotator, LABEL_LISTS) for name, it in ANNOTATORS.items()},
     **{
