@@ -131,9 +131,12 @@ class NearestNeighborNormalization(PickleStateMixin, BaseEstimator):
                 "images and texts must be embedded in one space, got images of "
                 f"{image.shape[1]} components and texts of {text.shape[1]}"
             )
-        rng = generator_from(check_random_state(self.random_state))
-        self.image_bank_ = _unit_rows(image[self.draw(len(image), rng)]).astype(np.float32)
-        self.text_bank_ = _unit_rows(text[self.draw(len(text), rng)]).astype(np.float32)
+        # Where nothing is left to chance nothing is drawn: a random state of None is numpy's global one.
+        if max(len(image), len(text)) > self.bank_size:
+            rng = generator_from(check_random_state(self.random_state))
+            image, text = image[self.draw(len(image), rng)], text[self.draw(len(text), rng)]
+        self.image_bank_ = _unit_rows(image).astype(np.float32)
+        self.text_bank_ = _unit_rows(text).astype(np.float32)
         return self
 
     def draw(self, n_rows: int, rng: np.random.Generator) -> np.ndarray:

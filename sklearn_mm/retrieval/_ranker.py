@@ -579,10 +579,9 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
     def _from_format(cls, state: dict[str, Any], number: int) -> dict[str, Any]:
         """Bring the state of an older format to today's."""
         # Models of before searched by plain scores, exactly.
-        before = {"hubness": None, "hubness_": None, "index": None, "heads": "projection", "interpolate": 1.0}
-        state = before | state
-        if "image_head_" in state:
-            state.setdefault("interpolation_", 1.0)
+        before = {"hubness": None, "index": None, "heads": "projection", "interpolate": 1.0}
+        learnt = {"hubness_": None, "interpolation_": 1.0} if "image_head_" in state else {}  # copies come by here too
+        state = before | learnt | state
         return loss_parameters_as_objects(state) if number < 2 else state
 
     def __sklearn_tags__(self) -> Any:

@@ -1,3 +1,4 @@
+import copy
 import pickle
 
 import numpy as np
@@ -265,3 +266,7 @@ def test_an_index_sees_plain_inner_products(data):
     again = pickle.loads(pickle.dumps(faiss))
     np.testing.assert_array_equal(again.search_texts(X, 3)[1], faiss.search_texts(X, 3)[1])
     assert len(clone(faiss).index) == 0
+
+
+def test_a_copy_of_a_ranker_that_was_not_fitted_has_learnt_nothing():
+    assert copy.deepcopy(JointEmbeddingRanker()).__dict__.keys() == JointEmbeddingRanker().__dict__.keys()
