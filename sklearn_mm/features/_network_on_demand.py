@@ -59,6 +59,11 @@ class NetworkOnDemandMixin(PickleStateMixin):
         # fitted on activations: whose they are nobody said
         return None if getattr(self, "layers_", None) == [] else backbone_training_data(self.backbone, self.weights)
 
+    @property
+    def _layers_read(self) -> Any:
+        # those that agree with the text are chosen among all
+        return "auto" if isinstance(self.layers, str) and self.layers == "aligned" else self.layers
+
     def _forget_network(self) -> None:
         self._opening = Lock()  # held by the thread that builds the network, or digests its weights
         # each with the parameters it belongs to, which may be set anew between fit and transform
@@ -80,7 +85,7 @@ class NetworkOnDemandMixin(PickleStateMixin):
                     built = TappedNetwork(
                         self._build_identified(key),
                         pixels,
-                        layers=self.layers,
+                        layers=self._layers_read,
                         activation=self.activation,
                         pooling=self.pooling,
                         device=device,
@@ -136,7 +141,7 @@ class NetworkOnDemandMixin(PickleStateMixin):
         # A module is told by being the same object, as comparing weights would take a pass over all of them; the key
         # holds it, so that no other one can come to stand at its address. layers by repr, as a list may be changed in
         # place.
-        read = (repr(self.layers), self.activation, self.pooling, self.image_size)
+        read = (repr(self._layers_read), self.activation, self.pooling, self.image_size)
         return (self.backbone, str(self.weights), *read, str(self.device), self.precision)
 
     def _open_cache(self, reader: PictureReader, dtype: torch.dtype) -> RowCache | PooledRowCache | None:
@@ -160,7 +165,7 @@ class NetworkOnDemandMixin(PickleStateMixin):
             self._identity = (key, identity)  # kept, as it digests all weights; what is built is compared with it
         # Networks of blocks were once read by their convolutions: what was stored then is not to be read now.
         kind = " blocks" if may_have_blocks(self.backbone) else ""
-        return f"{identity}\n{self.layers!r} {self.activation} {reader!r} {dtype}{kind}"
+        return f"{identity}\n{self._layers_read!r} {self.activation} {reader!r} {dtype}{kind}"
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the network out; it is built again when it is needed. Weights from a file travel along."""

@@ -29,6 +29,7 @@ from sklearn_mm.features import _activations as activations_module
 from sklearn_mm.features import _network_on_demand as network_module
 from sklearn_mm.images import PictureReader
 from sklearn_mm.nn.backbones import weights_identity
+from sklearn_mm.persistence import load, save
 
 BATCH_ROUNDING = 1e-4  # float32: kernels of other batch sizes add in another order
 SIDE = 32
@@ -959,3 +960,82 @@ def test_parameters_are_those_of_a_scikit_learn_estimator():
     assert isinstance(FullNetworkEmbedding(), BaseEstimator)
     embedding = FullNetworkEmbedding("vgg16", layers=3, thresholds=(-1, 1))
     assert clone(embedding).get_params() == embedding.get_params()
+
+
+# ---------------------------------------------------------------------- layers that agree with the text
+
+
+class TwoEyed(nn.Module):
+    """A layer that sees colours, and one that sees texture alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.colour = nn.Conv2d(3, 6, 1)
+        self.texture = nn.Conv2d(1, 5, 1)
+        self.classes = nn.Linear(11, 2)
+
+    def forward(self, x):
+        red = x[:, :1]
+        seen = self.colour(x), self.texture(red - red.mean((2, 3), keepdim=True))
+        return self.classes(torch.cat([maps.mean((2, 3)) for maps in seen], dim=1))
+
+
+@pytest.fixture(scope="module")
+def captioned():
+    """Pictures of four colours, 60 of them, and captions that name the colour."""
+    rng = np.random.default_rng(3)
+    colours = rng.integers(4, size=60)
+    images = np.array([[200, 30, 30], [30, 200, 30], [30, 30, 200], [200, 200, 30]], dtype=np.uint8)[colours]
+    images = images[:, None, None, :] + rng.integers(20, size=(60, SIDE, SIDE, 3), dtype=np.uint8)
+    words = np.array(["red", "green", "blue", "yellow"])[colours]
+    return images, [[f"a {word} wall", f"all is {word}"] for word in words]
+
+
+@pytest.fixture
+def aligned():
+    torch.manual_seed(0)
+    return FullNetworkEmbedding(TwoEyed(), layers="aligned", image_size=SIDE, precision="float32", discretize=False)
+
+
+@pytest.mark.parametrize("with_cache", [False, True])
+def test_layers_that_agree_with_the_captions_are_kept(aligned, captioned, tmp_path, with_cache):
+    images, captions = captioned
+    aligned.set_params(cache=tmp_path if with_cache else None, pooling="mean+max")
+    embedded = aligned.fit_transform(images, captions)
+    assert aligned.layers_[0] == ("colour", 6)
+    assert not any(name.startswith("texture") for name, _ in aligned.layers_)
+    assert embedded.shape == (60, aligned.n_features_out_) == (60, len(aligned.get_feature_names_out()))
+    np.testing.assert_allclose(clone(aligned).fit(images, captions).transform(images), embedded, atol=BATCH_ROUNDING)
+    opened = pickle.loads(pickle.dumps(aligned))
+    np.testing.assert_allclose(opened.transform(images), embedded, atol=BATCH_ROUNDING)
+    more = opened.partial_fit(images)  # the layers stay, no captions are needed
+    assert more.layers_ == aligned.layers_
+    np.testing.assert_allclose(more.mean_, aligned.mean_, rtol=BATCH_ROUNDING, atol=BATCH_ROUNDING)
+
+
+def test_aligned_layers_in_a_pipeline(aligned, captioned):
+    images, captions = captioned
+    colours = [own[0] for own in captions]
+    pipeline = make_pipeline(aligned, RidgeClassifier()).fit(images, colours)
+    assert pipeline.score(images, colours) == 1
+    all_layers = make_pipeline(clone(aligned).set_params(layers="auto"), RidgeClassifier()).fit(images, colours)
+    assert pipeline[0].n_features_out_ < all_layers[0].n_features_out_
+
+
+def test_aligned_layers_are_saved(captioned, tmp_path):
+    images, captions = captioned
+    embedding = FullNetworkEmbedding("resnet18", weights=None, image_size=SIDE, layers="aligned", precision="float32")
+    embedding.fit(images[:20], captions[:20])
+    assert 0 < len(embedding.layers_) < 20
+    save(embedding, tmp_path / "model")
+    np.testing.assert_array_equal(load(tmp_path / "model").transform(images[20:]), embedding.transform(images[20:]))
+
+
+def test_aligned_layers_need_pictures_and_their_captions(aligned, captioned):
+    images, captions = captioned
+    with pytest.raises(ValueError, match="layers='aligned'.*requires y to be passed"):
+        aligned.fit(images)
+    with pytest.raises(ValueError, match="one caption entry per image"):
+        aligned.fit(images, captions[:-1])
+    with pytest.raises(ValueError, match="layers='aligned' needs pictures"):
+        aligned.fit(np.ones((3, 2)), captions[:3])
