@@ -42,6 +42,7 @@ def agreeing_layers(
     Returns
     -------
     ndarray of shape (n_layers,), bool
+        All of them where none agrees beyond chance, as with three pictures or fewer.
 
     Notes
     -----
@@ -49,30 +50,29 @@ def agreeing_layers(
     neighbours by the text: tf-idf of the words, reduced, averaged over a picture's captions. Costs a product of
     n_sampled x n_sampled x width for each layer.
     """
+    if len(rows) < 3:
+        return np.ones(len(layers), dtype=bool)
     of_text = _neighbours(_text_vectors(captions)[rows])
     n_neighbours = int(of_text[0].sum())
     bounds = np.cumsum([0, *(width for _, width in layers)])
     shares = np.array(
         [(_neighbours(activations[:, start:stop]) & of_text).sum() / of_text.sum() for start, stop in pairwise(bounds)]
     )
-    beyond_chance = shares - n_neighbours / max(len(rows) - 1, 1)
-    agrees: np.ndarray = beyond_chance >= _SHARE * beyond_chance.max()
-    return agrees
+    beyond_chance = shares - n_neighbours / (len(rows) - 1)
+    agrees: np.ndarray = beyond_chance >= _SHARE * max(beyond_chance.max(), 0)
+    return agrees if agrees.any() else ~agrees
 
 
 def _text_vectors(captions: Captions) -> np.ndarray:
     """Return a vector for each image, (n_images, n_components) of length 1, or 0 where no word of it is known."""
-    # with one-letter words, so that no set of captions is without any
+    # one-letter words and signs too, so that no set of captions is without any
     words = TfidfVectorizer(sublinear_tf=True, token_pattern=r"\b\w+\b|\S").fit_transform(captions.texts)
-    sums = np.zeros((captions.n_images, words.shape[1]), dtype=np.float32) if words.shape[1] <= _N_COMPONENTS else None
-    if sums is None:
-        words = TruncatedSVD(_N_COMPONENTS, random_state=0).fit_transform(words)
-        sums = np.zeros((captions.n_images, words.shape[1]), dtype=np.float32)
-    else:
-        words = words.toarray()
-    np.add.at(sums, captions.image_index, words)
-    vectors: np.ndarray = normalize(sums)
-    return vectors
+    is_wide = words.shape[1] > _N_COMPONENTS
+    vectors = TruncatedSVD(_N_COMPONENTS, random_state=0).fit_transform(words) if is_wide else words.toarray()
+    sums = np.zeros((captions.n_images, vectors.shape[1]))
+    np.add.at(sums, captions.image_index, vectors)
+    # a mean and a sum have the same direction
+    return np.asarray(normalize(sums))
 
 
 def _neighbours(vectors: np.ndarray) -> np.ndarray:

@@ -1022,6 +1022,21 @@ def test_aligned_layers_in_a_pipeline(aligned, captioned):
     assert pipeline[0].n_features_out_ < all_layers[0].n_features_out_
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 20])
+def test_where_no_layer_agrees_all_are_kept(aligned, captioned, n):
+    aligned.fit(captioned[0][:n], ["the same"] * (n - 1) + ["and another"])
+    kept = {name for name, _ in aligned.layers_}
+    assert kept and (n > 2 or kept == {"colour", "texture"})
+
+
+def test_aligned_layers_leave_unreadable_pictures_out(aligned, captioned):
+    images, captions = captioned
+    rows = [*images, "missing.png"]
+    with pytest.warns(ImageReadWarning):
+        skipping = clone(aligned).set_params(on_error="skip").fit(rows[::-1], [*captions, ["a lost wall"]][::-1])
+    assert skipping.layers_ == aligned.fit(images, captions).layers_
+
+
 def test_aligned_layers_are_saved(captioned, tmp_path):
     images, captions = captioned
     embedding = FullNetworkEmbedding("resnet18", weights=None, image_size=SIDE, layers="aligned", precision="float32")
