@@ -11,9 +11,10 @@ import torch
 from sklearn.utils import check_random_state
 from torch import Tensor, nn
 
-from sklearn_mm._draws import OwnDraws, generator_of, nothing_drawn
+from sklearn_mm._draws import OwnDraws, RecordedDraws, generator_of, nothing_drawn
 
 __all__ = [
+    "RecordedDraws",
     "autocast",
     "forked_rng",
     "generator_from",

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode
 from torch.utils import checkpoint
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["OwnDraws", "generator_of", "nothing_drawn"]
+__all__ = ["OwnDraws", "RecordedDraws", "generator_of", "nothing_drawn"]
 
 _INNERMOST = local()  # .draws: the OwnDraws that this thread is in, if it is in one
 _SWAPPING = Lock()
@@ -121,6 +121,27 @@ def _of_the_process(device: torch.device) -> torch.Generator:
         generator: torch.Generator = torch.cuda.default_generators[index]
         return generator
     return torch.default_generator
+
+
+class RecordedDraws:
+    """Where this thread's generators stand, to draw the same numbers again later, in any thread.
+
+    Parameters
+    ----------
+    device : torch.device
+        On which numbers are drawn; those on the CPU are recorded beside it.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        devices = {device, torch.device("cpu")}
+        self._states = {device: generator_of(device).get_state() for device in devices}
+
+    def again(self) -> OwnDraws:
+        """Return what draws the same numbers inside of a ``with`` block; those drawn from outside of it stand still."""
+        draws = OwnDraws(0)
+        for device, state in self._states.items():
+            draws.generator(device).set_state(state)
+        return draws
 
 
 @contextmanager

@@ -93,6 +93,8 @@ class JointModel(nn.Module):
         Of the instance loss.
     relu : bool
         Losses see embeddings after a ReLU.
+    chunk_size : int or None
+        How many images, or texts, are in an encoder's network at once; None for all of a batch.
 
     Attributes
     ----------
@@ -110,12 +112,14 @@ class JointModel(nn.Module):
         classifier: InstanceClassifier | None = None,
         *,
         relu: bool = False,
+        chunk_size: int | None = None,
     ) -> None:
         super().__init__()
         self.image_tower, self.text_tower = image_tower, text_tower
         self.objective, self.classifier = objective, classifier
         # Not a part of the towers, which embed for search without it, as Zheng et al. do.
         self._activation = nn.ReLU() if relu else nn.Identity()
+        self._chunk_size = chunk_size
         self.ranks = True
         self.instance_weights = (0.0, 0.0)
 
@@ -126,15 +130,16 @@ class JointModel(nn.Module):
 
     def forward(self, batch: JointBatch) -> Tensor:
         """Compute the mean loss of a batch, a 0-d tensor."""
-        image = self._activation(self.image_tower(batch.image))
-        texts, not_negative = batch.text, batch.not_negative
+        image = self._embed(self.image_tower, batch.image, len(batch.weight))
+        texts, not_negative, n_mined = batch.text, batch.not_negative, 0
         if batch.pool is not None:
             # Mined texts go through the tower once more with those of the batch: now in training mode, and with a
             # gradient.
             mined = self._mine(image, batch.pool)
+            n_mined = len(mined)
             texts = join_batches(texts, take_rows(batch.pool.text, mined))
             not_negative = torch.cat([not_negative, batch.pool.not_negative[:, mined]], dim=1)  # (n_images, all texts)
-        text = self._activation(self.text_tower(texts))
+        text = self._embed(self.text_tower, texts, len(batch.image_of_text) + n_mined)
         losses = []
         if self.ranks:
             weight = batch.weight[batch.image_of_text]  # (n_pairs,)
@@ -144,6 +149,10 @@ class JointModel(nn.Module):
             # them.
             losses += self._instance_losses(image, text[: len(batch.image_of_text)], batch)
         return torch.stack(losses).sum()
+
+    def _embed(self, tower: Tower, batch: Any, n_rows: int) -> Tensor:
+        embedded: Tensor = self._activation(tower.forward_in_chunks(batch, n_rows, self._chunk_size))
+        return embedded
 
     def _instance_losses(self, image: Tensor, text: Tensor, batch: JointBatch) -> Iterator[Tensor]:
         owners: list[Any] = [slice(None), batch.image_of_text]
@@ -158,7 +167,9 @@ class JointModel(nn.Module):
         They are embedded as in use, without a gradient.
         """
         with torch.no_grad(), _evaluating(self.text_tower):
-            scores = self.objective.scores(image.detach(), self._activation(self.text_tower(pool.text)))
+            scores = self.objective.scores(
+                image.detach(), self._embed(self.text_tower, pool.text, len(pool.is_in_batch))
+            )
         # Where the pool has no negative for an image, argmax gives the first text; the loss masks it for that image
         # again.
         hardest = torch.unique(scores.masked_fill(pool.not_negative, -torch.inf).argmax(dim=1))

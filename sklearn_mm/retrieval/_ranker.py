@@ -109,6 +109,9 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
         search by the towers as they come.
     batch_size : int, default=128
         Images a batch.
+    chunk_size : int, default=None
+        Send so many images or texts at a time through an encoder that is trained: a batch of any size takes the memory
+        of so many, for one more pass without a gradient [6]_. None sends the whole batch at once.
     captions_per_image : int, default=2
         Captions drawn for each image and epoch; all of them, where it has fewer.
     optimizer : {"adamw", "adam", "sgd"}, default="adamw"
@@ -177,6 +180,10 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
     given as well.
     Captions of the same image, of the same group, or of the same wording are never negatives of each other.
 
+    With `chunk_size` the gradient is that of the whole batch, to rounding: losses, heads and the instance loss's
+    classifier see all of it, and the second pass drops what the first has dropped. Dropout inside of an encoder is
+    drawn chunk by chunk, and a batch norm there that learns has the statistics of a chunk.
+
     Training takes memory for the features and one batch; the instance loss adds its classifier, ``4 * n_components``
     bytes for each image, and four times that for its gradients and the optimiser. After `fit` both galleries hold the
     training data, 4 bytes a component and item; `set_gallery` replaces them.
@@ -194,6 +201,8 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
     .. [4] Zheng, Zheng, Garrett, Yang, Xu, Shen, "Dual-Path Convolutional Image-Text Embeddings with Instance Loss",
        ACM TOMM 16(2), 2020, https://arxiv.org/abs/1711.05535
     .. [5] Wortsman et al., "Robust Fine-tuning of Zero-shot Models", CVPR 2022, https://arxiv.org/abs/2109.01903
+    .. [6] Gao, Zhang, Han, Callan, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup",
+       RepL4NLP 2021, https://arxiv.org/abs/2101.06983
 
     Examples
     --------
@@ -223,6 +232,7 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
         "instance_loss": [InstanceLoss, None],
         "max_epochs": [non_negative_int],
         "batch_size": [Interval(Integral, 2, None, closed="left")],  # a lone image has no negative
+        "chunk_size": [Interval(Integral, 2, None, closed="left"), None],  # as a batch norm needs two rows
         "captions_per_image": [positive_int],
         "optimizer": [StrOptions(set(OPTIMIZERS))],
         "learning_rate": [positive_real],
@@ -261,6 +271,7 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
         instance_loss: InstanceLoss | None = None,
         max_epochs: int = 20,
         batch_size: int = 128,
+        chunk_size: int | None = None,
         captions_per_image: int = 2,
         optimizer: str = "adamw",
         learning_rate: float = 1e-3,
@@ -294,6 +305,7 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
         self.instance_loss = instance_loss
         self.max_epochs = max_epochs
         self.batch_size = batch_size
+        self.chunk_size = chunk_size
         self.captions_per_image = captions_per_image
         self.optimizer = optimizer
         self.learning_rate = learning_rate
@@ -380,7 +392,14 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
             validate = None
             if held_out is not None:
                 validate = make_validator(batches, rows[held_out.rows], held_out, self.similarity)
-            model = make_model(batches, self.loss_, self.similarity, self.instance_loss, self._n_features_out)
+            model = make_model(
+                batches,
+                self.loss_,
+                self.similarity,
+                self.instance_loss,
+                self._n_features_out,
+                chunk_size=self.chunk_size,
+            )
             towers = nn.ModuleList([batches.image_tower, batches.text_tower])
             start = None if self.interpolate == 1 else copy_weights(towers)
             stages = make_stages(
@@ -464,7 +483,7 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
 
     def _train_one_epoch(self, batches: JointBatches, settings: TrainingSettings) -> None:
         """Train with the optimiser of the pass before, as long as all that it depends on is the same."""
-        model = make_model(batches, self.loss_, self.similarity, None, self._n_features_out)
+        model = make_model(batches, self.loss_, self.similarity, None, self._n_features_out, chunk_size=self.chunk_size)
         loss = resolve_loss(self.loss, PairLoss, PAIR_LOSSES)
         asked = (settings, self.learning_rate, self.similarity, type(loss), loss.get_params())
         # Towers are made anew for each call, around the same modules: an optimiser kept from the call before still has
@@ -579,7 +598,7 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
     def _from_format(cls, state: dict[str, Any], number: int) -> dict[str, Any]:
         """Bring the state of an older format to today's."""
         # Models of before searched by plain scores, exactly.
-        before = {"hubness": None, "index": None, "heads": "projection", "interpolate": 1.0}
+        before = {"hubness": None, "index": None, "heads": "projection", "interpolate": 1.0, "chunk_size": None}
         learnt = {"hubness_": None, "interpolation_": 1.0} if "image_head_" in state else {}  # copies come by here too
         state = before | learnt | state
         return loss_parameters_as_objects(state) if number < 2 else state

@@ -18,7 +18,13 @@ __all__ = ["make_model", "make_stages", "make_validator"]
 
 
 def make_model(
-    batches: JointBatches, loss: PairLoss, similarity: str, instance_loss: InstanceLoss | None, n_components: int
+    batches: JointBatches,
+    loss: PairLoss,
+    similarity: str,
+    instance_loss: InstanceLoss | None,
+    n_components: int,
+    *,
+    chunk_size: int | None = None,
 ) -> JointModel:
     """Make what is trained on some batches, under torch's current random state."""
     objective, classifier = PairObjective(loss, similarity), None
@@ -31,7 +37,8 @@ def make_model(
             dropout=instance_loss.dropout,
         )
     relu = instance_loss is not None and instance_loss.relu
-    return JointModel(batches.image_tower, batches.text_tower, objective, classifier, relu=relu)
+    towers = (batches.image_tower, batches.text_tower)
+    return JointModel(*towers, objective, classifier, relu=relu, chunk_size=chunk_size)
 
 
 def make_stages(

@@ -15,6 +15,8 @@ from sklearn_mm._device import autocast
 from sklearn_mm._unreadable import n_pictures_of, raise_unreadable, refuse_unreadable, take_readable
 from sklearn_mm.nn.heads import unit_rows
 from sklearn_mm.nn.towers import FeatureTower, ResidualHead
+from sklearn_mm.towers._batch import take_rows
+from sklearn_mm.towers._chunks import chunks_of, pass_in_chunks
 from sklearn_mm.towers._embed import embed, n_rows_of
 from sklearn_mm.towers._moments import column_statistics
 from sklearn_mm.towers._protocol import is_trainable
@@ -55,8 +57,33 @@ class Tower(nn.Module):
 
     def forward(self, batch: Any) -> Tensor:
         """Map a batch on the device to the joint space, (n, n_components), not normalised."""
+        return self._through_head(self._through_body(batch))
+
+    def forward_in_chunks(self, batch: Any, n_rows: int, chunk_size: int | None) -> Tensor:
+        """Do as `forward` with a batch of `n_rows`, so many of them at a time in a trained encoder; None for all.
+
+        The head sees the whole batch: what it keeps for its gradient is small beside a network's, and a batch norm in
+        it has the same statistics.
+        """
+        if self.body is None or chunk_size is None or n_rows <= chunk_size:
+            out: Tensor = self(batch)
+            return out
+        encoded = pass_in_chunks(
+            lambda rows: self._through_body(take_rows(batch, rows)),
+            [rows.to(self.device) for rows in chunks_of(n_rows, chunk_size)],
+            self.body,
+            self.device,
+        )
+        return self._through_head(encoded)
+
+    def _through_body(self, batch: Any) -> Any:
+        if self.body is None:
+            return batch
         with autocast(self.device, self.dtype):
-            features = batch if self.body is None else self.body(batch)
+            return self.body(batch)
+
+    def _through_head(self, features: Any) -> Tensor:
+        with autocast(self.device, self.dtype):
             out: Tensor = self.head(features)
             return out
 
