@@ -125,3 +125,32 @@ def canonical_maps(images, texts, weights, ridge, power):
     left, correlations, right = np.linalg.svd(sides[0] @ cross @ sides[1])
     n = len(correlations)
     return sides[0] @ left[:, :n] * correlations**power, sides[1] @ right.T[:, :n] * correlations**power, correlations
+
+
+def sigmoid_loss(scores, captions, temperature, bias):
+    """The sum over a batch of the questions "is this text one of the image's?", each a logistic loss.
+
+    `captions` holds, for each image, the columns of its texts: each of them is a yes, every other column a no.
+    """
+    total = 0.0
+    for own, row in zip(captions, scores, strict=True):
+        for text, score in enumerate(row):
+            sign = 1 if text in own else -1
+            total += math.log(1 + math.exp(-sign * (score / temperature + bias)))
+    return total
+
+
+def infonce_loss(scores, captions, temperature):
+    """The sum over a batch of the cross-entropies of each caption against other images', and of images against others.
+
+    An image's other captions are no classes of the softmax: none of them is to be told from it.
+    """
+    total = 0.0
+    for image, own in enumerate(captions):
+        others = [text for text in range(len(scores[0])) if text not in own]
+        for text in own:
+            right = math.exp(scores[image][text] / temperature)
+            wrong_texts = sum(math.exp(scores[image][other] / temperature) for other in others)
+            wrong_images = sum(math.exp(row[text] / temperature) for other, row in enumerate(scores) if other != image)
+            total += math.log(1 + wrong_texts / right) + math.log(1 + wrong_images / right)
+    return total

@@ -35,14 +35,17 @@ class SigmoidLoss(PairLoss):
     -----
     With the score s of an image and a text, z = s / temperature + bias. The loss of a pair is ``-log sigmoid(z)``, and
     ``-sum log sigmoid(-z)`` over its text and those images that are its negatives, so that the sum over a batch is that
-    of [1]_, over all its images and texts. An image with several texts has several positive pairs, and all count; what
-    is neither positive nor negative (the texts of an image of the same group) is left out. So are texts beyond the
-    pairs: they have no pair that their losses could belong to, and without a pool of texts there are none.
+    of [1]_, over all its images and texts. An image with several texts has several positive pairs, and all count, as
+    the further captions of [2]_ do: `captions_per_image` of the ranker says how many. What is neither positive nor
+    negative (the texts of an image of the same group) is left out. So are texts beyond the pairs: they have no pair
+    that their losses could belong to, and without a pool of texts there are none.
 
     References
     ----------
     .. [1] Zhai, Mustafa, Kolesnikov, Beyer, "Sigmoid Loss for Language Image Pre-Training", ICCV 2023, section 3.2,
        https://arxiv.org/abs/2303.15343
+    .. [2] Zhang, Le, Agrawal, "Assessing and Learning Alignment of Unimodal Vision and Language Models" (SAIL),
+       CVPR 2025, https://arxiv.org/abs/2412.04616
 
     Examples
     --------

@@ -8,6 +8,7 @@ import torch
 from torch.autograd import gradcheck
 
 from sklearn_mm.losses import InfoNCELoss, PairScores, RankingLoss, SigmoidLoss
+from tests import reference
 
 IMAGE_OF_TEXT = [0, 1, 1, 2]
 # The second image has two texts; the third image is of the first text's group, and of the last text's, which is in no
@@ -124,6 +125,30 @@ def test_sigmoid_loss_asks_of_every_positive_and_every_negative_pair(scores, tem
     counted[IMAGE_OF_TEXT, torch.arange(4)] = True
     counted[:, 4] = False
     assert torch.equal(gradient != 0, counted)
+
+
+@pytest.mark.parametrize("captions", [[[0], [1], [2]], [[0, 1, 2], [3], [4, 5]], [[0, 1], [2, 3], [4, 5]]], ids=str)
+@pytest.mark.parametrize(
+    ("loss", "naive"),
+    [
+        (SigmoidLoss(), lambda *given: reference.sigmoid_loss(*given, 0.1, -10.0)),
+        (SigmoidLoss(0.5, 0.2), lambda *given: reference.sigmoid_loss(*given, 0.5, 0.2)),
+        (InfoNCELoss(0.2), lambda *given: reference.infonce_loss(*given, 0.2)),
+    ],
+    ids=["sigmoid", "sigmoid from elsewhere", "infonce"],
+)
+def test_every_caption_of_an_image_in_the_batch_is_right(captions, loss, naive):
+    image_of_text = torch.tensor([image for image, own in enumerate(captions) for _ in own])
+    not_negative = image_of_text[None, :] == torch.arange(3)[:, None]
+    scores = torch.tensor(np.random.default_rng(0).uniform(-1, 1, not_negative.shape), requires_grad=True)
+    learnt = {name: torch.tensor(value, dtype=torch.float64) for name, value in loss.initial().items()}
+
+    def total(scores, *values):
+        pairs = PairScores(scores, image_of_text, not_negative)
+        return loss(pairs, **dict(zip(learnt, values, strict=True))).sum()
+
+    assert float(total(scores, *learnt.values()).detach()) == pytest.approx(naive(scores.tolist(), captions))
+    assert gradcheck(total, (scores, *(value.requires_grad_() for value in learnt.values())))
 
 
 def test_what_is_trained_has_the_right_gradient(scores):
