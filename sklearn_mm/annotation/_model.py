@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sklearn_mm._device import autocast, settle, to_device
+from sklearn_mm.annotation._members import LabelMembers, MemberScorer, Votes
 from sklearn_mm.losses import LabelLoss
 from sklearn_mm.nn.annotation import AnnotationNetwork, TagBags
 from sklearn_mm.registry import stored_as
@@ -269,11 +270,14 @@ class FusedImages:
     normalizer : Tensor of shape (n_images,)
         The logarithm of the sum of a softmax over the labels.
     counts : Tensor of shape (n_images, n_counts), or None
+    votes : Votes or None
+        On the CPU.
     """
 
     features: Tensor
     normalizer: Tensor
     counts: Tensor | None
+    votes: Votes | None
 
 
 # What is trained ------------------------------------------------------------------------------------------------
@@ -294,6 +298,8 @@ class AnnotationModel(nn.Module):
         What a true label counts in the loss.
     joint : bool
         Whether the loss holds that of the number of labels too.
+    members : LabelMembers, optional
+        What scores labels beside the network.
     """
 
     label_weight: Tensor | None
@@ -307,15 +313,26 @@ class AnnotationModel(nn.Module):
         loss: LabelLoss | None = None,
         label_weight: np.ndarray | None = None,
         joint: bool = False,
+        members: LabelMembers | None = None,
     ) -> None:
         super().__init__()
         self.tower, self.network = tower, network
+        self.join(members)
         self.scoring = scoring
         self.loss = loss
         self.joint = joint
         weight = None if label_weight is None else torch.from_numpy(label_weight)
         # It follows from the data, so it is no part of a checkpoint; as a buffer it goes to the device.
         self.register_buffer("label_weight", weight, persistent=False)
+
+    def join(self, members: LabelMembers | None) -> None:
+        """Let members score labels beside the network, from now on."""
+        self._scorer = None if members is None else MemberScorer(members, self.tower.device)
+
+    @property
+    def members(self) -> LabelMembers | None:
+        """What scores labels beside the network."""
+        return None if self._scorer is None else self._scorer.members
 
     def forward(self, batch: LabelBatch) -> Tensor:
         """Return the mean loss of a batch, a 0-d tensor."""
@@ -386,20 +403,33 @@ class AnnotationModel(nn.Module):
             with torch.inference_mode():
                 logits = self._head(self.network.label_head, fused)
                 counts = self._estimates(fused)
-                odds = self.scoring.log_odds(logits, torch.logsumexp(logits, dim=1), counts)
-            scores = self.scoring.correct(odds.cpu().numpy(), slice(0, n_labels))
-            yield part, scores, None if counts is None else counts.cpu().numpy()
+                odds = self.scoring.log_odds(logits, torch.logsumexp(logits, dim=1), counts).cpu().numpy()
+                if self._scorer is not None:
+                    odds = self._scorer.combine(odds, fused, self._scorer.find(fused), slice(0, n_labels))
+            yield part, self.scoring.correct(odds, slice(0, n_labels)), None if counts is None else counts.cpu().numpy()
+
+    def score_members(self, inputs: InputRows, rows: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield some images, and what each member says of their labels, (n, n_labels, n_members) float32."""
+        if self._scorer is None:
+            raise ValueError("there are no members beside the network")
+        for part, fused in self.blocks(inputs, rows):
+            with torch.inference_mode():
+                logits = self._head(self.network.label_head, fused)
+                odds = self.scoring.log_odds(logits, torch.logsumexp(logits, dim=1), self._estimates(fused))
+                found, labels = self._scorer.find(fused), slice(0, logits.shape[1])
+                yield part, np.stack(self._scorer.terms(odds.cpu().numpy(), fused, found, labels), axis=2)
 
     def fuse_images(self, inputs: InputRows, rows: np.ndarray) -> FusedImages:
         """Compute once what the scores of some images come from."""
-        features, normalizers, estimates = [], [], []
+        features, normalizers, estimates, votes = [], [], [], []
         for _, fused in self.blocks(inputs, rows):
             with torch.inference_mode():
                 features.append(fused)
                 normalizers.append(torch.logsumexp(self._head(self.network.label_head, fused), dim=1))
                 estimates.append(self._estimates(fused))
+                votes.append(None if self._scorer is None else self._scorer.find(fused))
         counts = None if estimates[0] is None else torch.cat([own for own in estimates if own is not None])
-        return FusedImages(torch.cat(features), torch.cat(normalizers), counts)
+        return FusedImages(torch.cat(features), torch.cat(normalizers), counts, Votes.together(votes))
 
     def score_labels(self, images: FusedImages, n_images: int) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield some labels, and the scores (n, n_some_labels) float32 of all images.
@@ -413,8 +443,11 @@ class AnnotationModel(nn.Module):
             with torch.inference_mode():
                 # The head of some labels is some rows of the head of all.
                 some = partial(functional.linear, weight=head.weight[part], bias=head.bias[part])
-                odds = self.scoring.log_odds(self._head(some, images.features), images.normalizer, images.counts)
-            yield part, self.scoring.correct(odds.cpu().numpy(), part)
+                logits = self._head(some, images.features)
+                odds = self.scoring.log_odds(logits, images.normalizer, images.counts).cpu().numpy()
+                if self._scorer is not None:
+                    odds = self._scorer.combine(odds, images.features, images.votes, part)
+            yield part, self.scoring.correct(odds, part)
 
     def _estimates(self, fused: Tensor) -> Tensor | None:
         if self.scoring.count_target is None or self.network.count_head is None:

@@ -23,6 +23,7 @@ from sklearn_mm._params import (
     positive_real,
 )
 from sklearn_mm.annotation._data import LabeledImages
+from sklearn_mm.annotation._members import LabelMembers, fit_weights
 from sklearn_mm.annotation._model import (
     AnnotationModel,
     Calibration,
@@ -58,6 +59,7 @@ __all__ = [
     "fit_rules",
     "label_batches",
     "training_settings",
+    "weigh_members",
     "with_calibration",
 ]
 
@@ -65,6 +67,7 @@ _CLIP_NORM = 2.0  # of the gradient: far above that of an ordinary batch, it onl
 _MAX_CACHED = 1 << 27  # numbers of frozen features that are kept: half a GB of float32
 _N_FOLDS = 4
 _MIN_HELD_OUT = 500  # images to learn from how many labels an image gets; fewer are worth the time of folds
+_MAX_WEIGHED = 1 << 20  # labels of images that what members count is learnt from
 _NEWTON_STEPS = 8
 _INTERCEPT_PRIOR = 1.0  # weight of the belief that a label's intercept is that of all
 
@@ -296,6 +299,40 @@ def _by_labels(parts: Sequence[HeldOut]) -> Iterator[tuple[np.ndarray, np.ndarra
         )
 
 
+def weigh_members(parts: Sequence[HeldOut], members: LabelMembers) -> np.ndarray:
+    """Learn what each member counts beside the network, and let the models of the parts score by it.
+
+    Parameters
+    ----------
+    parts : sequence of HeldOut
+        Of which all models have members of the same names.
+    members : LabelMembers
+        With the weights to begin with.
+
+    Returns
+    -------
+    ndarray of shape (3 + n_members,), float64
+    """
+    terms, truth, weight = [], [], []
+    n_images = sum(len(part.images) for part in parts)
+    # Few numbers are learnt, for which some of the images are enough; these stand in no order.
+    share = min(1.0, max(_MIN_HELD_OUT, _MAX_WEIGHED // parts[0].images.labels.shape[1]) / n_images)
+    for part in parts:
+        some = np.linspace(0, len(part.images) - 1, max(1, round(share * len(part.images)))).astype(np.int64)
+        images = part.images.take(some)
+        for rows, own in part.model.score_members(part.inputs, images.rows):
+            terms.append(own)
+            truth.append(images.labels[rows].toarray())
+        weight.append(images.weight)
+    weights = fit_weights(
+        np.concatenate(terms), np.concatenate(truth), np.concatenate(weight), members.prior, members.weights
+    )
+    for part in parts:
+        if part.model.members is not None:
+            part.model.join(part.model.members.weighted(weights))
+    return weights
+
+
 def best_f1(parts: Sequence[HeldOut], n_ranks: int) -> tuple[str, float]:
     """Score the labels of images held out by the best overall F1 of a threshold, as a stage validates."""
     scores, _, truth = _by_images(parts, n_ranks)
@@ -383,7 +420,10 @@ def with_calibration(parts: Sequence[HeldOut], calibration: Calibration) -> list
         replace(
             part,
             model=AnnotationModel(
-                part.model.tower, part.model.network, replace(part.model.scoring, calibration=calibration)
+                part.model.tower,
+                part.model.network,
+                replace(part.model.scoring, calibration=calibration),
+                members=part.model.members,
             ),
         )
         for part in parts

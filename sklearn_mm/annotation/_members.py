@@ -1,0 +1,421 @@
+"""What scores labels beside the network: votes of near neighbours, and a ridge, on what the network makes of images."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from scipy import sparse
+from scipy.special import expit
+from torch import Tensor
+from torch.nn import functional
+
+from sklearn_mm.annotation._data import LabeledImages
+from sklearn_mm.registry import stored_as
+
+__all__ = [
+    "MEMBERS",
+    "LabelMembers",
+    "MemberScorer",
+    "NeighborVotes",
+    "RidgeScores",
+    "Votes",
+    "fit_members",
+    "fit_weights",
+]
+
+MEMBERS = ("neighbors", "ridge")
+
+_N_NEIGHBORS = 64
+_TEMPERATURE = 0.05  # of the softmax over their cosines
+_LEAST_PRIOR = 1e-4  # a label of no image of the bank has finite log odds
+_MAX_RIDGE_WIDTH = 2048  # wider is what no hidden layer made, of which the head of the network is linear itself
+_MAX_LEFT_OUT = 1 << 21  # left-out residuals that the strength is chosen by
+_STRENGTHS = 10.0 ** np.arange(-3, 1.5, 0.5)  # times the mean eigenvalue
+_WEIGHTS = {"network": 1.0, "neighbors": 0.5, "ridge": 0.5}  # where nothing is held out to learn them from
+_TRIED = (0.0, 0.25, 0.5, 1.0, 2.0)  # weights of a member beside 1 of the network
+_LEAST_GAIN = 0.005  # of precision, for which a weight is changed: less is chance among a thousand images
+_SCORE_PRIOR = 2.5  # curvature of ten labels of an even chance: as much is believed in the scores as they come
+_LEAST_SLOPE = 1e-2  # chance among few images never turns the order of the labels round
+_NEWTON_STEPS = 20
+
+
+class Votes(NamedTuple):
+    """The neighbours of some images.
+
+    Attributes
+    ----------
+    share : csr_array of shape (n, n_bank), float32
+        What each counts; 1 together.
+    n_effective : ndarray of shape (n, 1), float32
+        How many neighbours of equal weight would vary as much.
+    """
+
+    share: Any
+    n_effective: np.ndarray
+
+    @classmethod
+    def together(cls, parts: "Sequence[Votes | None]") -> "Votes | None":
+        """Put the votes of images behind one another; None where there are none."""
+        found = [part for part in parts if part is not None]
+        if not found:
+            return None
+        share = sparse.csr_array(sparse.vstack([part.share for part in found], format="csr"))
+        return cls(share, np.concatenate([part.n_effective for part in found]))
+
+
+@stored_as("annotation.NeighborVotes")
+@dataclass(frozen=True)
+class NeighborVotes:
+    """Labels of an image as the images nearest to it have them.
+
+    Attributes
+    ----------
+    features : ndarray of shape (n_bank, n_fused), float16
+        Of unit length.
+    labels : csr_array of shape (n_bank, n_labels), float32
+        1 where a label is true, NaN where that is not known.
+    weight : ndarray of shape (n_bank,), float32
+    prior : ndarray of shape (n_labels,), float32
+        The share of the images of which each label is true.
+    """
+
+    features: np.ndarray
+    labels: Any
+    weight: np.ndarray
+    prior: np.ndarray
+
+
+@stored_as("annotation.RidgeScores")
+@dataclass(frozen=True)
+class RidgeScores:
+    """Labels of an image by a regularised least squares fit, in standard deviations of each label.
+
+    Attributes
+    ----------
+    coef : ndarray of shape (n_fused, n_labels), float32
+    intercept : ndarray of shape (n_labels,), float32
+    strength : float
+        Of the regularisation, times the mean eigenvalue of the covariance.
+    """
+
+    coef: np.ndarray
+    intercept: np.ndarray
+    strength: float
+
+    def of(self, labels: slice) -> tuple[Tensor, Tensor]:
+        """Return the coefficients (n_fused, n_some_labels) and intercepts of some labels."""
+        return torch.from_numpy(self.coef[:, labels]), torch.from_numpy(self.intercept[labels])
+
+
+@stored_as("annotation.LabelMembers")
+@dataclass(frozen=True)
+class LabelMembers:
+    """What scores labels beside a network, and what each counts.
+
+    Attributes
+    ----------
+    neighbors : NeighborVotes or None
+    ridge : RidgeScores or None
+    prior : ndarray of shape (n_labels,), float32
+        The log odds of the share of the images of which each label is true.
+    weights : ndarray of shape (3 + n_members,), float64
+        An intercept; then of the prior, of the log odds of the network, and of the scores of the others in this order.
+    """
+
+    neighbors: NeighborVotes | None
+    ridge: RidgeScores | None
+    prior: np.ndarray
+    weights: np.ndarray
+
+    @classmethod
+    def unweighted(cls, neighbors: NeighborVotes | None, ridge: RidgeScores | None, prior: np.ndarray) -> Self:
+        """Return members with the weights that are taken where there is nothing to learn them from."""
+        there = {"network": True, "neighbors": neighbors is not None, "ridge": ridge is not None}
+        log_odds = (np.log(prior) - np.log1p(-prior)).astype(np.float32)
+        return cls(
+            neighbors, ridge, log_odds, np.array([0, 0, *(_WEIGHTS[name] for name, own in there.items() if own)])
+        )
+
+    @property
+    def named_weights(self) -> dict[str, float]:
+        """What each counts, by name."""
+        there = [name for name in MEMBERS if getattr(self, name) is not None]
+        return dict(zip(["network", *there], self.weights[2:].tolist(), strict=True))
+
+    def weighted(self, weights: np.ndarray) -> Self:
+        """Return the same members with other weights."""
+        return replace(self, weights=weights)
+
+
+class MemberScorer:
+    """Scores labels by members, on a device.
+
+    Parameters
+    ----------
+    members : LabelMembers
+    device : torch.device
+    """
+
+    def __init__(self, members: LabelMembers, device: torch.device) -> None:
+        self.members = members
+        self._device = device
+
+    def find(self, fused: Tensor) -> Votes | None:
+        """Find the neighbours of images, of whose features (n, n_fused) there are, and weight them by their cosines."""
+        neighbors = self.members.neighbors
+        if neighbors is None:
+            return None
+        similarity = functional.normalize(fused.float(), dim=1) @ self._bank.T
+        n, n_bank = similarity.shape
+        best = torch.topk(similarity, min(_N_NEIGHBORS, n_bank), dim=1)
+        weight = torch.from_numpy(neighbors.weight).to(self._device)[best.indices]
+        share = torch.softmax(best.values / _TEMPERATURE, dim=1) * weight
+        share = share / share.sum(dim=1, keepdim=True)
+        starts = np.arange(0, best.indices.numel() + 1, best.indices.shape[1])
+        entries = (share.cpu().numpy().ravel(), best.indices.cpu().numpy().ravel(), starts)
+        return Votes(sparse.csr_array(entries, (n, n_bank)), (1 / (share**2).sum(dim=1, keepdim=True)).cpu().numpy())
+
+    def terms(self, odds: np.ndarray, fused: Tensor, votes: Votes | None, labels: slice) -> list[np.ndarray]:
+        """Return what each says of some labels, beginning with the network's log odds (n, n_some_labels)."""
+        terms = [odds]
+        if self.members.neighbors is not None and votes is not None:
+            terms.append(self._vote(self.members.neighbors.prior[labels], votes, labels))
+        if self.members.ridge is not None:
+            coef, intercept = (part.to(self._device) for part in self.members.ridge.of(labels))
+            terms.append(torch.addmm(intercept, fused.float(), coef).cpu().numpy())
+        return terms
+
+    def combine(self, odds: np.ndarray, fused: Tensor, votes: Votes | None, labels: slice) -> np.ndarray:
+        """Return the log odds of all together, (n, n_some_labels) float32."""
+        intercept, of_prior, *weights = self.members.weights.astype(np.float32)
+        combined = np.broadcast_to(intercept + of_prior * self.members.prior[labels], odds.shape).copy()
+        for weight, term in zip(weights, self.terms(odds, fused, votes, labels), strict=True):
+            combined += weight * term
+        return combined
+
+    def _vote(self, prior: np.ndarray, votes: Votes, labels: slice) -> np.ndarray:
+        """Return by how much the votes raise the log odds of some labels over their prior.
+
+        The prior counts as much as one neighbour, so that no vote is certain.
+        """
+        true, unknown = self._columns
+        n_true = votes.n_effective * (votes.share @ true[:, labels]).toarray() + prior
+        n_known = votes.n_effective
+        if unknown is not None:
+            n_known = n_known * (1 - (votes.share @ unknown[:, labels]).toarray())
+        n_false = np.maximum(n_known + 1 - n_true, 1 - prior)  # which rounding may leave a hair below
+        odds: np.ndarray = np.log(n_true) - np.log(n_false) - np.log(prior) + np.log1p(-prior)
+        return odds.astype(np.float32)
+
+    @cached_property
+    def _bank(self) -> Tensor:
+        """The features of all neighbours: in half precision a CPU takes many times as long for a product."""
+        if self.members.neighbors is None:
+            raise TypeError("there are no neighbours among these members")
+        return torch.from_numpy(self.members.neighbors.features).to(self._device).float()
+
+    @cached_property
+    def _columns(self) -> tuple[Any, Any]:
+        """The labels that are true, and those that are not known if there are such; by columns, to be cut."""
+        if self.members.neighbors is None:
+            raise TypeError("there are no neighbours among these members")
+        labels = self.members.neighbors.labels.tocsc()
+        unknown = np.isnan(labels.data)
+
+        def where(stored: np.ndarray) -> Any:
+            entries = (stored.astype(np.float32), labels.indices, labels.indptr)
+            columns = sparse.csc_array(entries, shape=labels.shape, copy=True)  # of which entries are taken out
+            columns.eliminate_zeros()
+            return columns
+
+        return where(~unknown), where(unknown) if unknown.any() else None
+
+
+# Learning -------------------------------------------------------------------------------------------------------
+
+
+def fit_members(
+    names: Sequence[str],
+    blocks: Iterator[tuple[slice, Tensor]],
+    images: LabeledImages,
+    bank_size: int,
+    rng: np.random.Generator,
+) -> LabelMembers | None:
+    """Fit members to images, going once over what a network makes of them.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Some of `MEMBERS`.
+    blocks : iterator of (slice, Tensor of shape (n, n_fused))
+        The features of all images, in their order, on the device.
+    images : LabeledImages
+    bank_size : int
+        How many images the neighbours are sought among; where there are more, some of them.
+    rng : Generator
+        Draws those.
+    """
+    bank = np.arange(len(images))
+    if len(images) > bank_size:
+        bank = np.sort(rng.choice(len(images), bank_size, replace=False))
+    targets = _Targets(images)
+    kept: list[Tensor] = []
+    sums: _Sums | None = None
+    for rows, fused in blocks:
+        if sums is None and "ridge" in names and fused.shape[1] <= _MAX_RIDGE_WIDTH:
+            sums = _Sums(fused.shape[1], len(targets.prior))
+        first, last = np.searchsorted(bank, [rows.start, rows.stop])
+        kept.append(fused[torch.from_numpy(bank[first:last] - rows.start).to(fused.device)].float().cpu())
+        if sums is not None:
+            sums.add(fused, targets.residuals(rows), images.weight[rows])
+    features = torch.cat(kept)
+    prior = targets.prior.clip(_LEAST_PRIOR, 1 - _LEAST_PRIOR)
+    neighbors = _keep_neighbors(features, images.take(bank), prior) if "neighbors" in names else None
+    ridge = None if sums is None else _fit_ridge(sums, features, bank, targets)
+    return None if neighbors is None and ridge is None else LabelMembers.unweighted(neighbors, ridge, prior)
+
+
+def _keep_neighbors(features: Tensor, bank: LabeledImages, prior: np.ndarray) -> NeighborVotes:
+    unit = functional.normalize(features, dim=1).half().numpy()
+    return NeighborVotes(unit, bank.labels, bank.weight, prior.astype(np.float32))
+
+
+class _Targets:
+    """What a ridge learns of images: how labels differ from their share."""
+
+    def __init__(self, images: LabeledImages) -> None:
+        self.images = images
+        self.prior = images.prevalence()
+
+    def residuals(self, rows: Any) -> np.ndarray:
+        """Return labels less how often they are true, (n, n_labels) float32; 0 where they are not known."""
+        residuals = self.images.labels[rows].toarray() - self.prior.astype(np.float32)
+        known: np.ndarray = np.nan_to_num(residuals, copy=False, nan=0.0)
+        return known
+
+
+class _Sums:
+    """Sums over images that least squares need, of which the images are read block by block."""
+
+    def __init__(self, n_fused: int, n_labels: int) -> None:
+        self._weight = 0.0
+        self._features, self._labels = np.zeros(n_fused), np.zeros(n_labels)
+        self._squares, self._cross = np.zeros((n_fused, n_fused)), np.zeros((n_fused, n_labels))
+
+    def add(self, fused: Tensor, residuals: np.ndarray, weight: np.ndarray) -> None:
+        """Add features (n, n_fused) and labels (n, n_labels) of some images."""
+        features = fused.float()
+        weighted = features * torch.from_numpy(weight).to(fused.device)[:, None]
+        labels = torch.from_numpy(residuals).to(fused.device)
+        self._weight += float(weight.sum(dtype=np.float64))
+        self._features += weighted.sum(dim=0).cpu().numpy()
+        self._labels += weight.astype(np.float64) @ residuals
+        self._squares += (weighted.T @ features).cpu().numpy()
+        self._cross += (weighted.T @ labels).cpu().numpy()
+
+    def centred(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return the mean of the features, their covariance and that with the labels, and the mean of the labels."""
+        mean, offset = self._features / self._weight, self._labels / self._weight
+        covariance = self._squares / self._weight - np.outer(mean, mean)
+        return mean, covariance, self._cross / self._weight - np.outer(mean, offset), offset
+
+
+def _fit_ridge(sums: _Sums, features: Tensor, bank: np.ndarray, targets: _Targets) -> RidgeScores:
+    """Solve for the strength that predicts images of the bank best from the others; of `features` (n_bank, n_fused)."""
+    mean, covariance, cross, offset = sums.centred()
+    values, vectors = np.linalg.eigh(covariance)
+    values, scale = values.clip(min=0), max(float(np.trace(covariance)) / len(covariance), 1e-12)
+    projected = vectors.T @ cross  # (n_fused, n_labels)
+    some = np.linspace(0, len(bank) - 1, min(len(bank), max(256, _MAX_LEFT_OUT // len(offset)))).astype(int)
+    rotated, truth = (features[some].double().numpy() - mean) @ vectors, targets.residuals(bank[some]) - offset
+    weight = targets.images.weight[bank[some]].astype(np.float64)
+    share = weight / float(targets.images.weight.sum(dtype=np.float64))
+    errors = []
+    for strength in _STRENGTHS:
+        shrunk = values + strength * scale
+        leverage = share * ((rotated**2 / shrunk).sum(axis=1) + 1)
+        # Left out, an image is missed by so much more than fitted: no other fit is needed.
+        left_out = (truth - rotated @ (projected / shrunk[:, None])) / (1 - leverage.clip(max=0.99))[:, None]
+        errors.append(float(weight @ (left_out**2).sum(axis=1)))
+    strength = float(_STRENGTHS[int(np.argmin(errors))])
+    coef = vectors @ (projected / (values + strength * scale)[:, None])
+    deviation = np.sqrt(np.maximum(targets.prior * (1 - targets.prior), _LEAST_PRIOR))
+    return RidgeScores(
+        (coef / deviation).astype(np.float32), ((offset - mean @ coef) / deviation).astype(np.float32), strength
+    )
+
+
+# Weights --------------------------------------------------------------------------------------------------------
+
+
+def fit_weights(
+    terms: np.ndarray, truth: np.ndarray, weight: np.ndarray, prior: np.ndarray, start: np.ndarray
+) -> np.ndarray:
+    """Choose what each member counts beside the network, by the labels of images that none of them has seen.
+
+    One after the other the members get the weight that ranks images best: by the mean average precision of labels. The
+    likelihood then says how sure all together are, and how much of the prior they still need to rank the labels of an
+    image: by the likelihood alone, the weights themselves would be those of frequent labels.
+
+    Parameters
+    ----------
+    terms : ndarray of shape (n, n_labels, 1 + n_members), float32
+        What the network says, and what members say.
+    truth : ndarray of shape (n, n_labels), float32
+        NaN where it is not known.
+    weight : ndarray of shape (n,), float
+    prior : ndarray of shape (n_labels,), float32
+        Log odds.
+    start : ndarray of shape (3 + n_members,), float64
+        The weights to begin with, as `LabelMembers` has them.
+
+    Returns
+    -------
+    ndarray of shape (3 + n_members,), float64
+    """
+    known = ~np.isnan(truth)
+    if not known.any():
+        return start
+    own = np.where(known, weight[:, None], 0).astype(np.float64)
+    true = np.where(known, truth, 0)
+    weights = start[2:] / start[2]
+    for member in range(1, len(weights)):
+        rest = terms @ np.where(np.arange(len(weights)) == member, 0, weights).astype(np.float32)
+        term = terms[:, :, member]
+        precision = {value: _mean_average_precision(rest + np.float32(value) * term, true, own) for value in _TRIED}
+        best, before = max(_TRIED, key=lambda value: precision[value]), float(weights[member])
+        if precision[best] > precision[before] + _LEAST_GAIN:
+            weights[member] = best
+    together = terms @ weights.astype(np.float32)
+    columns = np.stack([np.ones_like(together), np.broadcast_to(prior, together.shape), together], axis=2)[known]
+    intercept, of_prior, slope = _fit_logistic(columns, true[known] == 1, own[known])
+    return np.array([intercept, of_prior, *(max(slope, _LEAST_SLOPE) * weights)])
+
+
+def _mean_average_precision(scores: np.ndarray, true: np.ndarray, weight: np.ndarray) -> float:
+    """Return the mean over the labels that are true of an image, each weighted alike; 0 where there are none."""
+    order = np.argsort(-scores, axis=0)
+    hits, counted = (np.take_along_axis(part, order, axis=0) for part in (true * weight, weight))
+    n_true = hits.sum(axis=0)
+    there = n_true > 0
+    precision = np.cumsum(hits, axis=0) / np.maximum(np.cumsum(counted, axis=0), 1e-12)
+    average = (precision * hits).sum(axis=0)[there] / n_true[there]
+    return float(average.mean()) if there.any() else 0.0
+
+
+def _fit_logistic(columns: np.ndarray, true: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Fit by Newton's method, drawn to the scores of all together as they come."""
+    start = np.array([0.0, 0.0, 1.0])
+    fitted, weight = start.copy(), weight / weight.mean()
+    for _ in range(_NEWTON_STEPS):
+        probability = expit((columns @ fitted.astype(np.float32)).astype(np.float64))
+        gradient = (weight * (probability - true)) @ columns + _SCORE_PRIOR * (fitted - start)
+        spread = weight * probability * (1 - probability)
+        step = np.linalg.solve((columns * spread[:, None]).T @ columns + _SCORE_PRIOR * np.eye(3), gradient)
+        fitted -= step / max(1.0, float(np.abs(step).max()))  # a full step from far off may overshoot
+        if np.abs(step).max() < 1e-4:
+            break
+    return fitted
