@@ -397,7 +397,7 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
         def rsum(ridge: tuple[float, float]) -> float:
             maps = problem.solve(ridge, self.n_components, self.power)[:2]
             image, text = (_numpy(part @ own_map) for part, own_map in zip(asked, maps, strict=True))
-            offsets = {}
+            offsets: dict[str, Any] = {}
             if correction is not None:
                 correction.fit(*(_numpy(part @ own_map) for part, own_map in zip(known, maps, strict=True)))
                 offsets = {
@@ -439,7 +439,7 @@ def _pair(value: Any) -> tuple[float, float]:
     return image, text
 
 
-def _is_pair(value: Any, kind: type) -> bool:
+def _is_pair(value: Any, kind: type[Any]) -> bool:
     """Tell one positive number, or two."""
     listed: Any = [value, value] if isinstance(value, Real) else list(value)
     return len(listed) == 2 and all(isinstance(part, kind) and part > 0 for part in listed)

@@ -96,7 +96,7 @@ class _InChunks(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, ...]:
         answer, chunks, network, draws = ctx.again
-        for chunk, drawn, grad in zip(chunks, draws, grads[0].split(ctx.sizes), strict=True):
+        for chunk, drawn, grad in zip(chunks, draws, torch.split(grads[0], ctx.sizes), strict=True):
             # A GPU's gradients are computed by a thread of torch's: draws, modes and precision are set here anew.
             with torch.enable_grad(), drawn.again(), _same_buffers(network):
                 output = answer(chunk)
