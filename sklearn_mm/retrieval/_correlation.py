@@ -95,7 +95,7 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
         Each component is multiplied by its correlation to this power.
     captions : {"each", "mean"}, default="each"
         Whether the variance of texts is that of single captions or of the means of each image's.
-    n_reduced : int or (int, int), default=(2500, 1000)
+    n_reduced : int or (int, int), default=(2500, 2000)
         Of wider images or texts (each transformer of a `FeatureUnion` apart) so many dimensions are kept before:
         principal components of sparse columns, and of dense ones the span of so many images drawn at random.
     random_state : int, RandomState or None, default=None
@@ -199,7 +199,7 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
         regularization: str | float | Sequence[float] = "auto",
         power: float = 1.5,
         captions: str = "each",
-        n_reduced: int | Sequence[int] = (2500, 1000),
+        n_reduced: int | Sequence[int] = (2500, 2000),
         random_state: Any = None,
         device: Any = "auto",
         precision: str = "float32",
@@ -397,14 +397,19 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
         def rsum(ridge: tuple[float, float]) -> float:
             maps = problem.solve(ridge, self.n_components, self.power)[:2]
             image, text = (_numpy(part @ own_map) for part, own_map in zip(asked, maps, strict=True))
-            offsets: dict[str, Any] = {}
+            image_offset = text_offset = None
             if correction is not None:
                 correction.fit(*(_numpy(part @ own_map) for part, own_map in zip(known, maps, strict=True)))
-                offsets = {
-                    "image_offset": correction.image_offsets(image),
-                    "text_offset": correction.text_offsets(text),
-                }
-            return float(retrieval_report(image, text, scored.owner, wording=scored.wording, **offsets)["rsum"])
+                image_offset, text_offset = correction.image_offsets(image), correction.text_offsets(text)
+            report = retrieval_report(
+                image,
+                text,
+                scored.owner,
+                wording=scored.wording,
+                image_offset=image_offset,
+                text_offset=text_offset,
+            )
+            return float(report["rsum"])
 
         return rsum
 
@@ -439,10 +444,10 @@ def _pair(value: Any) -> tuple[float, float]:
     return image, text
 
 
-def _is_pair(value: Any, kind: type[Any]) -> bool:
+def _is_pair(value: Any, kind: type) -> bool:
     """Tell one positive number, or two."""
-    listed: Any = [value, value] if isinstance(value, Real) else list(value)
-    return len(listed) == 2 and all(isinstance(part, kind) and part > 0 for part in listed)
+    listed: list[Any] = [value, value] if isinstance(value, Real) else list(value)
+    return len(listed) == 2 and all(isinstance(part, kind) for part in listed) and min(listed) > 0
 
 
 def _text_encoder(encoder: Any) -> Any:
