@@ -17,8 +17,7 @@ __all__ = ["CanonicalProblem", "Coordinates", "PairMoments", "PairRows", "fit_co
 _BLOCK_NUMBERS = 2**23  # numbers of a block of rows: 32 MB as float32
 _FLOAT32_NOISE = 4 * float(np.finfo(np.float32).eps)
 _BASIS_ROWS = 20_000  # rows that the basis of sparse columns is learnt on
-_BASIS_PASSES = 2  # of power iteration: the tail of tf-idf falls slowly
-_EXTRA = 32  # directions sketched beyond those that are kept
+_BASIS_PASSES = 1  # of power iteration
 
 
 @dataclass(frozen=True)
@@ -283,7 +282,6 @@ def _sparse_basis(
     device: torch.device,
 ) -> np.ndarray:
     """Return the principal directions of sparse rows, by a randomised sketch: their zeros are never filled."""
-    del device  # products of sparse rows are quick on the CPU
     chosen = np.sort(rng.permutation(rows.n_rows)[:_BASIS_ROWS])
     own = sparse.csr_array(rows.take(chosen)[:, columns].multiply(weight[None, :]), dtype=np.float32)
     share = np.sqrt(rows.weight[chosen] / rows.weight[chosen].mean()).astype(np.float32)
@@ -296,17 +294,20 @@ def _sparse_basis(
     def back(scores: np.ndarray) -> np.ndarray:
         return own.T @ scores - np.outer(moved, share @ scores)
 
-    n_sketched = min(n_reduced + _EXTRA, own.shape[0], own.shape[1])
+    n_kept = min(n_reduced, own.shape[0], own.shape[1])
     # On the side of the rows, which are mostly fewer than the columns.
-    scores = onto(rng.standard_normal((own.shape[1], n_sketched), dtype=np.float32))
+    scores = onto(rng.standard_normal((own.shape[1], n_kept), dtype=np.float32))
     for _ in range(_BASIS_PASSES):
-        scores = onto(back(np.linalg.qr(scores)[0]))
-    sketch = back(np.linalg.qr(scores)[0])  # (n_columns, n_sketched)
-    values, vectors = np.linalg.eigh(sketch.T.astype(np.float64) @ sketch)
-    order = np.argsort(-values)[:n_reduced]
-    order = order[values[order] > _FLOAT32_NOISE * values.max(initial=0)]
-    directions = sketch @ (vectors[:, order] / np.sqrt(values[order])).astype(np.float32)
+        scores = onto(back(_orthonormal(scores, device)))
+    directions = _orthonormal(back(_orthonormal(scores, device)), device)
     return np.ascontiguousarray(directions * weight.astype(np.float32)[:, None])
+
+
+def _orthonormal(columns: np.ndarray, device: torch.device) -> np.ndarray:
+    """Return columns that span the same, by the root of their Gram matrix: a product, where a QR takes longer."""
+    tall = torch.from_numpy(columns).to(device)
+    root = _cholesky((tall.T @ tall).double()).float()
+    return _numpy(torch.linalg.solve_triangular(root, tall.T, upper=False).T)
 
 
 # Covariances ----------------------------------------------------------------------------------------------------
@@ -384,7 +385,7 @@ class CanonicalProblem:
 
     Attributes
     ----------
-    image, text, cross : Tensor, float64
+    image, text, cross : Tensor, float64 or float32
         Covariances of scaled coordinates.
     image_scale, text_scale : ndarray
         What each coordinate is multiplied by before.
@@ -411,6 +412,7 @@ class CanonicalProblem:
         text_weights: Sequence[float],
         image_noise: np.ndarray,
         device: torch.device,
+        dtype: torch.dtype = torch.float64,
     ) -> "CanonicalProblem":
         """Make covariances of sums, and bring coordinates to comparable scales.
 
@@ -425,7 +427,8 @@ class CanonicalProblem:
             What each block is multiplied by then.
         image_noise : ndarray of shape (n_image,)
             Deviations below these are rounding of constants.
-        device : torch.device
+        device, dtype : torch.device, torch.dtype
+            Where and in which precision it is solved.
         """
         image_mean, text_mean = moments.image_sum / moments.weight, moments.text_sum / moments.weight
         image = moments.image / moments.weight - np.outer(image_mean, image_mean)
@@ -437,7 +440,7 @@ class CanonicalProblem:
         variance = np.bincount(text_blocks, np.maximum(text.diagonal(), 0), minlength=len(text_weights))
         text_scale = (np.asarray(text_weights) * _inverse(np.sqrt(variance)))[text_blocks]
         scaled = [
-            torch.from_numpy(matrix * left[:, None] * right).to(device)
+            torch.from_numpy(matrix * left[:, None] * right).to(device, dtype)
             for matrix, left, right in (
                 (image, image_scale, image_scale),
                 (text, text_scale, text_scale),

@@ -53,8 +53,9 @@ _MIN_DF = 5e-5
 # Half powers of ten: between two of them RSum on Flickr8k differs by about 3.
 _STEPS_A_DECADE = 2
 _START = (0, -1)  # 1 for images, 0.32 for texts: the best there on 5,000 images
-_LIMITS = (-8, 8)
-_MAX_TRIALS = 12
+_LIMITS = (-6, 8)  # below, float32 has no root of a covariance
+_MAX_TRIALS = 9
+_TRIAL_COMPONENTS = 256
 _FEW_IMAGES = 1000  # of fewer some are held out five times, as one choice would be a matter of chance
 _HELD_OUT_SHARE, _MOST_HELD_OUT = 0.2, 1000
 _TRIAL_BANK = 1000  # images that hubs are told by, in a trial
@@ -335,7 +336,7 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
             device=_algebra_device(self.device),
         )
 
-    def _problem(self, moments: PairMoments) -> CanonicalProblem:
+    def _problem(self, moments: PairMoments, dtype: torch.dtype = torch.float64) -> CanonicalProblem:
         image, text = self._image_coordinates, self._text_coordinates
         whole = image.bases[0] is None
         noise = np.zeros(len(moments.image_sum))
@@ -348,6 +349,7 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
             text_weights=self._text_weights,
             image_noise=noise,
             device=_algebra_device(self.device),
+            dtype=dtype,
         )
 
     def _solve(self, pairs: PairRows, images: CaptionedImages, rng: np.random.Generator, first: bool) -> None:
@@ -378,7 +380,7 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
         device = _algebra_device(self.device)
         own, scored = pairs.take(held_out), images.take(held_out)
         # What the others sum to is what all do without these: no row is read again but those held out.
-        problem = self._problem(self._moments.plus(self._moments_of(own), sign=-1.0))
+        problem = self._problem(self._moments.plus(self._moments_of(own), sign=-1.0), torch.float32)
         correction = self._hub_correction()
         others = rng.permutation(np.setdiff1d(np.arange(len(images)), held_out))
         n_bank = _TRIAL_BANK if correction is None else min(_TRIAL_BANK, correction.bank_size)
@@ -395,7 +397,7 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
         asked, known = centred(own, own.text), centred(bank, bank.text[bank.starts[:-1]])  # of the bank one text each
 
         def rsum(ridge: tuple[float, float]) -> float:
-            maps = problem.solve(ridge, self.n_components, self.power)[:2]
+            maps = problem.solve(ridge, min(self.n_components, _TRIAL_COMPONENTS), self.power)[:2]
             image, text = (_numpy(part @ own_map) for part, own_map in zip(asked, maps, strict=True))
             image_offset = text_offset = None
             if correction is not None:
@@ -496,8 +498,9 @@ def _numpy(tensor: Tensor) -> np.ndarray:
 
 
 def _scaled(coordinates: Tensor, mean: np.ndarray, scale: np.ndarray) -> Tensor:
+    """Return scaled, centred coordinates, float32."""
     device = coordinates.device
-    return (coordinates.double() - torch.from_numpy(mean).to(device)) * torch.from_numpy(scale).to(device)
+    return ((coordinates.double() - torch.from_numpy(mean).to(device)) * torch.from_numpy(scale).to(device)).float()
 
 
 def _parts_held_out(group: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
