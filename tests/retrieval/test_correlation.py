@@ -134,6 +134,15 @@ def test_reduced_dimensions_that_hold_all_change_no_answer(wide):
     np.testing.assert_allclose(_scores(reduced, X, _flat(captions)), _scores(whole, X, _flat(captions)), atol=5e-3)
 
 
+def test_reduced_sparse_texts_that_hold_all_change_no_answer(wide):
+    X, captions = wide
+    mean = {"captions": "mean", "n_components": 30}  # of which the span is that of 80 rows
+    whole = CorrelationRanker(_hashes(512), n_reduced=512, regularization=(0.3, 0.1), **mean).fit(X, captions)
+    ridge = (0.3, 0.1 * 80 / 512)
+    reduced = CorrelationRanker(_hashes(512), n_reduced=(512, 100), regularization=ridge, **mean).fit(X, captions)
+    np.testing.assert_allclose(_scores(reduced, X, _flat(captions)), _scores(whole, X, _flat(captions)), atol=5e-3)
+
+
 def test_wide_inputs_make_no_square_of_their_width():
     rng = np.random.default_rng(0)
     n_terms = 20_000
@@ -145,6 +154,9 @@ def test_wide_inputs_make_no_square_of_their_width():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 60e6  # the square of 4,000 columns alone would be 128 MB in float64
+    kept = sum(part.nbytes for part in vars(ranker._moments).values() if isinstance(part, np.ndarray))
+    assert kept == 8 * (30**2 + 30 * 20 + 2 * 20**2) + 8 * (30 + 20)  # as the docstring says, and two sums
+    assert [basis.shape for basis in ranker._text_coordinates.bases] == [(n_terms, 20)]
     assert ranker.transform_text(captions[:2]).shape == (2, 8)
 
 
