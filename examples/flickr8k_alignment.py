@@ -15,7 +15,6 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 
 import joblib
@@ -195,20 +194,21 @@ def measure_one(number, rows, seed, X, captions):
     text = ranker.transform_text([text for own in captions[1] for text in own])
     hubs = ranker.hubness_
     offsets = {"image_offset": hubs.image_offsets(image), "text_offset": hubs.text_offsets(text)}
-    if hasattr(ranker, "weights_"):
-        print(f"    {name}, seed {seed}: weights {np.round(ranker.weights_, 2)}", flush=True)
-    return retrieval_report(image, text, owner), retrieval_report(image, text, owner, **offsets), seconds
+    plain, corrected = retrieval_report(image, text, owner), retrieval_report(image, text, owner, **offsets)
+    weights = f", weights {np.round(ranker.weights_, 2)}" if hasattr(ranker, "weights_") else ""
+    rsums = f"{plain['rsum']:.1f}, corrected {corrected['rsum']:.1f}"
+    print(f"    {name}, seed {seed}: {rsums}, {seconds:.0f} s{weights}", flush=True)
+    return plain, corrected, seconds
 
 
 def measure(tasks, X, captions, n_jobs):
-    """Measure (number, rows, seed) and print two rows of the table for each number, as soon as its seeds are done."""
-    work = (joblib.delayed(measure_one)(number, rows, seed, X, captions) for number, rows, seed in tasks)
-    done = zip(tasks, joblib.Parallel(n_jobs=n_jobs, return_as="generator")(work), strict=True)
-    for number, of_row in groupby(done, key=lambda result: result[0][0]):
-        results = list(of_row)
-        name = results[0][0][1].all()[number][0]
-        plain, corrected, seconds = zip(*map(itemgetter(1), results), strict=True)
-        print_row(name, plain, np.median(seconds))
+    """Measure (number, rows, seed), the longest first, and print two rows of the table for each number."""
+    work = (joblib.delayed(measure_one)(number, rows, seed, X, captions) for number, rows, seed in reversed(tasks))
+    results = reversed(joblib.Parallel(n_jobs=n_jobs)(work))
+    print_header(f"{tasks[0][1].n_pictures} pictures to train on")
+    for number, of_row in groupby(zip(tasks, results, strict=True), key=lambda done: done[0][0]):
+        plain, corrected, seconds = zip(*(result for _, result in of_row), strict=True)
+        print_row(tasks[0][1].all()[number][0], plain, np.median(seconds))
         print_row("    hubs corrected", corrected, np.median(seconds))
 
 
@@ -235,7 +235,6 @@ def main():
         listed = [number for number in listed if not (task.small and rows.all()[number][1])]
         if args.pictures:
             listed = [number for number in listed if number in CURVES]
-        print_header(f"{n_pictures} pictures to train on")
         tasks = [
             (number, rows, seed) for number in listed for seed in (args.seeds[:1] if number in ONCE else args.seeds)
         ]

@@ -29,6 +29,8 @@ def _run(folder, *arguments):
 def _check(lines, n_rows):
     measured = [line for line in lines if "+-" in line]
     assert len(measured) == 2 * n_rows
+    told = [line for line in lines if ", corrected " in line]
+    assert len(told) >= n_rows
     assert all(line.startswith("    hubs corrected ") for line in measured[1::2])
     for line in measured:
         cells = [float(cell.split()[-1]) for cell in line.split("+-")[:-1]]
