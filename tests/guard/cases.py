@@ -37,7 +37,13 @@ from sklearn_mm.features import (
     TextSequenceEncoder,
 )
 from sklearn_mm.losses import AsymmetricLoss, InfoNCELoss, InstanceLoss, RankingLoss
-from sklearn_mm.retrieval import CorrelationRanker, JointEmbeddingRanker, NearestNeighborNormalization, recipes
+from sklearn_mm.retrieval import (
+    CorrelationRanker,
+    JointEmbeddingRanker,
+    NearestNeighborNormalization,
+    RankerEnsemble,
+    recipes,
+)
 
 N_SCENES, N_PICTURES, N_FEATURES = 60, 24, 16
 HERE = {"random_state": 0, "device": "cpu", "precision": "float32"}
@@ -428,6 +434,30 @@ RANKERS_OTHERWISE = {
     ),
 }
 
+
+def told_of_ensemble(ensemble, X):
+    texts = [str(text) for text in ensemble.gallery_texts_[:6]]
+    scores, found = ensemble.search_images(texts, k=3)
+    return {
+        "weights": ensemble.weights_,
+        "spreads": ensemble.spreads_,
+        **told_of_table("images", ensemble.transform(X)),
+        **told_of_table("texts", ensemble.transform_text(texts)),
+        "scores of images": scores,
+        "images found": found,
+    }
+
+
+ENSEMBLES = {
+    "one solved and one trained": RankerEnsemble(
+        [("solved", CorrelationRanker(device="cpu")), ("trained", ranker(random_state=None))], random_state=0
+    ),
+    "two, learnt weights, hubs": RankerEnsemble(
+        [("words", ranker(random_state=None)), ("tfidf", ranker(VECTORIZER, random_state=None))], random_state=0
+    ),
+    "seeds of one": RankerEnsemble(ranker(), n_seeds=2, weights=None, random_state=0, hubness=None),
+}
+
 # On pictures, from end to end or behind a network that stays as it is.
 END_TO_END = {**STEADY, "max_epochs": 2, "batch_size": 8}
 RANKERS_OF_PICTURES = {
@@ -775,6 +805,7 @@ CASES = {
         f"correlation: {name}": partial(fit, it, told_of_correlations, PAIRED)
         for name, (it, fit) in CORRELATIONS.items()
     },
+    **{f"ensemble: {name}": partial(fitted, it, told_of_ensemble, PAIRED) for name, it in ENSEMBLES.items()},
     **{f"annotator: {name}": partial(fitted, it, told_of_annotator, LABEL_LISTS) for name, it in ANNOTATORS.items()},
     **{
         f"annotator: {name}": partial(fit, it, told_of_annotator, data)
