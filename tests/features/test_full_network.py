@@ -684,6 +684,22 @@ def test_a_transformer_is_embedded_by_the_tokens_of_its_blocks(images, tmp_path,
     np.testing.assert_array_equal(opened.transform(images), plain.transform(images))
 
 
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("timm:vit_tiny_patch16_224", [("blocks.11_class", 192), ("blocks.11", 192)]),
+        ("timm:convnext_atto", [("stages.3.blocks.1", 320)]),
+    ],
+)
+def test_timms_networks_are_read_by_their_blocks(images, tmp_path, name, layers):
+    pytest.importorskip("timm")
+    embedding = FullNetworkEmbedding(name, weights=None, layers=1, precision="float32", cache=tmp_path)
+    embedded = embedding.fit_transform(images[:3])
+    assert embedding.layers_ == layers
+    assert embedded.shape == (3, sum(width for _, width in layers))
+    np.testing.assert_array_equal(clone(embedding).set_params(cache=None).fit_transform(images[:3]), embedded)
+
+
 def test_other_weights_are_another_address(images, tmp_path):
     for _ in range(2):
         network = TinyNet()
