@@ -37,6 +37,17 @@ def test_a_script_prints_a_row_for_each_setting(script, rows, tmp_path):
         assert sum(cells[:6]) == pytest.approx(cells[6], abs=0.4)  # RSum adds the six
 
 
+def test_the_script_of_dual_encoders_prints_its_rows(tmp_path):
+    pytest.importorskip("transformers")
+    pytest.importorskip("peft")
+    command = [sys.executable, EXAMPLES / "flickr8k_dual.py", "--small", "--seeds", "0"]
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert sum("+-" in line for line in run.stdout.splitlines()) == 7
+    assert run.stdout.count("labels by their names") == 2
+
+
 def test_a_script_needs_a_folder_or_small():
     run = subprocess.run(
         [sys.executable, EXAMPLES / "reproduce_dual_path.py"], capture_output=True, text=True, check=False
