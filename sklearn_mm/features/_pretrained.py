@@ -15,6 +15,7 @@ __all__ = ["PretrainedEncoderBase"]
 
 # On the learning rate of whoever trains it, which is 1e-3 in a ranker.
 _FACTORS = {"none": 1.0, "lora": 0.2, "all": 0.02}
+_DUAL_FACTOR = 0.01  # of all weights of a dual encoder: above 1e-5 what aligns its sides is soon forgotten
 
 
 class PretrainedEncoderBase(TrainableEncoder):
@@ -81,7 +82,10 @@ class PretrainedEncoderBase(TrainableEncoder):
         if self._learning == "lora":
             add_lora(module, LoraSettings(self._rank, alpha=2.0 * self._rank), random_state)
         factor = self.backbone_learning_rate
-        module.learning_rate_factors = {"": _FACTORS[self._learning] if isinstance(factor, str) else float(factor)}
+        if isinstance(factor, str):
+            is_dual = self.logit_scale_ is not None
+            factor = _DUAL_FACTOR if is_dual and self._learning == "all" else _FACTORS[self._learning]
+        module.learning_rate_factors = {"": float(factor)}
         _freeze(module, self._learning, False)
 
     def freeze_pretrained(self, frozen: bool) -> None:

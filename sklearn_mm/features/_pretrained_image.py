@@ -48,8 +48,8 @@ class PretrainedImageEncoder(PretrainedEncoderBase, ImageEncoderBase):
     lora_rank : int, default=8
         Of the adapters. They are added with a weight of 2, to each linear layer of the model's blocks.
     backbone_learning_rate : float or "auto", default="auto"
-        Factor on the learning rate, here and inside a ranker: "auto" is 0.2 for adapters and 0.02 for all weights. Of a
-        whole CLIP 1e-5 and less is usual: 0.01 at a learning rate of 1e-3.
+        Factor on the learning rate, here and inside a ranker: "auto" is 0.2 for adapters, and for all weights 0.02, or
+        0.01 of a dual encoder: 1e-5 at a learning rate of 1e-3, above which it soon forgets how its sides are aligned.
     pooling : {"auto", "cls", "mean"}, default="auto"
         How the vectors of a picture's parts become one, where the model is no side of a dual encoder: its class
         token's, the mean of the others, or "auto": the class token where there is one.

@@ -45,7 +45,8 @@ class PretrainedTextEncoder(PretrainedEncoderBase):
     lora_rank : int, default=8
         Of the adapters. They are added with a weight of 2, to each linear layer of the model's blocks.
     backbone_learning_rate : float or "auto", default="auto"
-        Factor on the learning rate, here and inside a ranker: "auto" is 0.2 for adapters and 0.02 for all weights.
+        Factor on the learning rate, here and inside a ranker: "auto" is 0.2 for adapters, and for all weights 0.02, or
+        0.01 of a dual encoder: 1e-5 at a learning rate of 1e-3, above which it soon forgets how its sides are aligned.
     pooling : {"auto", "mean", "cls", "max", "last"}, default="auto"
         How the tokens' vectors become one. "auto" is what the files say: in a folder of sentence-transformers
         ``1_Pooling/config.json``, elsewhere the mean. Of no effect on a dual encoder.

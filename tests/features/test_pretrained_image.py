@@ -157,6 +157,14 @@ def test_an_image_model_alone_gets_heads_of_its_own(models, data):
     assert frozen.image_encoder_.logit_scale_ is None
 
 
+def test_whole_dual_encoders_learn_at_a_hundredth_of_the_rate(models, data):
+    for kind, factor in (("clip", 0.01), ("dinov2", 0.02)):
+        encoder = PretrainedImageEncoder(models[kind], trainable="all", device="cpu")
+        assert encoder.initialize(data[0]).module_.learning_rate_factors == {"": factor}
+        encoder.set_params(backbone_learning_rate=0.5).initialize(data[0])
+        assert encoder.module_.learning_rate_factors == {"": 0.5}
+
+
 def test_two_models_of_different_widths_are_refused(models, data):
     texts, _ = _both(models["clip"])
     _, images = _both(models["siglip"])

@@ -10,7 +10,8 @@ from PIL import Image
 from sklearn_mm.exceptions import WeightsError
 from sklearn_mm.images import PictureReader
 from sklearn_mm.nn.pixels import normalise, scale_and_shift
-from sklearn_mm.nn.pretrained import add_lora, open_image_model, open_text_model, pad_tokens, rebuild
+from sklearn_mm.nn.pretrained import add_lora, find_model, open_image_model, open_text_model, pad_tokens, rebuild
+from sklearn_mm.nn.pretrained._dual import _timm_on_hub
 from sklearn_mm.nn.pretrained._lora import LoraSettings
 from sklearn_mm.registry import name_of
 from tests import tiny_dual_models
@@ -299,6 +300,31 @@ def test_nothing_is_downloaded_without_being_asked_for(monkeypatch):
     for opens in (open_text_model, open_image_model):
         with pytest.raises(WeightsError, match="local_files_only=False to download"):
             opens("somebody/no-such-model")
+
+
+def test_files_of_the_old_format_are_fetched_where_there_are_no_others(monkeypatch, tmp_path):
+    hub = pytest.importorskip("huggingface_hub")
+    asked = []
+
+    def download(name, *, allow_patterns, **settings):
+        asked.append((allow_patterns, settings["local_files_only"]))
+        return str(tmp_path)
+
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    assert find_model("somebody/model", local_files_only=False) == tmp_path
+    assert [local for _, local in asked] == [False, False]
+    assert "pytorch_model*.bin" in asked[1][0]
+    (tmp_path / "model.safetensors").touch()
+    find_model("somebody/model", local_files_only=False)
+    find_model("somebody/model")
+    assert len(asked) == 4
+
+
+def test_models_of_timm_are_found_on_the_hub_by_their_name_there():
+    pytest.importorskip("timm")
+    assert _timm_on_hub("vit_small_patch14_dinov2.lvd142m") == "timm/vit_small_patch14_dinov2.lvd142m"
+    with pytest.raises(WeightsError, match="timm has no model"):
+        _timm_on_hub("no_such_model")
 
 
 @pytest.mark.parametrize(
