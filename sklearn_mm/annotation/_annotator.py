@@ -205,9 +205,10 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
     `members` see what the network hands to its heads, of pictures, features and tags alike. The 64 nearest images by
     cosine vote, each by a softmax of it at a temperature of 0.05; the strength of the ridge is the best for images left
     out, which costs no other fit. What they say is added to the network's log odds, by half, or with the weight of the
-    best mean average precision of images held out where that is clearly better. Given one label a row the network scores alone, and so without hidden layers and with more than 2,048 features the
-    ridge is left out. There is no ``partial_fit``: rules, weights and neighbours are those of the images of one `fit`;
-    `warm_start` goes on with the network, and fits them anew. The neighbours take two bytes a hidden unit and image.
+    best mean average precision of images held out where that is clearly better. Given one label a row the network
+    scores alone, and without hidden layers and with more than 2,048 features the ridge is left out. There is no
+    ``partial_fit``: rules, weights and neighbours are those of the images of one `fit`; `warm_start` goes on with the
+    network, and fits them anew. The neighbours take two bytes a hidden unit and image.
 
     Rows that are equal in features, tags and labels, and of one group where there are groups, are one image, their
     weights added. Training takes memory for the

@@ -34,7 +34,8 @@ _LEAST_PRIOR = 1e-4  # a label of no image of the bank has finite log odds
 _MAX_RIDGE_WIDTH = 2048  # wider is what no hidden layer made, of which the head of the network is linear itself
 _MAX_LEFT_OUT = 1 << 21  # left-out residuals that the strength is chosen by
 _STRENGTHS = 10.0 ** np.arange(-3, 1.5, 0.5)  # times the mean eigenvalue
-_WEIGHTS = {"network": 1.0, "neighbors": 0.5, "ridge": 0.5}  # where nothing is held out to learn them from
+# Where nothing is held out to learn them from. A network that knows its images is too sure of others by about a half.
+_WEIGHTS = {"prior": 0.5, "network": 0.5, "neighbors": 0.25, "ridge": 0.25}
 _TRIED = (0.0, 0.25, 0.5, 1.0, 2.0)  # weights of a member beside 1 of the network
 _LEAST_GAIN = 0.005  # of precision, for which a weight is changed: less is chance among a thousand images
 _SCORE_PRIOR = 2.5  # curvature of ten labels of an even chance: as much is believed in the scores as they come
@@ -133,11 +134,9 @@ class LabelMembers:
     @classmethod
     def unweighted(cls, neighbors: NeighborVotes | None, ridge: RidgeScores | None, prior: np.ndarray) -> Self:
         """Return members with the weights that are taken where there is nothing to learn them from."""
-        there = {"network": True, "neighbors": neighbors is not None, "ridge": ridge is not None}
+        there = {"prior": True, "network": True, "neighbors": neighbors is not None, "ridge": ridge is not None}
         log_odds = (np.log(prior) - np.log1p(-prior)).astype(np.float32)
-        return cls(
-            neighbors, ridge, log_odds, np.array([0, 0, *(_WEIGHTS[name] for name, own in there.items() if own)])
-        )
+        return cls(neighbors, ridge, log_odds, np.array([0, *(_WEIGHTS[name] for name, own in there.items() if own)]))
 
     @property
     def named_weights(self) -> dict[str, float]:
@@ -408,7 +407,7 @@ def _mean_average_precision(scores: np.ndarray, true: np.ndarray, weight: np.nda
 
 def _fit_logistic(columns: np.ndarray, true: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Fit by Newton's method, drawn to the scores of all together as they come."""
-    start = np.array([0.0, 0.0, 1.0])
+    start = np.array([0.0, _WEIGHTS["prior"], _WEIGHTS["network"]])
     fitted, weight = start.copy(), weight / weight.mean()
     for _ in range(_NEWTON_STEPS):
         probability = expit((columns @ fitted.astype(np.float32)).astype(np.float64))
