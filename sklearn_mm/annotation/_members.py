@@ -32,6 +32,7 @@ _N_NEIGHBORS = 64
 _TEMPERATURE = 0.05  # of the softmax over their cosines
 _LEAST_PRIOR = 1e-4  # a label of no image of the bank has finite log odds
 _MAX_RIDGE_WIDTH = 2048  # wider is what no hidden layer made, of which the head of the network is linear itself
+_MAX_RIDGE = 1 << 23  # coefficients; of so many labels few have enough images for them
 _MAX_LEFT_OUT = 1 << 21  # left-out residuals that the strength is chosen by
 _STRENGTHS = 10.0 ** np.arange(-3, 1.5, 0.5)  # times the mean eigenvalue
 # Where nothing is held out to learn them from. A network that knows its images is too sure of others by about a half.
@@ -264,8 +265,9 @@ def fit_members(
     kept: list[Tensor] = []
     sums: _Sums | None = None
     for rows, fused in blocks:
-        if sums is None and "ridge" in names and fused.shape[1] <= _MAX_RIDGE_WIDTH:
-            sums = _Sums(fused.shape[1], len(targets.prior))
+        n_fused, n_labels = fused.shape[1], len(targets.prior)
+        if sums is None and "ridge" in names and n_fused <= min(_MAX_RIDGE_WIDTH, _MAX_RIDGE // n_labels):
+            sums = _Sums(n_fused, n_labels)
         first, last = np.searchsorted(bank, [rows.start, rows.stop])
         kept.append(fused[torch.from_numpy(bank[first:last] - rows.start).to(fused.device)].float().cpu())
         if sums is not None:

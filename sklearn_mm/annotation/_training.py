@@ -68,6 +68,7 @@ _MAX_CACHED = 1 << 27  # numbers of frozen features that are kept: half a GB of 
 _N_FOLDS = 4
 _MIN_HELD_OUT = 500  # images to learn from how many labels an image gets; fewer are worth the time of folds
 _MAX_WEIGHED = 1 << 20  # labels of images that what members count is learnt from
+_MAX_LABELS_WEIGHED = 2048
 _NEWTON_STEPS = 8
 _INTERCEPT_PRIOR = 1.0  # weight of the belief that a label's intercept is that of all
 
@@ -315,17 +316,19 @@ def weigh_members(parts: Sequence[HeldOut], members: LabelMembers) -> np.ndarray
     """
     terms, truth, weight = [], [], []
     n_images = sum(len(part.images) for part in parts)
-    # Few numbers are learnt, for which some of the images are enough; these stand in no order.
-    share = min(1.0, max(_MIN_HELD_OUT, _MAX_WEIGHED // parts[0].images.labels.shape[1]) / n_images)
+    # Few numbers are learnt, for which some of the images and of the labels are enough; these images stand in no order.
+    n_labels = parts[0].images.labels.shape[1]
+    columns = np.linspace(0, n_labels - 1, min(n_labels, _MAX_LABELS_WEIGHED)).astype(np.int64)
+    share = min(1.0, _MAX_WEIGHED / len(columns) / n_images)
     for part in parts:
         some = np.linspace(0, len(part.images) - 1, max(1, round(share * len(part.images)))).astype(np.int64)
         images = part.images.take(some)
         for rows, own in part.model.score_members(part.inputs, images.rows):
-            terms.append(own)
-            truth.append(images.labels[rows].toarray())
+            terms.append(own[:, columns])
+            truth.append(images.labels[rows].toarray()[:, columns])
         weight.append(images.weight)
     weights = fit_weights(
-        np.concatenate(terms), np.concatenate(truth), np.concatenate(weight), members.prior, members.weights
+        np.concatenate(terms), np.concatenate(truth), np.concatenate(weight), members.prior[columns], members.weights
     )
     for part in parts:
         if part.model.members is not None:
