@@ -18,6 +18,7 @@ from sklearn_mm._unreadable import refuse_unreadable
 from sklearn_mm.persistence import PickleStateMixin
 from sklearn_mm.registry import stored_as
 from sklearn_mm.retrieval._blend import join_spaces
+from sklearn_mm.retrieval._correlation import CorrelationRanker
 from sklearn_mm.retrieval._data import CaptionedImages
 from sklearn_mm.retrieval._ensemble_rows import AlignedMembers, TrainingRows, common_rows
 from sklearn_mm.retrieval._hubness import NearestNeighborNormalization
@@ -56,7 +57,7 @@ class RankerEnsemble(JointSpaceMixin, MetaEstimatorMixin, PickleStateMixin, _Bas
         compared by their cosine; it is a ranker of this library or of one's own, a `Pipeline` that ends in one (which
         chooses and prepares the columns of X that its ranker sees), a search around one, or an ensemble. "drop" leaves
         a member out, as ``set_params(name="drop")`` does. One ranker alone stands for itself with `n_seeds` seeds. None
-        takes a `JointEmbeddingRanker`.
+        takes a `CorrelationRanker` ("solved") and a `JointEmbeddingRanker` ("trained"), both by their defaults.
     weights : "auto", array-like of shape (n_members,) or None, default="auto"
         How much each member counts. None: all the same. "auto" holds out images, at most 200 of them, and takes the
         weights by which the members fitted on the others tell the captions of these images from each other; equal ones
@@ -95,7 +96,7 @@ class RankerEnsemble(JointSpaceMixin, MetaEstimatorMixin, PickleStateMixin, _Bas
 
     See Also
     --------
-    JointEmbeddingRanker : A member.
+    CorrelationRanker, JointEmbeddingRanker : Members.
     sklearn.ensemble.VotingClassifier : The same of classifiers.
 
     Notes
@@ -185,7 +186,7 @@ class RankerEnsemble(JointSpaceMixin, MetaEstimatorMixin, PickleStateMixin, _Bas
     def _listed_members(self) -> list[tuple[str, Any]]:
         """Return names and members, those dropped left out."""
         if self.estimators is None:
-            return [("trained", JointEmbeddingRanker())]
+            return [("solved", CorrelationRanker()), ("trained", JointEmbeddingRanker())]
         if not isinstance(self.estimators, list):
             return [(f"seed_{number}", self.estimators) for number in range(self.n_seeds)]
         if not all(isinstance(item, list | tuple) and len(item) == 2 for item in self.estimators):

@@ -156,6 +156,13 @@ def test_members_are_dropped_replaced_and_set_by_name(data):
     np.testing.assert_array_equal(ensemble.weights_, [0.25, 0.75])
 
 
+def test_without_members_one_is_solved_for_and_one_trained(data):
+    X, y = data
+    ensemble = RankerEnsemble(random_state=0).fit(X[:40], y[:40])
+    assert [type(member).__name__ for member in ensemble.estimators_] == ["CorrelationRanker", "JointEmbeddingRanker"]
+    assert list(ensemble.named_estimators_) == ["solved", "trained"]
+
+
 def test_fitting_leaves_the_members_given_alone(data):
     X, y = data
     ensemble = two()
