@@ -2,8 +2,11 @@
 
 import json
 import pickle
+import re
 import subprocess
 import sys
+import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -170,6 +173,19 @@ def test_two_models_of_different_widths_are_refused(models, data):
     _, images = _both(models["siglip"])
     with pytest.raises(ValueError, match="one dual encoder"):
         JointEmbeddingRanker(texts, images, heads="residual", max_epochs=0).fit(*data)
+
+
+def test_the_snippets_of_the_guide_run(models, data):
+    pictures, captions = list(data[0]), data[1]
+    guide = (Path(__file__).parents[2] / "docs" / "dual_encoders.rst").read_text(encoding="utf-8")
+    snippets = re.findall(r"^\.\. code-block:: python\n\n((?:   .*\n|\n)+)", guide, flags=re.MULTILINE)
+    names = {"pictures": pictures, "captions": captions, "few_pictures": pictures[:4]}
+    names["their_labels"] = [["dog"], [], ["dog", "sea"], ["sea"]]
+    for snippet in snippets:
+        code = textwrap.dedent(snippet).replace("openai/clip-vit-base-patch32", str(models["clip"]))
+        exec(compile(code, "dual_encoders.rst", "exec"), names)
+    assert names["ranker"].interpolate == "auto"
+    assert names["annotator"].predict(pictures).shape == (len(pictures),)
 
 
 # Alone, saved, wrong ----------------------------------------------------------------------------------------------
