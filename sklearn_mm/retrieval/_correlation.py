@@ -382,6 +382,8 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
         # What the others sum to is what all do without these: no row is read again but those held out.
         problem = self._problem(self._moments.plus(self._moments_of(own), sign=-1.0), torch.float32)
         correction = self._hub_correction()
+        if correction is not None:
+            correction.set_params(random_state=0)  # nothing is drawn of so few, but the process's numbers would move on
         others = rng.permutation(np.setdiff1d(np.arange(len(images)), held_out))
         n_bank = _TRIAL_BANK if correction is None else min(_TRIAL_BANK, correction.bank_size)
         bank = pairs.take(np.sort(others[:n_bank]))
