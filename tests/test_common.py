@@ -28,7 +28,7 @@ from sklearn_mm.features import (
 )
 from sklearn_mm.losses import RankingLoss
 from sklearn_mm.persistence import load, save
-from sklearn_mm.retrieval import CorrelationRanker, JointEmbeddingRanker, RankerEnsemble
+from sklearn_mm.retrieval import CorrelationRanker, JointEmbeddingRanker, NearestNeighborNormalization, RankerEnsemble
 from sklearn_mm.testing import image_estimator_checks, retrieval_estimator_checks, text_estimator_checks
 from sklearn_mm.towers import TrainableEncoder
 from tests.tiny_dual_models import write_clip
@@ -117,7 +117,12 @@ def test_every_public_estimator_is_checked_here():
     checked = {
         type(estimator)
         for estimator in [*IMAGE_ESTIMATORS, *TEXT_ESTIMATORS, *RETRIEVAL_ESTIMATORS, *ANNOTATION_ESTIMATORS]
-    } | {TagVectorizer, ZeroShotAnnotator}  # tests of their own; scikit-learn has no checks for such input
+    } | {
+        # Tests of their own: scikit-learn has no checks for such input.
+        NearestNeighborNormalization,
+        TagVectorizer,
+        ZeroShotAnnotator,
+    }
     assert checked == set(_public_estimators())
 
 

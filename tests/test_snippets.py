@@ -12,7 +12,9 @@ import torch
 from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_mm.datasets import make_captioned_shapes
+from sklearn_mm.features import PretrainedTextEncoder
 from sklearn_mm.retrieval import JointEmbeddingRanker
+from tests.tiny_models import write_bert
 
 ROOT = Path(__file__).parent.parent
 GUIDES = ["README.md"]
@@ -42,13 +44,9 @@ class _DualEncoder:
         return tokens
 
 
-def test_snippets_with_encoders_of_others_run(monkeypatch):
+def test_snippets_with_encoders_of_others_run(monkeypatch, tmp_path):
     """Their weights are not to be had everywhere, so stand-ins of the same interface take their place."""
-    monkeypatch.setitem(
-        sys.modules,
-        "sentence_transformers",
-        SimpleNamespace(SentenceTransformer=lambda name: SimpleNamespace(encode=_letters)),
-    )
+    pytest.importorskip("transformers")
     preprocess = lambda picture: torch.from_numpy(np.asarray(picture)).float()  # noqa: E731  as open_clip returns one
     open_clip = SimpleNamespace(
         create_model_and_transforms=lambda name, pretrained: (_DualEncoder(), None, preprocess),
@@ -61,7 +59,13 @@ def test_snippets_with_encoders_of_others_run(monkeypatch):
     assert len(snippets) == 2
     scenes = make_captioned_shapes(24, image_size=16, random_state=0)
     for snippet, X in zip(snippets, [scenes.images.reshape(24, -1), list(scenes.images)], strict=True):
-        names = {"FunctionTransformer": FunctionTransformer, "JointEmbeddingRanker": JointEmbeddingRanker}
+        names = {
+            "FunctionTransformer": FunctionTransformer,
+            "JointEmbeddingRanker": JointEmbeddingRanker,
+            "PretrainedTextEncoder": lambda name, local_files_only: PretrainedTextEncoder(
+                str(write_bert(tmp_path, max_seq_length=32))
+            ),
+        }
         exec(compile(re.sub("^   ", "", snippet, flags=re.MULTILINE), "getting_started", "exec"), names)
         ranker = names["ranker"].set_params(n_components=16, max_epochs=1, random_state=0).fit(X, scenes.captions)
         assert ranker.search_images(["a red star"], k=3)[1].shape == (1, 3)

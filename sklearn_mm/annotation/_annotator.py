@@ -415,6 +415,7 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
             if not resumed:
                 self.network_ = self._make_network(inputs, learnt)  # after the folds, whose networks draw weights too
                 self.history_, self.n_epochs_ = [], 0
+            self._members = None  # of the network of before; a callback asks for scores in between
             model = self._model(self.network_, learnt)
             stages = self._stages(model, inputs, learnt, held_out, rng)
             train(

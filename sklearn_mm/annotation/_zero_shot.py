@@ -11,6 +11,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_mm._checks import as_features, check_features, check_finite_rows, check_weights
+from sklearn_mm._docs import shared_docs
 from sklearn_mm._params import HasMethods, StrOptions, positive_int, validate_params
 from sklearn_mm._unreadable import refuse_unreadable, take_readable
 from sklearn_mm.annotation._labels import LabelForm, overall_f1, read_labels
@@ -35,6 +36,7 @@ _BLOCK = 4096  # images whose labels are chosen at once
 _LEAST_ODDS = 1e-6
 
 
+@shared_docs
 @stored_as("annotation.ZeroShotAnnotator")
 class ZeroShotAnnotator(ClassifierMixin, PickleStateMixin, BaseEstimator):
     """Label images by what the labels are called, from no or a few examples.
@@ -88,6 +90,8 @@ class ZeroShotAnnotator(ClassifierMixin, PickleStateMixin, BaseEstimator):
     turn scores into log odds.
 
     Nothing is trained but these numbers: `fit` takes the time of embedding the examples and a few sentences a label.
+
+    %(threads)s
 
     References
     ----------

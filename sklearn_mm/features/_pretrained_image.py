@@ -39,7 +39,7 @@ class PretrainedImageEncoder(PretrainedEncoderBase, ImageEncoderBase):
 
     Parameters
     ----------
-    model : str or path-like
+    model : str or path-like, default="openai/clip-vit-base-patch32"
         A folder or a name on the hub: of CLIP or SigLIP 1 and 2 of transformers
         (``"openai/clip-vit-base-patch32"``), of a model of open_clip, or of an image model of transformers or timm
         (``"facebook/dinov2-small"``); or "timm:" and the name of a model of timm.
@@ -156,7 +156,7 @@ class PretrainedImageEncoder(PretrainedEncoderBase, ImageEncoderBase):
 
     def __init__(
         self,
-        model: str | os.PathLike[str],
+        model: str | os.PathLike[str] = "openai/clip-vit-base-patch32",
         *,
         trainable: str = "none",
         lora_rank: int = 8,

@@ -74,9 +74,10 @@ class WordTfidf(TfidfVectorizer):
 @shared_docs
 @stored_as("retrieval.CorrelationRanker")
 class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
-    r"""Embed images and their texts in one space by regularised canonical correlation, in closed form.
+    r"""Solve for one space of images and texts by canonical correlation.
 
-    It takes seconds where `JointEmbeddingRanker` trains for minutes, and no epochs, rates or batches.
+    Regularised, in closed form: it takes seconds where `JointEmbeddingRanker` trains for minutes, and no epochs, rates
+    or batches.
 
     Parameters
     ----------
