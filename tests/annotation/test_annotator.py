@@ -289,6 +289,7 @@ def test_groups_are_not_torn_apart():
         MultiLabelAnnotator(**FAST).fit(*make_labels(600, 0), groups=[0, 1])
 
 
+@pytest.mark.slow
 def test_calibration_mends_the_probabilities(data, test_data):
     X, truth = test_data
     parameters = {**FAST, "loss": "asymmetric", "class_weight": "balanced"}

@@ -56,6 +56,7 @@ def settings():
     }
 
 
+@pytest.mark.slow
 def test_neither_training_nor_predicting_makes_labels_dense():
     pytest.importorskip("resource", reason="the system does not tell its memory")
     root = Path(__file__).parents[2]

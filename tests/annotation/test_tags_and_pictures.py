@@ -53,6 +53,7 @@ def test_tags_help_beside_features(data):
     assert alone.network_.visual is None
 
 
+@pytest.mark.slow
 def test_every_way_to_name_tags_is_the_same(data):
     pandas = pytest.importorskip("pandas")
     X, truth = data

@@ -954,6 +954,7 @@ class Counting(nn.Module):
 """
 
 
+@pytest.mark.slow
 def test_processes_that_search_share_the_work(tmp_path):
     (tmp_path / "counting.py").write_text(COUNTING_MODULE)
     (tmp_path / "script.py").write_text(COUNTING_SCRIPT)

@@ -184,6 +184,7 @@ def test_the_backbones_learning_rate_has_its_factor(shapes, kinds):
     assert slow["head.layers.0.weight"] == pytest.approx(slower["head.layers.0.weight"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_trained_on_shapes_it_beats_its_frozen_start():
     data = make_captioned_shapes(240, image_size=32, captions_per_image=1, random_state=1)
     dark = np.array([image.mean() < 128 for image in data.images])

@@ -45,6 +45,7 @@ def test_the_fusion_learns_and_of_the_backbone_what_is_trainable(shapes, kinds, 
     assert not torch.equal(start.fusion[0].layers[1].running_mean, module.fusion[0].layers[1].running_mean)
 
 
+@pytest.mark.slow
 def test_trained_on_shapes_it_beats_its_untrained_start():
     data = make_captioned_shapes(240, image_size=32, captions_per_image=1, random_state=1)
     dark = np.array([image.mean() < 128 for image in data.images])
