@@ -56,7 +56,16 @@ def flatten(captions):
 def evaluate(ranker, features, captions):
     """Measure a ranker on pictures with their captions."""
     texts, text_to_image = flatten(captions)
-    return retrieval_report(ranker.transform(features), ranker.transform_text(texts), text_to_image, k=K)
+    image, text = ranker.transform(features), ranker.transform_text(texts)
+    hubs = ranker.hubness_
+    return retrieval_report(
+        image,
+        text,
+        text_to_image,
+        k=K,
+        image_offset=hubs.image_offsets(image),
+        text_offset=hubs.text_offsets(text),
+    )
 
 
 def has_known_word(ranker, text):
