@@ -92,7 +92,7 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
         Width of the joint space at most; less, where there are fewer features.
     regularization : "auto", float, or (float, float), default="auto"
         What is added to the variance of each direction, as a share of the mean variance: of images and texts alike, or
-        of each. "auto" chooses both by the RSum of images held out.
+        of each. "auto" chooses both by the RSum of images held out, and whether ``hubness="auto"`` corrects for hubs.
     power : float, default=1.5
         Each component is multiplied by its correlation to this power.
     captions : {"each", "mean"}, default="each"
@@ -188,6 +188,7 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
     }
 
     similarity = "cosine"
+    _leaves_hubs = False
     _moments: PairMoments
     _image_coordinates: Coordinates
     _text_coordinates: Coordinates
@@ -367,17 +368,31 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
     def _choose_regularization(
         self, pairs: PairRows, images: CaptionedImages, rng: np.random.Generator
     ) -> tuple[float, float]:
+        self._leaves_hubs = False  # until images held out have told
         if not isinstance(self.regularization, str):
             return _pair(self.regularization)
         trials = [self._trial(pairs, images, np.flatnonzero(part), rng) for part in _parts_held_out(images.group, rng)]
         if not trials:
             return _ridge_of(_START)
-        return _ridge_of(_climb(lambda step: float(np.mean([trial(_ridge_of(step)) for trial in trials]))))
+
+        def rsums(ridge: tuple[float, float]) -> np.ndarray:
+            """Return the mean RSum as it is searched, and by plain scores."""
+            means: np.ndarray = np.mean([trial(ridge) for trial in trials], axis=0)
+            return means
+
+        ridge = _ridge_of(_climb(lambda step: float(rsums(_ridge_of(step))[0])))
+        corrected, plain = rsums(ridge)
+        self._leaves_hubs = bool(plain > corrected)
+        return ridge
+
+    def _hub_correction(self) -> NearestNeighborNormalization | None:
+        # What images held out were worse by is left out, unless it was asked for by its name.
+        return None if self._leaves_hubs and self.hubness == "auto" else super()._hub_correction()
 
     def _trial(
         self, pairs: PairRows, images: CaptionedImages, held_out: np.ndarray, rng: np.random.Generator
-    ) -> Callable[[tuple[float, float]], float]:
-        """Return the function from a regularisation to the RSum of images held out."""
+    ) -> Callable[[tuple[float, float]], tuple[float, float]]:
+        """Return the function from a regularisation to RSums of images held out: as searched, and by plain scores."""
         device = _algebra_device(self.device)
         own, scored = pairs.take(held_out), images.take(held_out)
         # What the others sum to is what all do without these: no row is read again but those held out.
@@ -399,14 +414,18 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
 
         asked, known = centred(own, own.text), centred(bank, bank.text[bank.starts[:-1]])  # of the bank one text each
 
-        def rsum(ridge: tuple[float, float]) -> float:
+        def rsums(ridge: tuple[float, float]) -> tuple[float, float]:
             maps = problem.solve(ridge, min(self.n_components, _TRIAL_COMPONENTS), self.power)[:2]
             image, text = (_numpy(part @ own_map) for part, own_map in zip(asked, maps, strict=True))
-            image_offset = text_offset = None
-            if correction is not None:
-                correction.fit(*(_numpy(part @ own_map) for part, own_map in zip(known, maps, strict=True)))
-                image_offset, text_offset = correction.image_offsets(image), correction.text_offsets(text)
-            report = retrieval_report(
+            plain = report(image, text)
+            if correction is None:
+                return plain, plain
+            correction.fit(*(_numpy(part @ own_map) for part, own_map in zip(known, maps, strict=True)))
+            offsets = correction.image_offsets(image), correction.text_offsets(text)
+            return report(image, text, *offsets), plain
+
+        def report(image: np.ndarray, text: np.ndarray, image_offset: Any = None, text_offset: Any = None) -> float:
+            told = retrieval_report(
                 image,
                 text,
                 scored.owner,
@@ -414,9 +433,9 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
                 image_offset=image_offset,
                 text_offset=text_offset,
             )
-            return float(report["rsum"])
+            return float(told["rsum"])
 
-        return rsum
+        return rsums
 
     def _tower(self, encoder: Any, head: torch.nn.Module) -> Tower:
         device = resolve_device(self.device)

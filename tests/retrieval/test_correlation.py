@@ -18,7 +18,7 @@ from sklearn_mm.exceptions import ImageReadError
 from sklearn_mm.features import TextNGramEncoder
 from sklearn_mm.metrics import RetrievalScorer
 from sklearn_mm.persistence import load, save
-from sklearn_mm.retrieval import CorrelationRanker
+from sklearn_mm.retrieval import CorrelationRanker, NearestNeighborNormalization
 from tests import reference
 
 # Embeddings are float32: products of a few hundred columns agree to some units of 1e-7.
@@ -344,3 +344,16 @@ def test_constant_columns_and_captions_are_no_error():
         ranker = CorrelationRanker().fit(X, ["the same words"] * 12, groups=range(12))
         assert np.isfinite(ranker.transform(X)).all()
         assert np.isfinite(ranker.transform_text(["other words"])).all()
+
+
+def test_hubs_are_left_where_images_held_out_are_worse_without_them(data, monkeypatch):
+    X, captions = data
+    assert CorrelationRanker(random_state=0, hubness="nnn").fit(X, captions).hubness_ is not None
+    rng = np.random.default_rng(0)
+    noise = lambda self, items: rng.normal(0, 10, len(items)).astype(np.float32)  # noqa: E731  in the place of a method
+    monkeypatch.setattr(NearestNeighborNormalization, "image_offsets", noise)
+    monkeypatch.setattr(NearestNeighborNormalization, "text_offsets", noise)
+    assert CorrelationRanker(random_state=0).fit(X, captions).hubness_ is None
+    assert CorrelationRanker(random_state=0, hubness="nnn").fit(X, captions).hubness_ is not None
+    given = CorrelationRanker(random_state=0, regularization=1.0)  # holds nothing out
+    assert given.fit(X, captions).hubness_ is not None
