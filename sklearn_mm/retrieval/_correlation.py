@@ -375,14 +375,12 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
         if not trials:
             return _ridge_of(_START)
 
-        def rsums(ridge: tuple[float, float]) -> np.ndarray:
-            """Return the mean RSum as it is searched, and by plain scores."""
-            means: np.ndarray = np.mean([trial(ridge) for trial in trials], axis=0)
-            return means
+        def rsum(ridge: tuple[float, float], corrects: bool = True) -> float:
+            return float(np.mean([trial(ridge, corrects) for trial in trials]))
 
-        ridge = _ridge_of(_climb(lambda step: float(rsums(_ridge_of(step))[0])))
-        corrected, plain = rsums(ridge)
-        self._leaves_hubs = bool(plain > corrected)
+        steps, reached = _climb(lambda step: rsum(_ridge_of(step)))
+        ridge = _ridge_of(steps)
+        self._leaves_hubs = rsum(ridge, corrects=False) > reached
         return ridge
 
     def _hub_correction(self) -> NearestNeighborNormalization | None:
@@ -391,8 +389,8 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
 
     def _trial(
         self, pairs: PairRows, images: CaptionedImages, held_out: np.ndarray, rng: np.random.Generator
-    ) -> Callable[[tuple[float, float]], tuple[float, float]]:
-        """Return the function from a regularisation to RSums of images held out: as searched, and by plain scores."""
+    ) -> Callable[[tuple[float, float], bool], float]:
+        """Return the function to the RSum of images held out: from a regularisation, and whether hubs are corrected."""
         device = _algebra_device(self.device)
         own, scored = pairs.take(held_out), images.take(held_out)
         # What the others sum to is what all do without these: no row is read again but those held out.
@@ -414,18 +412,14 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
 
         asked, known = centred(own, own.text), centred(bank, bank.text[bank.starts[:-1]])  # of the bank one text each
 
-        def rsums(ridge: tuple[float, float]) -> tuple[float, float]:
+        def rsum(ridge: tuple[float, float], corrects: bool) -> float:
             maps = problem.solve(ridge, min(self.n_components, _TRIAL_COMPONENTS), self.power)[:2]
             image, text = (_numpy(part @ own_map) for part, own_map in zip(asked, maps, strict=True))
-            plain = report(image, text)
-            if correction is None:
-                return plain, plain
-            correction.fit(*(_numpy(part @ own_map) for part, own_map in zip(known, maps, strict=True)))
-            offsets = correction.image_offsets(image), correction.text_offsets(text)
-            return report(image, text, *offsets), plain
-
-        def report(image: np.ndarray, text: np.ndarray, image_offset: Any = None, text_offset: Any = None) -> float:
-            told = retrieval_report(
+            image_offset = text_offset = None
+            if correction is not None and corrects:
+                correction.fit(*(_numpy(part @ own_map) for part, own_map in zip(known, maps, strict=True)))
+                image_offset, text_offset = correction.image_offsets(image), correction.text_offsets(text)
+            report = retrieval_report(
                 image,
                 text,
                 scored.owner,
@@ -433,9 +427,9 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
                 image_offset=image_offset,
                 text_offset=text_offset,
             )
-            return float(told["rsum"])
+            return float(report["rsum"])
 
-        return rsums
+        return rsum
 
     def _tower(self, encoder: Any, head: torch.nn.Module) -> Tower:
         device = resolve_device(self.device)
@@ -542,8 +536,8 @@ def _ridge_of(steps: tuple[int, int]) -> tuple[float, float]:
     return image, text
 
 
-def _climb(score: Callable[[tuple[int, int]], float]) -> tuple[int, int]:
-    """Return the best pair of steps that single steps lead to, from the usual one on."""
+def _climb(score: Callable[[tuple[int, int]], float]) -> tuple[tuple[int, int], float]:
+    """Return the best pair of steps that single steps lead to, from the usual one on, and its score."""
     known: dict[tuple[int, int], float] = {}
 
     def value(steps: tuple[int, int]) -> float:
@@ -562,4 +556,4 @@ def _climb(score: Callable[[tuple[int, int]], float]) -> tuple[int, int]:
                 if not _LIMITS[0] <= step[side] <= _LIMITS[1] or value(step) <= value(best):
                     break
                 best, moved = step, True
-    return best
+    return best, known[best]
