@@ -43,6 +43,7 @@ from sklearn_mm.towers import TrainableEncoder
 __all__ = ["ImageEncoderBase"]
 
 _HEADERS_AHEAD = 256
+_SAMPLE = 256  # pictures that the statistics of an output are taken from
 
 
 class ImageEncoderBase(TrainableEncoder):
@@ -240,6 +241,17 @@ class ImageEncoderBase(TrainableEncoder):
                 ImageReadWarning,
                 stacklevel=3,
             )
+
+    def _read_sample(self, rows: PictureRows) -> np.ndarray:
+        """Return the crops of some pictures, of those that can be read: what statistics of an output are taken from."""
+        # Spread evenly and not drawn: the statistics depend on no seed, and sorted data are seen from end to end.
+        positions = np.linspace(0, len(rows) - 1, min(_SAMPLE, len(rows))).astype(np.int64)
+        crops, failures = read_crops(rows[positions], self._reader())
+        if len(failures) == len(positions):
+            raise ImageReadError(f"not one picture could be read: {summarise(failures)}")
+        is_read = ~np.isin(rows.rows[positions], [failure.row for failure in failures])
+        sample: np.ndarray = crops[is_read]
+        return sample
 
     def _reader(self) -> PictureReader:
         pixels = pixel_convention(self.backbone)

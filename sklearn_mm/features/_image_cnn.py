@@ -4,25 +4,19 @@ import os
 from collections.abc import Sequence
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sklearn_mm._device import autocast, resolve_device, resolve_dtype, settle
 from sklearn_mm._docs import shared_docs
 from sklearn_mm._params import Interval, InvalidParameterError, Real, positive_int
-from sklearn_mm._unreadable import summarise
-from sklearn_mm.exceptions import ImageReadError
 from sklearn_mm.features._image_base import ImageEncoderBase
-from sklearn_mm.images import PictureRows, read_crops
+from sklearn_mm.images import PictureRows
 from sklearn_mm.nn.image_cnn import ImageCNN
 from sklearn_mm.registry import stored_as
 from sklearn_mm.towers import RunningMoments
 
 __all__ = ["ImageCNNEncoder"]
-
-_SAMPLE = 256  # pictures that the statistics of features are taken from
-_LEAST_SCALE = 0.1  # of the median: features that hardly vary in the sample are not blown up
 
 
 @shared_docs
@@ -244,26 +238,17 @@ class ImageCNNEncoder(ImageEncoderBase):
 
     def _feature_statistics(self, rows: PictureRows) -> tuple[Tensor, Tensor]:
         """Return mean and scale of the network's features over some pictures, of those that can be read."""
-        # Spread evenly and not drawn: the statistics depend on no seed, and sorted data are seen from end to end.
-        positions = np.linspace(0, len(rows) - 1, min(_SAMPLE, len(rows))).astype(np.int64)
-        crops, failures = read_crops(rows[positions], self._reader())
-        if len(failures) == len(positions):
-            raise ImageReadError(f"not one picture could be read: {summarise(failures)}")
-        is_read = ~np.isin(rows.rows[positions], [failure.row for failure in failures])
+        crops = self._read_sample(rows)
         device = resolve_device(self.device)
         module = self.module_
         # As the network answers before training: in evaluation mode, and without a gradient.
         settle(module, device)
         with torch.inference_mode(), autocast(device, resolve_dtype(self.precision, device)):
-            chunks = torch.split(torch.from_numpy(crops[is_read]), module.chunk_size)
+            chunks = torch.split(torch.from_numpy(crops), module.chunk_size)
             features = torch.cat([module.features(module.normalised(chunk.to(device))).cpu() for chunk in chunks])
         moments = RunningMoments()
         moments.update(features.numpy())
-        mean, scale = torch.from_numpy(moments.mean), torch.from_numpy(moments.scale)
-        # The median is 0 where half of the features are constant; then the largest scale is the least, and 1 where all
-        # are.
-        least = _LEAST_SCALE * float(scale.median()) or float(scale.max()) or 1.0
-        return mean.float(), scale.clamp(min=least).float()
+        return moments.for_head()
 
     def _make_module(self) -> ImageCNN:
         return ImageCNN(

@@ -11,19 +11,14 @@ from torch import Tensor
 
 from sklearn_mm._docs import shared_docs
 from sklearn_mm._params import StrOptions
-from sklearn_mm._unreadable import summarise
-from sklearn_mm.exceptions import ImageReadError
 from sklearn_mm.features._image_base import ImageEncoderBase
 from sklearn_mm.features._pretrained import PretrainedEncoderBase
-from sklearn_mm.images import PictureReader, PictureRows, read_crops
+from sklearn_mm.images import PictureReader, PictureRows
 from sklearn_mm.nn.pretrained import OpenedImageModel, open_image_model
 from sklearn_mm.registry import stored_as
 from sklearn_mm.towers import RunningMoments
 
 __all__ = ["PretrainedImageEncoder"]
-
-_SAMPLE = 256  # pictures whose vectors say what a head on top standardises by
-_LEAST_SCALE = 0.1  # of the median: a component that hardly varies would be blown up to noise
 
 
 @shared_docs
@@ -263,16 +258,9 @@ class PretrainedImageEncoder(PretrainedEncoderBase, ImageEncoderBase):
         rows : PictureRows
             As `prepare` returns them; 256 of them are read.
         """
-        positions = np.linspace(0, len(rows) - 1, min(_SAMPLE, len(rows))).astype(np.int64)
-        crops, failures = read_crops(rows[positions], self._reader())
-        if len(failures) == len(positions):
-            raise ImageReadError(f"not one picture could be read: {summarise(failures)}")
-        is_read = ~np.isin(rows.rows[positions], [failure.row for failure in failures])
         moments = RunningMoments()
-        moments.update(self._embed(crops[is_read], torch.from_numpy))
-        mean, scale = torch.from_numpy(moments.mean), torch.from_numpy(moments.scale)
-        least = _LEAST_SCALE * float(scale.median()) or float(scale.max()) or 1.0
-        return mean.float(), scale.clamp(min=least).float()
+        moments.update(self._embed(self._read_sample(rows), torch.from_numpy))
+        return moments.for_head()
 
     def _reader(self) -> PictureReader:
         own = self._pixels

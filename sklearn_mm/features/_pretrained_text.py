@@ -24,7 +24,6 @@ __all__ = ["PretrainedTextEncoder"]
 
 _BATCH = 128  # texts of like length that pass the network at once
 _SAMPLE = 1024  # texts whose vectors say what a head on top standardises by
-_LEAST_SCALE = 0.1  # of the median: a component that hardly varies would be blown up to noise
 
 
 @shared_docs
@@ -255,9 +254,7 @@ class PretrainedTextEncoder(PretrainedEncoderBase):
             for start in range(0, len(sample), _BATCH):
                 batch = self.collate(sample[start : start + _BATCH])
                 moments.update(module(TokenBatch(batch.ids.to(device), batch.mask.to(device), batch.pad)).cpu().numpy())
-        mean, scale = torch.from_numpy(moments.mean), torch.from_numpy(moments.scale)
-        least = _LEAST_SCALE * float(scale.median()) or float(scale.max()) or 1.0
-        return mean.float(), scale.clamp(min=least).float()
+        return moments.for_head()
 
     def transform(self, X: Any) -> np.ndarray:
         """Embed texts; equal ones once.

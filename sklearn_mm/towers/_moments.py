@@ -13,6 +13,7 @@ from sklearn_mm.registry import stored_as
 __all__ = ["RunningMoments", "column_statistics", "discretise", "standardise", "ternary_limits"]
 
 _STATISTICS_BLOCK = 1024  # rows held as float64 at once
+_LEAST_SCALE = 0.1  # of the median scale, under a head
 
 
 @stored_as("towers.RunningMoments")
@@ -75,6 +76,17 @@ class RunningMoments:
         # size 1.
         scale[scale <= 4 * self.resolution * np.abs(self.mean)] = 0.0
         return scale
+
+    def for_head(self) -> tuple[Tensor, Tensor]:
+        """Return the mean and the scale that a head on top standardises by, float32, where rows were a sample.
+
+        Columns that hardly vary in the sample are not blown up to noise.
+        """
+        mean, scale = torch.from_numpy(self.mean), torch.from_numpy(self.scale)
+        # The median is 0 where half of the columns are constant; then the largest scale is the least, and 1 where all
+        # are.
+        least = _LEAST_SCALE * float(scale.median()) or float(scale.max()) or 1.0
+        return mean.float(), scale.clamp(min=least).float()
 
 
 def standardise(rows: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
