@@ -334,12 +334,7 @@ class RankerEnsemble(JointSpaceMixin, MetaEstimatorMixin, PickleStateMixin, _Bas
         self.weights_, self.spreads_ = weights, spreads
         image, text = self._join(aligned.images), self._join(aligned.texts)
         self._n_features_out = image.shape[1]
-        trained, correction = aligned.rows.images, self._hub_correction()
-        if correction is not None:
-            of_images, of_texts = correction.draw(len(trained), rng), correction.draw(len(trained.texts), rng)
-            texts = aligned.rows_of([trained.texts[row] for row in of_texts])
-            correction.fit(image[trained.rows[of_images]], text[texts])
-        self.hubness_ = correction
+        self._set_hubness(image, text, aligned.rows.texts, aligned.rows.images, rng)
         return self._set_galleries(image, aligned.rows.place, aligned.rows.listed, text)
 
     # Embedding ----------------------------------------------------------------------------------------------------

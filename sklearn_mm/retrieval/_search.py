@@ -8,9 +8,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_mm._checks import Captions, check_texts
 from sklearn_mm._params import HasMethods, StrOptions, validate_params
+from sklearn_mm._unicode import normal_form
 from sklearn_mm._unreadable import refuse_unreadable
 from sklearn_mm.metrics import RetrievalScorer
-from sklearn_mm.retrieval._data import distinct_texts
+from sklearn_mm.retrieval._data import CaptionedImages, distinct_texts
 from sklearn_mm.retrieval._gallery import Gallery
 from sklearn_mm.retrieval._hubness import NearestNeighborNormalization
 
@@ -26,7 +27,7 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     """An estimator that embeds images by `transform` and texts by `transform_text`: it searches each by the other.
 
     It has the parameters of SEARCH_CONSTRAINTS, an attribute `similarity` and the method `_embed_readable`; its `fit`
-    calls `_check_search_parameters`, sets `hubness_` and calls `_set_galleries`.
+    calls `_check_search_parameters`, `_set_hubness` and `_set_galleries`.
     """
 
     similarity: str
@@ -92,6 +93,34 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         self._text_gallery = self._gallery(texts)
         self._image_gallery = self._gallery(images, image_rows, holds_images=True)
         return self
+
+    def _set_hubness(
+        self,
+        images: np.ndarray,
+        texts: np.ndarray,
+        listed: list[str],
+        trained: CaptionedImages,
+        rng: np.random.Generator,
+    ) -> None:
+        """Draw the banks of the correction, if there is one, from what was trained on.
+
+        Parameters
+        ----------
+        images : ndarray of shape (n_images, n_components), float32
+            Of all rows of X; `trained` says which it is of.
+        texts : ndarray of shape (n_texts, n_components), float32
+        listed : list of str
+            The texts of these, each wording once.
+        trained : CaptionedImages
+        rng : numpy.random.Generator
+        """
+        correction = self._hub_correction()
+        if correction is not None:
+            of_images, of_texts = correction.draw(len(trained), rng), correction.draw(len(trained.texts), rng)
+            place = {normal_form(text): row for row, text in enumerate(listed)}
+            places = [place[normal_form(trained.texts[row])] for row in of_texts]
+            correction.fit(images[trained.rows[of_images]], texts[places])
+        self.hubness_ = correction
 
     def _hub_correction(self) -> NearestNeighborNormalization | None:
         """Return the correction that the parameters ask for, not fitted."""

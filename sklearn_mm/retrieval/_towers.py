@@ -178,13 +178,7 @@ class TwoTowersMixin(JointSpaceMixin):
         else:
             text = self._embed(self._text_tower(), wanted)
         image = self._embed_rows(self._image_tower(), rows)
-        correction = self._hub_correction()
-        if correction is not None:
-            of_images, of_texts = correction.draw(len(trained), rng), correction.draw(len(texts), rng)
-            place = {normal_form(one): row for row, one in enumerate(wanted)}
-            places = [place[normal_form(texts[row])] for row in of_texts]
-            correction.fit(image[trained.rows[of_images]], text[places])
-        self.hubness_ = correction
+        self._set_hubness(image, text, wanted, trained, rng)
         # All rows of X, those that were one image in training too: an index of a result is a row of X.
         return self._set_galleries(image, image_rows, listed, text)
 
