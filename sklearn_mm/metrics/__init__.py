@@ -24,7 +24,9 @@ from sklearn_mm.metrics._scorer import embed_captions as embed_captions
 from sklearn_mm.metrics._scorer import hub_offsets as hub_offsets
 from sklearn_mm.metrics._scorer import unwrap_ranker as unwrap_ranker
 from sklearn_mm.metrics._similarity import check_embedding as check_embedding
+from sklearn_mm.metrics._similarity import exact_unit_rows as exact_unit_rows
 from sklearn_mm.metrics._similarity import resolve_similarity as resolve_similarity
+from sklearn_mm.metrics._similarity import unit_rows as unit_rows
 
 __all__ = [
     "AnnotationScorer",

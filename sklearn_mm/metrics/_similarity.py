@@ -11,7 +11,15 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["SIMILARITIES", "TIE_TOLERANCE", "Similarity", "check_embedding", "resolve_similarity"]
+__all__ = [
+    "SIMILARITIES",
+    "TIE_TOLERANCE",
+    "Similarity",
+    "check_embedding",
+    "exact_unit_rows",
+    "resolve_similarity",
+    "unit_rows",
+]
 
 # 16 units in the last place of a float32 score near 1. The same sentence embedded in two batches differs
 # by one to a few of them (other kernels for other shapes); scores that mean something differ by far more.
@@ -83,8 +91,8 @@ class CosineSimilarity(Similarity):
     """The cosine between image and text; a zero vector scores 0 with everything."""
 
     def __init__(self, image: np.ndarray, text: np.ndarray):
-        self.image = _unit_rows(image)
-        self.text = _unit_rows(text)
+        self.image = unit_rows(image)
+        self.text = unit_rows(text)
         self.tie_tolerance = np.full(len(text), TIE_TOLERANCE)
 
     def block(self, images: slice, texts: slice) -> np.ndarray:
@@ -140,16 +148,22 @@ class OrderSimilarity(Similarity):
         return -np.einsum("ij,ij->i", violation, violation)
 
 
-def _unit_rows(array: np.ndarray) -> np.ndarray:
+def unit_rows(array: np.ndarray) -> np.ndarray:
+    """Scale rows to unit length, in their own dtype; a zero vector stays one, and scores 0 with everything."""
     unit = np.empty_like(array)
     for start in range(0, len(array), _ROWS_AT_ONCE):
-        rows = array[start : start + _ROWS_AT_ONCE].astype(np.float64)
-        # Row by row in one order of summing: equal rows have equal lengths wherever they stand, which BLAS does not
-        # promise.
-        norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-        # A zero vector stays one, and scores 0 with everything.
-        norms[norms == 0] = 1
-        unit[start : start + _ROWS_AT_ONCE] = rows / norms[:, None]
+        unit[start : start + _ROWS_AT_ONCE] = exact_unit_rows(array[start : start + _ROWS_AT_ONCE])
+    return unit
+
+
+def exact_unit_rows(array: np.ndarray) -> np.ndarray:
+    """Do as `unit_rows` in float64, all rows at once."""
+    rows = array.astype(np.float64)
+    # Row by row in one order of summing: equal rows have equal lengths wherever they stand, which BLAS does not
+    # promise.
+    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    norms[norms == 0] = 1
+    unit: np.ndarray = rows / norms[:, None]
     return unit
 
 

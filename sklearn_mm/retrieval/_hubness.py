@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_mm._device import generator_from
 from sklearn_mm._docs import shared_docs
 from sklearn_mm._params import Interval, Real, positive_int, validate_params
-from sklearn_mm.metrics import check_embedding
+from sklearn_mm.metrics import check_embedding, exact_unit_rows, unit_rows
 from sklearn_mm.persistence import PickleStateMixin
 from sklearn_mm.registry import stored_as
 
@@ -135,8 +135,8 @@ class NearestNeighborNormalization(PickleStateMixin, BaseEstimator):
         if max(len(image), len(text)) > self.bank_size:
             rng = generator_from(check_random_state(self.random_state))
             image, text = image[self.draw(len(image), rng)], text[self.draw(len(text), rng)]
-        self.image_bank_ = _unit_rows(image).astype(np.float32)
-        self.text_bank_ = _unit_rows(text).astype(np.float32)
+        self.image_bank_ = unit_rows(image)
+        self.text_bank_ = unit_rows(text)
         return self
 
     def draw(self, n_rows: int, rng: np.random.Generator) -> np.ndarray:
@@ -181,15 +181,8 @@ class NearestNeighborNormalization(PickleStateMixin, BaseEstimator):
         offsets = np.empty(len(items), dtype=np.float32)
         for start in range(0, len(items), _N_ITEMS):
             block = slice(start, start + _N_ITEMS)
-            scores = _unit_rows(items[block]) @ queries  # (n_block, n_bank)
+            scores = exact_unit_rows(items[block]) @ queries  # (n_block, n_bank)
             nearest = np.partition(scores, len(bank) - n_near, axis=1)[:, len(bank) - n_near :]
             # Sorted, as a partition leaves equal sets in another order in another block.
             offsets[block] = self.strength * np.sort(nearest, axis=1).mean(axis=1)
         return offsets
-
-
-def _unit_rows(rows: np.ndarray) -> np.ndarray:
-    """Scale rows to unit length, float64; a row of zeros stays."""
-    exact = rows.astype(np.float64)
-    length = np.sqrt(np.einsum("ij,ij->i", exact, exact))
-    return exact / np.where(length > 0, length, 1)[:, None]
