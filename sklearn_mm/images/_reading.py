@@ -28,11 +28,10 @@ from PIL import (  # noqa: F401
     UnidentifiedImageError,
     WebPImagePlugin,
 )
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as F
 
 from sklearn_mm._checks import did_you_mean
 from sklearn_mm.exceptions import ImageReadError
+from sklearn_mm.images._transforms import functional, interpolation_mode
 
 __all__ = ["PICTURE_FORMATS", "PictureReader", "check_formats", "describe", "is_its_own", "is_open_file", "reason_for"]
 
@@ -157,7 +156,7 @@ class PictureReader:
             crops = [pixels]
         else:
             resize_size = max(self.resize_size, round(side * _TEN_CROPS_MARGIN))
-            crops = F.ten_crop(self._resize(pixels, resize_size), [side, side])
+            crops = functional().ten_crop(self._resize(pixels, resize_size), [side, side])
         # copied by numpy: torch would start threads of its own for it, in every thread that reads
         return np.stack([crop.permute(1, 2, 0).numpy() for crop in crops])
 
@@ -185,21 +184,23 @@ class PictureReader:
     def _centre(self, pixels: torch.Tensor) -> torch.Tensor:
         side = self.image_size
         if not self.rounds_down:
-            return F.center_crop(pixels, [side, side])
+            return functional().center_crop(pixels, [side, side])
         height, width = pixels.shape[1:]
-        return F.crop(pixels, (height - side) // 2, (width - side) // 2, side, side)
+        return functional().crop(pixels, (height - side) // 2, (width - side) // 2, side, side)
 
     def _resize(self, pixels: torch.Tensor, resize_size: int) -> torch.Tensor:
         if self.resize_mode == "squash":
             both = [resize_size, resize_size]
-            return F.resize(pixels, both, interpolation=InterpolationMode(self.interpolation), antialias=True)
+            return functional().resize(
+                pixels, both, interpolation=interpolation_mode(self.interpolation), antialias=True
+            )
         height, width = pixels.shape[1:]
         longest = _LONGEST * min(height, width)
         # resized as a whole, a strip one pixel wide would fill the memory, only for its middle to be cut out
         if max(height, width) > longest:
-            pixels = F.center_crop(pixels, [min(height, longest), min(width, longest)])
-        mode = InterpolationMode(self.interpolation)
-        return F.resize(pixels, [resize_size], interpolation=mode, antialias=True)
+            pixels = functional().center_crop(pixels, [min(height, longest), min(width, longest)])
+        mode = interpolation_mode(self.interpolation)
+        return functional().resize(pixels, [resize_size], interpolation=mode, antialias=True)
 
     def decode(self, source: Any) -> np.ndarray:
         """Return the pixels of a picture, upright: (h, w, 3), uint8.
