@@ -85,9 +85,10 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         Whether to set each standardised activation to -1, 0 or 1.
     thresholds : tuple of (float, float), default=(-0.25, 0.15)
         Below the first, in standard deviations from the mean, is -1, above the second 1; equal to one is 0.
-    crops : {"center", "ten"}, default="center"
-        The centre of the picture; or the mean activations of ten crops: corners and centre, and mirrored.
-        With "center", a picture that has exactly the network's size is taken as it is.
+    crops : {"center", "mirrored", "ten"}, default="center"
+        The centre of the picture; the mean activations of the centre and its mirror image, for twice the time; or of
+        ten crops: corners and centre, and mirrored. But for ten, a picture that has exactly the network's size is
+        taken as it is.
     image_size : int, default=None
         Side of the square that the network sees, in pixels; by default the one it was trained on.
     batch_size : int, default=32
@@ -221,7 +222,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         "pooling": [StrOptions(set(POOLINGS))],
         "discretize": ["boolean"],
         "thresholds": [tuple, list],
-        "crops": [StrOptions({"center", "ten"})],
+        "crops": [StrOptions({"center", "mirrored", "ten"})],
         "image_size": [positive_int, None],
         "batch_size": [positive_int],
         **DEVICE_CONSTRAINTS,

@@ -76,9 +76,9 @@ class PictureReader:
         Length of the shorter side to which a picture is resized before crops are cut out of it.
     interpolation : {"bilinear", "bicubic"}, default="bilinear"
         How it is resized; always antialiased.
-    crops : {"center", "ten"}, default="center"
-        The centre; or the corners and the centre, and these mirrored. A picture that has exactly the
-        square's size is its own centre and is not resized.
+    crops : {"center", "mirrored", "ten"}, default="center"
+        The centre; the centre and its mirror image; or the corners and the centre, and these mirrored. A picture that
+        has exactly the square's size is its own centre and is not resized.
     extra_formats : sequence of str, default=()
         Formats that files may have beside `PICTURE_FORMATS`, by Pillow's names.
     resize_mode : {"shortest", "squash"}, default="shortest"
@@ -150,10 +150,10 @@ class PictureReader:
         """
         pixels = torch.from_numpy(self.decode(source)).permute(2, 0, 1)  # (3, h, w)
         side = self.image_size
-        if self.crops == "center":
+        if self.crops != "ten":
             if not self.keeps_squares or pixels.shape[1:] != (side, side):
                 pixels = self._centre(self._resize(pixels, self.resize_size))
-            crops = [pixels]
+            crops = [pixels, functional().horizontal_flip(pixels)] if self.crops == "mirrored" else [pixels]
         else:
             resize_size = max(self.resize_size, round(side * _TEN_CROPS_MARGIN))
             crops = functional().ten_crop(self._resize(pixels, resize_size), [side, side])

@@ -191,18 +191,17 @@ def test_a_feature_that_does_not_vary_is_zero(images):
     assert embedded[:, :2].any()
 
 
-def test_ten_crops_are_averaged_before_the_statistics(network):
+@pytest.mark.parametrize("crops", ["ten", "mirrored"])
+def test_crops_are_averaged_before_the_statistics(network, crops):
     rng = np.random.default_rng(1)
     images = rng.integers(256, size=(4, 40, 52, 3), dtype=np.uint8)
-    ten = FullNetworkEmbedding(network, image_size=SIDE, crops="ten", discretize=False, precision="float32")
-    ten.fit(images)
-    crops = FullNetworkEmbedding(network, image_size=SIDE, precision="float32")
-    from sklearn_mm.images import PictureReader
-
-    reader = PictureReader(SIDE, 37, crops="ten")
-    means = [crops.fit(reader.read(image)).mean_ for image in images]
-    np.testing.assert_allclose(ten.mean_, np.mean(means, axis=0), atol=1e-5)
-    np.testing.assert_allclose(ten.scale_, np.std(means, axis=0), atol=1e-5)
+    of_all = FullNetworkEmbedding(network, image_size=SIDE, crops=crops, discretize=False, precision="float32")
+    of_all.fit(images)
+    of_one = FullNetworkEmbedding(network, image_size=SIDE, precision="float32")
+    reader = PictureReader(SIDE, 37, crops=crops)
+    means = [of_one.fit(reader.read(image)).mean_ for image in images]
+    np.testing.assert_allclose(of_all.mean_, np.mean(means, axis=0), atol=1e-5)
+    np.testing.assert_allclose(of_all.scale_, np.std(means, axis=0), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -639,6 +638,7 @@ def test_the_cache_knows_pictures_by_content(embedding, images, tmp_path):
         {"pooling": "max"},
         {"pooling": "mean+max"},
         {"image_size": 40},
+        {"crops": "mirrored"},
         {"crops": "ten"},
         {"precision": "bfloat16"},
     ],

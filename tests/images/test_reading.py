@@ -161,6 +161,13 @@ def test_ten_crops_are_the_corners_the_centre_and_their_mirror_images(scene):
     np.testing.assert_array_equal(crops[5:], crops[[1, 0, 3, 2, 4], :, ::-1])
 
 
+def test_the_centre_comes_with_its_mirror_image(scene):
+    crops = PictureReader(28, 32, crops="mirrored").read(scene)
+    assert crops.shape == (2, 28, 28, 3)
+    np.testing.assert_array_equal(crops[0], PictureReader(28, 32).read(scene)[0])
+    np.testing.assert_array_equal(crops[1], crops[0, :, ::-1])
+
+
 def test_ten_crops_differ_even_where_the_network_wants_no_margin(scene):
     crops = PictureReader(32, 32, crops="ten").read(scene[:40, :40])
     assert not np.array_equal(crops[0], crops[3])
