@@ -22,6 +22,7 @@ __all__ = [
     "n_threads",
     "nothing_drawn",
     "precision_of",
+    "ready_to_copy",
     "resolve_device",
     "resolve_dtype",
     "settle",
@@ -104,6 +105,19 @@ def to_device(batch: Any, device: torch.device) -> Any:
         return tuple_like(batch, [to_device(part, device) for part in batch])
     if isinstance(batch, Mapping):
         return {name: to_device(part, device) for name, part in batch.items()}
+    return batch
+
+
+def ready_to_copy(batch: Any, device: torch.device) -> Any:
+    """Return a batch from which `to_device` copies while the device computes: page-locked, if that is a GPU."""
+    if device.type != "cuda":
+        return batch
+    if isinstance(batch, Tensor):
+        return batch if batch.is_cuda else batch.pin_memory(device)
+    if isinstance(batch, list | tuple):
+        return tuple_like(batch, [ready_to_copy(part, device) for part in batch])
+    if isinstance(batch, Mapping):
+        return {name: ready_to_copy(part, device) for name, part in batch.items()}
     return batch
 
 

@@ -1,9 +1,18 @@
 """Fixtures that several test modules share; those the doctests need too are in the conftest of the root."""
 
 import pytest
+import torch
 from sklearn.utils import Bunch
 
 from sklearn_mm.datasets import make_captioned_shapes
+
+
+def pytest_collection_modifyitems(items):
+    """Skip what needs a GPU where there is none."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if "cuda" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="needs CUDA"))
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from sklearn_mm._device import autocast, settle, to_device
+from sklearn_mm._device import autocast, ready_to_copy, settle, to_device
 from sklearn_mm.training import made_ahead
 
 __all__ = ["embed", "n_rows_of"]
@@ -61,7 +61,7 @@ def embed(
     starts = range(0, n_rows, batch_size)
     made: Iterator[Any] = (collate(rows[start : start + batch_size]) for start in starts)
     if len(starts) > 1:  # a thread for one batch has nothing to work beside
-        made = made_ahead(made)
+        made = made_ahead(ready_to_copy(batch, device) for batch in made)
     parts: list[np.ndarray] = []
     with (
         tqdm(total=n_rows, desc=title, unit="row", disable=title is None) as bar,

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from sklearn_mm._device import to_device
+from sklearn_mm._device import ready_to_copy, to_device
 from sklearn_mm.training._ahead import made_ahead
 from sklearn_mm.training._callbacks import EpochCallbacks
 from sklearn_mm.training._checkpoint import Checkpoint, TrainingState
@@ -238,4 +238,6 @@ def _prepared(stage: Stage, settings: TrainingSettings) -> Iterator[Any]:
     batches = iter(stage.batches)  # what they compute once with the frozen part of a model, they compute here
     stage.model.train()  # a score of what is held out, or a callback, may have left it otherwise
     # Batches are made on the CPU in a thread, and brought to the device by this one.
-    return (to_device(batch, settings.device) for batch in (made_ahead(batches) if stage.ahead else batches))
+    if stage.ahead:
+        batches = made_ahead(ready_to_copy(batch, settings.device) for batch in batches)
+    return (to_device(batch, settings.device) for batch in batches)

@@ -125,7 +125,7 @@ def test_modules_and_tensors_of_another_device_travel_as_cpu_copies(fitted):
     np.testing.assert_array_equal(copied.transform(np.eye(4)), before)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.cuda
 def test_a_model_of_the_gpu_opens_on_the_cpu(fitted):
     fitted.module_.cuda()
     copied = pickle.loads(pickle.dumps(fitted))

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from torch import nn
 
 from sklearn_mm.annotation import MultiLabelAnnotator
@@ -63,7 +62,7 @@ def test_a_query_moves_no_module_of_an_annotator(shapes, features, moves):
     assert not moves
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.cuda
 def test_a_model_stays_on_its_gpu_and_is_pickled_from_the_cpu(shapes, features):
     ranker = JointEmbeddingRanker(n_components=8, max_epochs=1, **{**CPU, "device": "cuda"})
     ranker.fit(features, shapes.captions).predict(features[:1])
