@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint docs bench clean
+.PHONY: help demo test test-all lint docs bench gpu-check clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -31,6 +31,9 @@ docs: $(VENV)/.has-docs  ## Build the documentation into docs/_build/html, warni
 
 bench: $(VENV)/.has-test  ## Run the benchmarks of tests/benchmarks
 	for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+gpu-check:  ## Run the tests and the benchmarks that need a GPU, with the PYTHON that has torch and scikit-learn
+	PYTHONPATH=. $(PYTHON) tests/benchmarks/gpu_check.py
 
 clean:  ## Remove what was built, .venv and demo_output included
 	rm -rf $(VENV) build dist *.egg-info demo_output docs/_build docs/auto_examples docs/generated

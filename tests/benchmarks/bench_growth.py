@@ -28,7 +28,7 @@ GROWTH = (1, 3, 10)
 MOST_OVER_LINEAR = 1.1
 MIB = 2**20
 WIDTH = 64
-SMALLEST = 1000  # rows: the pictures of a report are as many
+SMALLEST = 200  # rows: the pictures of a report are as many
 
 
 def small_network():
@@ -69,14 +69,15 @@ def gallery(n_rows):
 
 
 def report(n_rows):
-    """Rank n captions against 1,000 pictures, both ways."""
+    """Rank n captions against 200 pictures, both ways."""
     rng = np.random.default_rng(0)
-    image = rng.normal(size=(1000, WIDTH)).astype(np.float32)
-    text, owner = rng.normal(size=(n_rows, WIDTH)).astype(np.float32), np.arange(n_rows) % 1000
+    image = rng.normal(size=(SMALLEST, WIDTH)).astype(np.float32)
+    text, owner = rng.normal(size=(n_rows, WIDTH)).astype(np.float32), np.arange(n_rows) % SMALLEST
     return lambda: retrieval_report(image, text, owner) and None
 
 
-STEPS = {pictures: 400, captions: 20_000, training: 5_000, gallery: 50_000, report: 5_000}
+STEPS = {step.__name__: step for step in (pictures, captions, training, gallery, report)}
+AT_FIRST = {"pictures": 400, "captions": 20_000, "training": 5_000, "gallery": 50_000, "report": 5_000}  # rows
 
 
 def peak_beyond_answer(step, n_rows, queue):
@@ -140,10 +141,12 @@ def main():
     parser = bench.parser(__doc__)
     parser.add_argument("--plot", type=Path, help="a file to draw the seconds per row to (SVG, PNG, ...)")
     parser.add_argument("--share", type=float, default=1.0, help="of the rows, to try the script quickly")
+    parser.add_argument("--steps", nargs="+", default=list(STEPS), choices=list(STEPS))
     options = parser.parse_args()
     records = []
-    for step, n_at_first in STEPS.items():
-        n_rows = [round(n_at_first * times * options.share) for times in GROWTH]
+    for name in options.steps:
+        step = STEPS[name]
+        n_rows = [round(AT_FIRST[name] * times * options.share) for times in GROWTH]
         runs = {f"{n} rows": step(n) for n in n_rows}
         seconds = bench.interleave(runs, options.turns)
         names = list(runs)
@@ -152,7 +155,7 @@ def main():
         beyond = [round(memory(step, n) / MIB, 1) for n in n_rows]
         facts = {"n_rows": n_rows, "time_over_linear": round(over, 3), "mib_beyond_answer": beyond}
         facts["met"] = over <= MOST_OVER_LINEAR
-        records.append(bench.report(step.__name__, seconds, against=names[0], **facts))
+        records.append(bench.report(name, seconds, against=names[0], **facts))
     if options.plot:
         draw(records, options.plot)
     bench.save(records, options.out)

@@ -1,0 +1,31 @@
+"""The scripts of tests/benchmarks run, at sizes whose numbers mean nothing."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+SCRIPTS = {
+    "bench_growth.py": ["--turns", "1", "--share", "0.04", "--steps", "gallery"],
+    "bench_imports.py": ["--turns", "1"],
+    "gpu_check.py": ["--turns", "1", "--device", "cpu", "--small"],
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_measures_and_keeps_its_numbers(script, tmp_path):
+    out = tmp_path / "numbers.json"
+    environment = {**os.environ, "PYTHONPATH": str(FOLDER.parents[1])}
+    command = [sys.executable, FOLDER / script, *SCRIPTS[script], "--out", out]
+    subprocess.run(command, check=True, env=environment, timeout=300)
+    records = json.loads(out.read_text())
+    assert records
+    for record in records:
+        assert record["results"][record["against"]]["ratio"] == 1
+        assert all(row["median_s"] > 0 for row in record["results"].values())
