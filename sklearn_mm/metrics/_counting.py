@@ -2,19 +2,28 @@
 
 The scores of a block come from float32 arithmetic. An item whose score lies so near to the positive's that
 rounding could put it on the wrong side is scored again in float64; far fewer than one in a thousand are.
+
+Threads take blocks, one by one: the product by a BLAS of one thread, then the comparisons, tile by tile. To compare
+costs a fifth while a tile is in the core's own cache of what it costs outside.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from sklearn_mm._threads import in_threads, n_workers
 from sklearn_mm.metrics._similarity import Similarity
 
 __all__ = ["NO_OFFSETS", "Offsets", "Thresholds", "count_gallery"]
 
-_N_IMAGES = 512  # images and texts in a block of scores: 8 MB of float32, which stays in the cache
-_N_TEXTS = 4096
+_N_TEXTS = 1024  # of a block of scores: one product, for which wide ones are fast
+_N_IMAGES = 1280
+_BLOCKS_BYTES = 128 * 2**20  # of the blocks of all threads together
+_TILE = 2**18  # scores that are compared and counted while they are in the cache of a core: 1 MB
+_FEW = 1 / 32  # up to this share of scores at or above the threshold are looked at one by one
+_WORTH_A_THREAD = 10**8  # multiplications; fewer take less time than a thread takes to start
 _OFFSET_ERROR = 2 * float(np.finfo(np.float32).eps)
 _DENSE = 1 / 32  # above this share of uncertain scores the whole block is computed again in float64
 
@@ -77,6 +86,11 @@ class Thresholds:
     n_better: np.ndarray
     n_tied: np.ndarray
 
+    def uncounted(self) -> "Thresholds":
+        """Return the same thresholds with counts of their own, zero at first."""
+        zeros = np.zeros(len(self.row), dtype=np.int64)
+        return replace(self, n_better=zeros, n_tied=zeros.copy())
+
     @classmethod
     def around(
         cls,
@@ -118,18 +132,46 @@ def count_gallery(
         Rows are texts, one threshold each in their order; the gallery is images.
     offsets : Offsets
     """
-    for first_image in range(0, len(similarity.image), _N_IMAGES):
-        images = slice(first_image, min(first_image + _N_IMAGES, len(similarity.image)))
-        for first_text in range(0, len(similarity.text), _N_TEXTS):
-            texts = slice(first_text, min(first_text + _N_TEXTS, len(similarity.text)))
-            block = _Block(similarity, ignored, images, texts, offsets)
-            if image_queries is not None:
-                _count_for_images(block, image_queries)
-            if text_queries is not None:
-                _count_for_texts(block, text_queries)
+    n_images, n_texts = len(similarity.image), len(similarity.text)
+    n_most = n_images * n_texts * similarity.image.shape[1] // _WORTH_A_THREAD
+    n_threads = max(min(n_workers(), n_most), 1)
+    block_texts = min(_N_TEXTS, max(-(-n_texts // n_threads), 1))
+    block_images = min(_N_IMAGES, max(_BLOCKS_BYTES // (4 * block_texts * n_threads), 1))
+    blocks = [
+        (
+            slice(image, min(image + block_images, n_images)),
+            slice(text, min(text + block_texts, n_texts)),
+        )
+        for text in range(0, n_texts, block_texts)
+        for image in range(0, n_images, block_images)
+    ]
+
+    def count(blocks: Iterator[tuple[slice, slice]]) -> list[Thresholds | None]:
+        # Each thread counts for itself.
+        own = [None if queries is None else queries.uncounted() for queries in (image_queries, text_queries)]
+        buffer = np.empty(block_images * block_texts, dtype=np.float32)
+        for images, texts in blocks:
+            n_rows, n_columns = images.stop - images.start, texts.stop - texts.start
+            # contiguous also where the last blocks are smaller
+            scores = similarity.block(images, texts, out=buffer[: n_rows * n_columns].reshape(n_rows, n_columns))
+            n_tile = max(_TILE // n_columns, 1)
+            for first in range(0, n_rows, n_tile):
+                rows = slice(images.start + first, min(images.start + first + n_tile, images.stop))
+                tile = _Tile(similarity, ignored, rows, texts, offsets, scores[first : first + n_tile])
+                if own[0] is not None:
+                    _count_for_images(tile, own[0])
+                if own[1] is not None:
+                    _count_for_texts(tile, own[1])
+        return own
+
+    for counted in in_threads(count, blocks, n_threads):
+        for queries, own in zip((image_queries, text_queries), counted, strict=True):
+            if queries is not None and own is not None:
+                queries.n_better += own.n_better
+                queries.n_tied += own.n_tied
 
 
-class _Block:
+class _Tile:
     """The scores of some images with some texts, ignored pairs at minus infinity."""
 
     def __init__(
@@ -139,10 +181,11 @@ class _Block:
         images: slice,
         texts: slice,
         offsets: Offsets,
+        scores: np.ndarray,
     ):
         self.similarity, self.ignored, self.images, self.texts = similarity, ignored, images, texts
         self.offsets = offsets
-        self.scores = self._without_ignored(similarity.block(images, texts))  # (n_images, n_texts)
+        self.scores = self._without_ignored(scores)  # (n_images, n_texts)
         self._exact_scores: np.ndarray | None = None
 
     @property
@@ -161,56 +204,91 @@ class _Block:
         return scores
 
 
-def _count_for_images(block: _Block, queries: Thresholds) -> None:
-    first, last = np.searchsorted(queries.row, [block.images.start, block.images.stop])
-    # With the best positive alone each image has one threshold, and the block is compared without a copy.
-    one_each = np.array_equal(queries.row[first:last], np.arange(block.images.start, block.images.stop))
-    among_texts = block.offsets.off_texts(block.scores, block.texts)
-    # With every positive an image has several: rows of the block are repeated, as many at a time as it has itself.
-    for start in range(first, last, _N_IMAGES):
-        part = slice(start, min(start + _N_IMAGES, last))
-        row = queries.row[part] - block.images.start
+def _count_for_images(tile: _Tile, queries: Thresholds) -> None:
+    first, last = np.searchsorted(queries.row, [tile.images.start, tile.images.stop])
+    # With the best positive alone each image has one threshold, and the tile is compared without a copy.
+    one_each = np.array_equal(queries.row[first:last], np.arange(tile.images.start, tile.images.stop))
+    among_texts = tile.offsets.off_texts(tile.scores, tile.texts)
+    # With every positive an image has several: rows of the tile are repeated, as many at a time as it has itself.
+    for start in range(first, last, len(among_texts)):
+        part = slice(start, min(start + len(among_texts), last))
+        row = queries.row[part] - tile.images.start
         scores = among_texts if one_each else among_texts[row]  # (n_thresholds, n_texts)
+        at_least = scores >= queries.sure_low[part, None]
+        n_at_least = np.count_nonzero(at_least)
+        if n_at_least <= _FEW * at_least.size:
+            # Good embeddings leave few above a positive.
+            if n_at_least:
+                at = np.flatnonzero(at_least)
+                query, text = np.divmod(at, scores.shape[1])
+                better = scores.ravel()[at] > queries.sure_high[part][query]
+                _add(queries.n_better, part, query[better])
+                _count_texts_exactly(tile, queries, part, row, query[~better], text[~better])
+            continue
         better = scores > queries.sure_high[part, None]
-        uncertain = (scores >= queries.sure_low[part, None]) ^ better  # at least low, and not surely above high
-        at = np.flatnonzero(uncertain)
-        if at.size > _DENSE * uncertain.size:
-            # Near-equal embeddings make most pairs uncertain: one float64 product of the block is cheaper than so many
+        at = np.flatnonzero(at_least ^ better)  # at least low, and not surely above high
+        if at.size > _DENSE * better.size:
+            # Near-equal embeddings make most pairs uncertain: one float64 product of the tile is cheaper than so many
             # pairs one by one.
-            exact = block.offsets.off_texts(block.exact_scores[row], block.texts)
+            exact = tile.offsets.off_texts(tile.exact_scores[row], tile.texts)
             better = exact > queries.high[part, None]
             queries.n_tied[part] += _count_rows((exact >= queries.low[part, None]) ^ better)
         elif at.size:
-            query, text = np.divmod(at, scores.shape[1])
-            text = text + block.texts.start
-            exact = block.offsets.off_texts(block.similarity.exact(row[query] + block.images.start, text), text)
-            _add(queries, query + start, exact)
+            _count_texts_exactly(tile, queries, part, row, *np.divmod(at, scores.shape[1]))
         queries.n_better[part] += _count_rows(better)
 
 
-def _count_for_texts(block: _Block, queries: Thresholds) -> None:
-    part = block.texts
-    scores = block.offsets.off_images(block.scores, block.images)
+def _count_texts_exactly(
+    tile: _Tile, queries: Thresholds, part: slice, row: np.ndarray, query: np.ndarray, text: np.ndarray
+) -> None:
+    """Count pairs of a threshold in `part`, whose image is `row`, and a text of the tile."""
+    if query.size:
+        text = text + tile.texts.start
+        exact = tile.offsets.off_texts(tile.similarity.exact(row[query] + tile.images.start, text), text)
+        _add_exact(queries, part, query, exact)
+
+
+def _count_for_texts(tile: _Tile, queries: Thresholds) -> None:
+    part = tile.texts
+    scores = tile.offsets.off_images(tile.scores, tile.images)
+    at_least = scores >= queries.sure_low[part]
+    n_at_least = np.count_nonzero(at_least)
+    if n_at_least <= _FEW * at_least.size:
+        if n_at_least:
+            at = np.flatnonzero(at_least)
+            image, query = np.divmod(at, scores.shape[1])
+            better = scores.ravel()[at] > queries.sure_high[part][query]
+            _add(queries.n_better, part, query[better])
+            _count_images_exactly(tile, queries, image[~better], query[~better])
+        return
     better = scores > queries.sure_high[part]
-    uncertain = (scores >= queries.sure_low[part]) ^ better
-    at = np.flatnonzero(uncertain)
-    if at.size > _DENSE * uncertain.size:
-        exact = block.offsets.off_images(block.exact_scores, block.images)
+    at = np.flatnonzero(at_least ^ better)
+    if at.size > _DENSE * better.size:
+        exact = tile.offsets.off_images(tile.exact_scores, tile.images)
         better = exact > queries.high[part]
         queries.n_tied[part] += _count_columns((exact >= queries.low[part]) ^ better)
     elif at.size:
-        image, query = np.divmod(at, uncertain.shape[1])
-        image = image + block.images.start
-        exact = block.offsets.off_images(block.similarity.exact(image, query + part.start), image)
-        _add(queries, query + part.start, exact)
+        _count_images_exactly(tile, queries, *np.divmod(at, scores.shape[1]))
     queries.n_better[part] += _count_columns(better)
 
 
-def _add(queries: Thresholds, query: np.ndarray, exact: np.ndarray) -> None:
-    better = exact > queries.high[query]
-    tied = ~better & (exact >= queries.low[query])
-    queries.n_better += np.bincount(query[better], minlength=len(queries.row))
-    queries.n_tied += np.bincount(query[tied], minlength=len(queries.row))
+def _count_images_exactly(tile: _Tile, queries: Thresholds, image: np.ndarray, query: np.ndarray) -> None:
+    """Count pairs of an image and a text of the tile."""
+    if query.size:
+        image = image + tile.images.start
+        exact = tile.offsets.off_images(tile.similarity.exact(image, query + tile.texts.start), image)
+        _add_exact(queries, tile.texts, query, exact)
+
+
+def _add_exact(queries: Thresholds, part: slice, query: np.ndarray, exact: np.ndarray) -> None:
+    better = exact > queries.high[part][query]
+    tied = ~better & (exact >= queries.low[part][query])
+    _add(queries.n_better, part, query[better])
+    _add(queries.n_tied, part, query[tied])
+
+
+def _add(counts: np.ndarray, part: slice, query: np.ndarray) -> None:
+    counts[part] += np.bincount(query, minlength=part.stop - part.start)
 
 
 def _count_rows(mask: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sklearn_mm import _threads
 from sklearn_mm.metrics import _counting, hit_at_k, mean_rank, recall_at_k, retrieval_ranks
 from sklearn_mm.metrics._similarity import TIE_TOLERANCE, resolve_similarity
 from tests import reference
@@ -11,12 +12,17 @@ SIMILARITIES = {"cosine": reference.cosine, "order": reference.order}
 similarity_names = pytest.mark.parametrize("similarity", SIMILARITIES)
 
 
-@pytest.fixture(params=["whole", "small blocks"])
+@pytest.fixture(params=["whole", "small blocks", "three threads"])
 def blocks(request, monkeypatch):
-    """Run with the usual blocks, which hold all of a small example, and with blocks that cut it up."""
-    if request.param == "small blocks":
+    """Run with the usual blocks, which hold all of a small example, with blocks that cut it up, and in threads."""
+    if request.param != "whole":
         monkeypatch.setattr(_counting, "_N_IMAGES", 3)
         monkeypatch.setattr(_counting, "_N_TEXTS", 4)
+        monkeypatch.setattr(_counting, "_TILE", 8)
+    if request.param == "three threads":
+        monkeypatch.setattr(_counting, "_WORTH_A_THREAD", 1)
+        monkeypatch.setattr(_counting, "n_workers", lambda: 3)
+        monkeypatch.setattr(_threads, "n_workers", lambda: 3)
 
 
 @st.composite
