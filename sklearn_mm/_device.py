@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import Lock, local
+from types import SimpleNamespace
 from typing import Any
 
 import joblib
@@ -26,6 +27,7 @@ __all__ = [
     "resolve_device",
     "resolve_dtype",
     "settle",
+    "shared",
     "to_device",
     "torch_threads",
     "tuple_like",
@@ -127,6 +129,15 @@ def settle(module: nn.Module, device: torch.device) -> None:
         module.to(device)
     if any(part.training for part in module.modules()):
         module.eval()
+
+
+def shared(array: np.ndarray) -> Tensor:
+    """Share an array with torch without a copy, a memory map that cannot be written to as well: it is only read."""
+    if not array.flags.writeable:
+        interface = dict(array.__array_interface__)
+        interface["data"] = (interface["data"][0], False)  # or torch would warn that writing to it fails
+        array = np.asarray(SimpleNamespace(__array_interface__=interface, owner=array))  # which stays alive with it
+    return torch.from_numpy(array)
 
 
 @contextmanager

@@ -3,13 +3,13 @@
 import copy
 from dataclasses import dataclass, fields
 from functools import cached_property
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 
 from sklearn_mm._checks import check_k
+from sklearn_mm._device import shared
 from sklearn_mm.index import ExactIndex
 from sklearn_mm.losses import SIMILARITIES
 from sklearn_mm.registry import stored_as
@@ -121,7 +121,7 @@ class Gallery:
     def scores(self, query: np.ndarray, *, query_is_image: bool) -> np.ndarray:
         """Score every item: (n_query, n_items) float32."""
         score, offsets = SIMILARITIES[self.similarity], self._offsets
-        items = _shared(self.embedding)
+        items = shared(self.embedding)
         out = np.empty((len(query), len(self)), dtype=np.float32)
         with torch.inference_mode():
             for start in range(0, len(query), _QUERY_BLOCK):
@@ -130,12 +130,3 @@ class Gallery:
                 block = score(rows, items) if query_is_image else score(items, rows).T
                 out[start : start + _QUERY_BLOCK] = block.numpy() if offsets is None else block.numpy() - offsets
         return out
-
-
-def _shared(array: np.ndarray) -> torch.Tensor:
-    """Share an array with torch without a copy, a memory map that cannot be written to as well: it is only read."""
-    if not array.flags.writeable:
-        interface = dict(array.__array_interface__)
-        interface["data"] = (interface["data"][0], False)  # or torch would warn that writing to it fails
-        array = np.asarray(SimpleNamespace(__array_interface__=interface, owner=array))  # which stays alive with it
-    return torch.from_numpy(array)

@@ -6,16 +6,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sklearn_mm.index import ExactIndex, _exact
+from sklearn_mm import _threads
+from sklearn_mm.index import ExactIndex, _scan
 from tests import reference
 
 
-@pytest.fixture(params=["whole", "small blocks"])
+@pytest.fixture(params=["whole", "small blocks", "three threads", "bfloat16"])
 def blocks(request, monkeypatch):
-    """Run with the usual blocks, which hold all of a small example, and with blocks that cut it up."""
-    if request.param == "small blocks":
-        monkeypatch.setattr(_exact, "_N_QUERY", 3)
-        monkeypatch.setattr(_exact, "_N_ITEMS", 5)
+    """Run with the usual blocks, which hold all of a small example, with blocks that cut it up, in threads, and so."""
+    if request.param != "whole":
+        monkeypatch.setattr(_scan, "_N_QUERY", 3)
+        monkeypatch.setattr(_scan, "_N_ITEMS", 5)
+        monkeypatch.setattr(_scan, "_N_SCORES", 15)
+        monkeypatch.setattr(_scan, "_TILE", 10)
+    if request.param == "three threads":
+        monkeypatch.setattr(_scan, "_WORTH_A_THREAD", 1)
+        monkeypatch.setattr(_threads, "n_workers", lambda: 3)
+        monkeypatch.setattr(_scan, "_has_bfloat16", lambda: False)
+    if request.param == "bfloat16":  # which torch computes anywhere, if slowly
+        monkeypatch.setattr(_scan, "_WORTH_A_THREAD", 1)
+        monkeypatch.setattr(_threads, "n_workers", lambda: 1)
+        monkeypatch.setattr(_scan, "_WORTH_BFLOAT16", 1)
+        monkeypatch.setattr(_scan, "_has_bfloat16", lambda: True)
 
 
 def test_the_best_are_found_in_order_the_lower_index_first_among_equals(blocks):
