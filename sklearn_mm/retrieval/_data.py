@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,11 +15,13 @@ from sklearn_mm._checks import Captions
 from sklearn_mm._unicode import normal_form
 from sklearn_mm.sampling import caption_batches, held_out_rows, n_batches
 from sklearn_mm.towers import Tower
+from sklearn_mm.training import ALONE, Processes
 
 __all__ = [
     "CaptionedImages",
     "JointBatch",
     "JointBatches",
+    "Shares",
     "TextPool",
     "distinct_texts",
     "merge_captioned",
@@ -109,13 +112,39 @@ class CaptionedImages:
         return mask
 
 
+@dataclass(frozen=True)
+class Shares:
+    """Which rows of a batch each of some processes has, and what becomes of the rows of all.
+
+    Attributes
+    ----------
+    processes : Processes
+    images, texts : list of slice
+        For each process, of the images and of the texts of the whole batch.
+    """
+
+    processes: Processes
+    images: list[slice]
+    texts: list[slice]
+
+    @property
+    def own_images(self) -> slice:
+        """The images of this process."""
+        return self.images[self.processes.rank]
+
+    @property
+    def own_texts(self) -> slice:
+        """The texts of this process."""
+        return self.texts[self.processes.rank]
+
+
 class TextPool(NamedTuple):
     """Texts of the whole training set, looked through for each image's hardest negative.
 
     Attributes
     ----------
     text : batch for the text tower
-        Of n_pool texts.
+        Of n_pool texts: where there are several processes, of this one's own.
     not_negative : Tensor of shape (n_images, n_pool), bool
         As in `JointBatch`.
     is_in_batch : Tensor of shape (n_pool,), bool
@@ -133,9 +162,9 @@ class JointBatch(NamedTuple):
     Attributes
     ----------
     image : batch for the image tower
-        Of n_images images.
+        Of n_images images: of those of this process, where there are several; the rest is of the whole batch.
     text : batch for the text tower
-        Of n_texts texts, each in a positive pair.
+        Of n_texts texts, each in a positive pair; of this process.
     image_of_text : Tensor of shape (n_texts,), int64
         The position of each text's image.
     not_negative : Tensor of shape (n_images, n_texts), bool
@@ -144,6 +173,7 @@ class JointBatch(NamedTuple):
     instance : Tensor of shape (n_images,), int64
         The class of each image for the instance loss.
     pool : TextPool or None
+    shares : Shares
     """
 
     image: Any
@@ -153,6 +183,7 @@ class JointBatch(NamedTuple):
     weight: Tensor
     instance: Tensor
     pool: TextPool | None
+    shares: Shares
 
 
 @dataclass(frozen=True)
@@ -169,9 +200,13 @@ class JointBatches:
         Those of `images`.
     images : CaptionedImages
     batch_size, captions_per_image : int
+        Of each process.
     pool_size : int
         How many texts of other images are looked through for a harder negative; 0 for none.
     rng : numpy.random.Generator
+        All processes' stands at the same place.
+    processes : Processes
+        That share every batch.
     """
 
     image_tower: Tower
@@ -183,28 +218,48 @@ class JointBatches:
     captions_per_image: int
     pool_size: int
     rng: np.random.Generator
+    processes: Processes = ALONE
 
     def __len__(self) -> int:
-        return n_batches(len(self.images), self.batch_size)
+        return n_batches(len(self.images), self._n_images, at_least=self._at_least)
+
+    @property
+    def _n_images(self) -> int:
+        return self.batch_size * self.processes.n
+
+    @property
+    def _at_least(self) -> int:
+        return max(2, self.processes.n)  # an image for each process, and never a lone one
 
     def __iter__(self) -> Iterator[JointBatch]:
         known = self.images
-        drawn = caption_batches(known.starts, self.batch_size, self.captions_per_image, self.rng)
+        own_rng = self.processes.own_draws(self.rng)
+        drawn = caption_batches(
+            known.starts, self._n_images, self.captions_per_image, self.rng, at_least=self._at_least
+        )
         for images, texts, image_of_text in drawn:
+            shares = self._deal(len(images), image_of_text)
             # The order of these draws (images and captions, image batch, pool, text batch, batch of the pool) is a part
             # of what a seed gives: another order is another run.
             # Prepared images stand in the order of X, prepared texts in that of the images.
-            image = self.image_tower.collate(self.image_rows[known.rows[images]], self.rng)
+            image = self.image_tower.collate(self.image_rows[known.rows[images[shares.own_images]]], own_rng)
             pool = self._draw_pool()
             yield JointBatch(
                 image,
-                self.text_tower.collate(self.text_rows[texts], self.rng),
+                self.text_tower.collate(self.text_rows[texts[shares.own_texts]], own_rng),
                 torch.from_numpy(image_of_text),
                 torch.from_numpy(known.not_negative(images, texts)),
                 torch.from_numpy(known.weight[images]),
                 torch.from_numpy(known.instance[images]),
-                None if pool is None else self._pool_of(pool, images, texts),
+                None if pool is None else self._pool_of(pool, images, texts, own_rng),
+                shares,
             )
+
+    def _deal(self, n_images: int, image_of_text: np.ndarray) -> Shares:
+        images = self.processes.shares(n_images)
+        # The texts of an image stand together, and go where it goes.
+        ends = np.searchsorted(image_of_text, [0, *(part.stop for part in images)]).tolist()
+        return Shares(self.processes, images, [slice(*pair) for pair in pairwise(ends)])
 
     def _draw_pool(self) -> np.ndarray | None:
         if not self.pool_size:
@@ -212,9 +267,12 @@ class JointBatches:
         n_texts = len(self.images.texts)
         return np.sort(self.rng.choice(n_texts, min(self.pool_size, n_texts), replace=False))
 
-    def _pool_of(self, pool: np.ndarray, images: np.ndarray, texts: np.ndarray) -> TextPool:
+    def _pool_of(
+        self, pool: np.ndarray, images: np.ndarray, texts: np.ndarray, own_rng: np.random.Generator
+    ) -> TextPool:
+        own = pool[self.processes.shares(len(pool))[self.processes.rank]]
         return TextPool(
-            self.text_tower.collate(self.text_rows[pool], self.rng),
+            self.text_tower.collate(self.text_rows[own], own_rng),
             torch.from_numpy(self.images.not_negative(images, pool)),
             torch.from_numpy(np.isin(pool, texts)),
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from sklearn_mm._device import nothing_drawn
 from sklearn_mm.losses import SIMILARITIES, InstanceClassifier, PairLoss, PairScores
 from sklearn_mm.nn.heads import unit_rows
-from sklearn_mm.retrieval._data import JointBatch, TextPool
+from sklearn_mm.retrieval._data import JointBatch, Shares, TextPool
 from sklearn_mm.towers import Tower, join_batches, take_rows
 
 __all__ = ["JointModel", "PairObjective", "is_positive_only"]
@@ -123,6 +124,13 @@ class JointModel(nn.Module):
         self.ranks = True
         self.instance_weights = (0.0, 0.0)
 
+    @property
+    def parts_in_chunks(self) -> list[nn.Module]:
+        """The networks that a batch passes in chunks."""
+        if self._chunk_size is None:
+            return []
+        return [tower.body for tower in (self.image_tower, self.text_tower) if tower.body is not None]
+
     def begin(self, *, ranks: bool, instance_weights: tuple[float, float], freezes: bool) -> None:
         """Say what the next stage trains by, and whether a backbone is held still in it."""
         self.ranks, self.instance_weights = ranks, instance_weights
@@ -130,24 +138,30 @@ class JointModel(nn.Module):
 
     def forward(self, batch: JointBatch) -> Tensor:
         """Compute the mean loss of a batch, a 0-d tensor."""
-        image = self._embed(self.image_tower, batch.image, len(batch.weight))
-        texts, not_negative, n_mined = batch.text, batch.not_negative, 0
+        shares = batch.shares
+        n_own = shares.own_texts.stop - shares.own_texts.start
+        own_image = self._embed(self.image_tower, batch.image, shares.own_images.stop - shares.own_images.start)
+        image = _rows_of_all(own_image, shares.images, shares)
+        texts, not_negative, mined_shares, n_mined = batch.text, batch.not_negative, None, 0
         if batch.pool is not None:
             # Mined texts go through the tower once more with those of the batch: now in training mode, and with a
             # gradient.
-            mined = self._mine(image, batch.pool)
-            n_mined = len(mined)
-            texts = join_batches(texts, take_rows(batch.pool.text, mined))
+            mined = self._mine(image, batch.pool, shares)
+            own_mined, mined_shares = _own_of_pool(mined, len(batch.pool.is_in_batch), shares)
+            n_mined = len(own_mined)
+            if n_mined or shares.processes.n == 1:
+                texts = join_batches(texts, take_rows(batch.pool.text, own_mined))
             not_negative = torch.cat([not_negative, batch.pool.not_negative[:, mined]], dim=1)  # (n_images, all texts)
-        text = self._embed(self.text_tower, texts, len(batch.image_of_text) + n_mined)
+        text = self._embed(self.text_tower, texts, n_own + n_mined)
         losses = []
         if self.ranks:
             weight = batch.weight[batch.image_of_text]  # (n_pairs,)
-            losses.append(self.objective(image, text, batch.image_of_text, not_negative, weight))
+            everyones = _texts_of_all(text, n_own, mined_shares, shares)
+            losses.append(self.objective(image, everyones, batch.image_of_text, not_negative, weight))
         if self.classifier is not None:
             # Mined texts stand behind the batch's own. They are negatives alone: the classifier is not asked about
             # them.
-            losses += self._instance_losses(image, text[: len(batch.image_of_text)], batch)
+            losses += self._instance_losses(own_image, text[:n_own], batch)
         return torch.stack(losses).sum()
 
     def _embed(self, tower: Tower, batch: Any, n_rows: int) -> Tensor:
@@ -155,26 +169,61 @@ class JointModel(nn.Module):
         return embedded
 
     def _instance_losses(self, image: Tensor, text: Tensor, batch: JointBatch) -> Iterator[Tensor]:
+        shares = batch.shares
         owners: list[Any] = [slice(None), batch.image_of_text]
-        for features, owner, factor in zip((image, text), owners, self.instance_weights, strict=True):
+        own_rows = [shares.own_images, shares.own_texts]
+        for features, owner, own, factor in zip((image, text), owners, own_rows, self.instance_weights, strict=True):
             # A side of weight 0 is not sent through the classifier, which has a row for each image of the training set.
             if factor > 0 and self.classifier is not None:
-                yield factor * self.classifier(features, batch.instance[owner], batch.weight[owner])
+                instance, weight = batch.instance[owner], batch.weight[owner]
+                loss = factor * self.classifier(features, instance[own], weight[own])
+                if shares.processes.n > 1:
+                    # The mean over processes of these is the mean over all rows, of which each has its own.
+                    loss = loss * (len(features) * shares.processes.n / len(instance))
+                yield loss
 
-    def _mine(self, image: Tensor, pool: TextPool) -> Tensor:
+    def _mine(self, image: Tensor, pool: TextPool, shares: Shares) -> Tensor:
         """Return where each image's hardest negatives stand in the pool, each once; texts of the batch left out.
 
         They are embedded as in use, without a gradient.
         """
+        parts = shares.processes.shares(len(pool.is_in_batch))
+        own = parts[shares.processes.rank]
         with torch.no_grad(), _evaluating(self.text_tower):
-            scores = self.objective.scores(
-                image.detach(), self._embed(self.text_tower, pool.text, len(pool.is_in_batch))
-            )
+            text = _rows_of_all(self._embed(self.text_tower, pool.text, own.stop - own.start), parts, shares)
+            scores = self.objective.scores(image.detach(), text)
         # Where the pool has no negative for an image, argmax gives the first text; the loss masks it for that image
         # again.
-        hardest = torch.unique(scores.masked_fill(pool.not_negative, -torch.inf).argmax(dim=1))
+        hardest = scores.masked_fill(pool.not_negative, -torch.inf).argmax(dim=1)
+        # The first process's: another processor may round two scores that are all but equal the other way.
+        hardest = torch.unique(shares.processes.first(hardest))
         # A text of the batch is among the negatives already, and would count twice.
         return hardest[~pool.is_in_batch[hardest]]
+
+
+def _rows_of_all(own: Tensor, parts: list[slice], shares: Shares) -> Tensor:
+    """Return the rows of all processes, of which this one has its part."""
+    if shares.processes.n == 1:
+        return own
+    # In float32, as losses compute: autocast leaves half precision, which not every backend sends.
+    return shares.processes.gather(own.float(), [part.stop - part.start for part in parts])
+
+
+def _own_of_pool(mined: Tensor, n_pool: int, shares: Shares) -> tuple[Tensor, list[slice]]:
+    """Return where those of the texts mined that this process has stand in its part of the pool, and who has which."""
+    if shares.processes.n == 1:
+        return mined, [slice(0, len(mined))]
+    parts = shares.processes.shares(n_pool)
+    ends = torch.searchsorted(mined, torch.tensor([0, *(part.stop for part in parts)], device=mined.device)).tolist()
+    having = [slice(*pair) for pair in pairwise(ends)]
+    return mined[having[shares.processes.rank]] - parts[shares.processes.rank].start, having
+
+
+def _texts_of_all(text: Tensor, n_own: int, mined: list[slice] | None, shares: Shares) -> Tensor:
+    """Return the texts of all processes: those of the batch, then those mined."""
+    if shares.processes.n == 1 or mined is None:
+        return _rows_of_all(text, shares.texts, shares)
+    return torch.cat([_rows_of_all(text[:n_own], shares.texts, shares), _rows_of_all(text[n_own:], mined, shares)])
 
 
 @contextmanager

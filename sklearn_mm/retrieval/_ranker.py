@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -49,7 +50,9 @@ from sklearn_mm.training import (
     EpochRecord,
     TrainingSettings,
     continue_training,
+    decisive_parameters,
     identify_run,
+    join_processes,
     make_optimizer,
     make_scaler,
     open_checkpoint,
@@ -362,16 +365,24 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
         resumed = self.warm_start and hasattr(self, "image_head_")
         X, captions, place = self._check_training_data(X, y, reset=not resumed)
         groups = check_groups(groups, captions.n_images)
+        processes = join_processes(self.device)
+        # How a model is searched decides nothing of its training.
+        decisive = {key: value for key, value in self.get_params(deep=False).items() if key not in SEARCH_CONSTRAINTS}
+        processes.check_alike(
+            {"parameters": decisive_parameters(decisive), "X": FilesIn(X), "y": captions, "groups": groups}
+            | {"sample_weight": sample_weight, "weights to go on from": self._learnt_before() if resumed else None}
+        )
         # Also what the run starts from: with warm_start the same data and parameters lead elsewhere each time.
         identity, random_state = identify_run(
             self.checkpoint,
             self.random_state,
             type(self).__name__,
-            # How a model is searched decides nothing of its training.
-            {key: value for key, value in self.get_params(deep=False).items() if key not in SEARCH_CONSTRAINTS},
+            decisive,
             self._learnt_before() if resumed else None,
             *(FilesIn(X), captions, groups, sample_weight),
+            *processes.identity,
         )
+        random_state = processes.agree(random_state)
         # Two streams come from one random state: numpy's for what is held out and for batches, torch's (seeded by
         # forked_rng) for first weights and dropout.
         rng = generator_from(random_state)
@@ -388,7 +399,8 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
             if self.early_stopping or self.interpolate == "auto":
                 images, held_out = images.split(self.validation_fraction, rng)
             text_rows = self._encode_texts(rows, images, random_state, resumed)
-            batches = self._batches(rows, text_rows, images, rng)
+            processes.check_enough(len(images))
+            batches = replace(self._batches(rows, text_rows, images, rng), processes=processes)
             validate = None
             if held_out is not None:
                 validate = make_validator(batches, rows[held_out.rows], held_out, self.similarity)
@@ -423,6 +435,7 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
                 keep=self._keep_history,
                 checkpoint=open_checkpoint(self.checkpoint, identity),
                 callbacks=EpochCallbacks(self, sum(stage.n_epochs for stage in stages)),
+                processes=processes,
             )
             self.loss_ = model.objective.learnt_loss()
             self.interpolation_ = 1.0 if start is None else self._interpolate(towers, start, validate)

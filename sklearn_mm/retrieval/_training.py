@@ -73,6 +73,7 @@ def make_stages(
         Whether those before the first epoch of ranking may be the best.
     """
     weights = (0.0, 0.0) if instance_loss is None else instance_loss.weights
+    in_chunks = model.parts_in_chunks
     towers = nn.ModuleList([model.image_tower, model.text_tower])
     joint = Stage(
         "joint",
@@ -86,6 +87,7 @@ def make_stages(
         # no part in an embedding.
         keeps=towers if stops_early and validate is not None else None,
         keeps_start=keeps_start,
+        in_chunks=in_chunks,
     )
     if instance_loss is None or not pretrains or not instance_loss.pretrain_epochs:
         return [joint]
@@ -100,6 +102,7 @@ def make_stages(
         learning_rate if rate is None else rate,
         begin=partial(model.begin, ranks=False, instance_weights=(1.0, 1.0), freezes=True),
         validate=validate,
+        in_chunks=in_chunks,
     )
     return [instance, joint]
 

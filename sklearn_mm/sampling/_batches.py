@@ -7,8 +7,15 @@ import numpy as np
 __all__ = ["caption_batches", "n_batches", "row_batches"]
 
 
-def row_batches(n_rows: int, batch_size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+def row_batches(n_rows: int, batch_size: int, rng: np.random.Generator, *, at_least: int = 2) -> Iterator[np.ndarray]:
     """Draw the batches of an epoch over rows.
+
+    Parameters
+    ----------
+    n_rows, batch_size : int
+    rng : numpy.random.Generator
+    at_least : int
+        What a last batch has; fewer rows join the batch before it.
 
     Yields
     ------
@@ -16,24 +23,24 @@ def row_batches(n_rows: int, batch_size: int, rng: np.random.Generator) -> Itera
         The last batch takes what is left, and a single row joins the batch before it: batch norm needs two.
     """
     order = rng.permutation(n_rows)
-    return iter(np.split(order, _batch_ends(n_rows, batch_size)[:-1]))
+    return iter(np.split(order, _batch_ends(n_rows, batch_size, at_least)[:-1]))
 
 
-def n_batches(n_rows: int, batch_size: int) -> int:
+def n_batches(n_rows: int, batch_size: int, *, at_least: int = 2) -> int:
     """Count the batches of an epoch, over rows or over images with captions."""
-    return len(_batch_ends(n_rows, batch_size))
+    return len(_batch_ends(n_rows, batch_size, at_least))
 
 
-def _batch_ends(n_rows: int, batch_size: int) -> np.ndarray:
+def _batch_ends(n_rows: int, batch_size: int, at_least: int) -> np.ndarray:
     ends = np.arange(batch_size, n_rows + batch_size, batch_size)
-    if len(ends) > 1 and n_rows - ends[-2] == 1:
+    if len(ends) > 1 and n_rows - ends[-2] < at_least:
         ends = ends[:-1]
     ends[-1] = n_rows
     return ends
 
 
 def caption_batches(
-    starts: np.ndarray, batch_size: int, captions_per_image: int, rng: np.random.Generator
+    starts: np.ndarray, batch_size: int, captions_per_image: int, rng: np.random.Generator, *, at_least: int = 2
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Draw the batches of an epoch.
 
@@ -42,10 +49,11 @@ def caption_batches(
     starts : ndarray of shape (n_images + 1,), int64
         Where each image's captions start in the flat list of captions.
     batch_size : int
-        Images a batch. The last one takes what is left, unless that is a single image.
+        Images a batch. The last one takes what is left, unless that is fewer than `at_least`.
     captions_per_image : int
         Captions drawn for each image, without replacement; all of them where it has fewer.
     rng : numpy.random.Generator
+    at_least : int
 
     Yields
     ------
@@ -57,7 +65,7 @@ def caption_batches(
     """
     order = rng.permutation(len(starts) - 1)
     first = 0
-    for end in _batch_ends(len(order), batch_size).tolist():  # a lone image has no negative
+    for end in _batch_ends(len(order), batch_size, at_least).tolist():  # a lone image has no negative
         images = order[first:end]
         first = end
         counts = starts[images + 1] - starts[images]

@@ -19,7 +19,7 @@ from sklearn_mm._device import generator_of
 from sklearn_mm._version import __version__
 from sklearn_mm.training._stopping import BestWeights
 
-__all__ = ["Checkpoint", "TrainingState", "identify_run", "open_checkpoint", "run_identity"]
+__all__ = ["Checkpoint", "TrainingState", "decisive_parameters", "identify_run", "open_checkpoint", "run_identity"]
 
 _CPU = torch.device("cpu")
 
@@ -32,6 +32,11 @@ def run_identity(*parts: Any) -> str:
     library's version is one part more, as another one may train otherwise.
     """
     return content_digest(__version__, *parts)
+
+
+def decisive_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those parameters that decide what is learnt, to be digested; those that name files by what these hold."""
+    return {key: named_files(value) for key, value in parameters.items() if key not in NO_MATTER}
 
 
 def identify_run(
@@ -59,7 +64,7 @@ def identify_run(
     """
     if folder is None:
         return None, check_random_state(random_state)
-    decisive = {key: named_files(value) for key, value in parameters.items() if key not in NO_MATTER}
+    decisive = decisive_parameters(parameters)
     try:
         identity = run_identity(name, decisive, *data)
     except UndigestibleError as error:

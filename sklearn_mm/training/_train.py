@@ -15,6 +15,7 @@ from sklearn_mm.training._callbacks import EpochCallbacks
 from sklearn_mm.training._checkpoint import Checkpoint, TrainingState
 from sklearn_mm.training._loop import EpochRecord, train_epochs
 from sklearn_mm.training._optimizer import make_optimizer, make_schedule
+from sklearn_mm.training._processes import ALONE, Processes
 from sklearn_mm.training._progress import progress
 from sklearn_mm.training._settings import TrainingSettings
 from sklearn_mm.training._stopping import BestWeights
@@ -64,6 +65,8 @@ class Stage:
         Whether batches are made in a thread: not worth it for rows of features in memory.
     keeps_start : bool
         Whether the weights before the first epoch are among those of which the best are kept.
+    in_chunks : sequence of Module
+        Parts of the model that a batch passes in chunks.
     """
 
     name: str
@@ -76,6 +79,7 @@ class Stage:
     keeps: nn.Module | None = None
     ahead: bool = True
     keeps_start: bool = False
+    in_chunks: Sequence[nn.Module] = ()
 
 
 def train(
@@ -88,6 +92,7 @@ def train(
     keep: Callable[[list[EpochRecord]], None] | None = None,
     checkpoint: Checkpoint | None = None,
     callbacks: EpochCallbacks | None = None,
+    processes: Processes = ALONE,
 ) -> list[EpochRecord]:
     """Train in stages, from where the checkpoint stands, under torch's current random state.
 
@@ -105,6 +110,8 @@ def train(
         Takes the history so far, before the callbacks hear of an epoch.
     checkpoint : Checkpoint, optional
     callbacks : EpochCallbacks, optional
+    processes : Processes
+        That train together, each with its own share of the stages' batches. Checkpoints are of the first of them.
 
     Returns
     -------
@@ -115,9 +122,33 @@ def train(
     ------
     FloatingPointError
         Training diverged.
+    RuntimeError
+        Another process is out of reach.
     """
+    processes.check_devices(settings.device)
+    try:
+        with processes.common_draws(settings.device):
+            return _train(model, stages, settings, rng, history, keep, checkpoint, callbacks, processes)
+    except RuntimeError as error:
+        lost = processes.lost(error, None if checkpoint is None else checkpoint.path)
+        if lost is None:
+            raise
+        raise lost from error
+
+
+def _train(
+    model: nn.Module,
+    stages: Sequence[Stage],
+    settings: TrainingSettings,
+    rng: np.random.Generator,
+    history: Sequence[EpochRecord],
+    keep: Callable[[list[EpochRecord]], None] | None,
+    checkpoint: Checkpoint | None,
+    callbacks: EpochCallbacks | None,
+    processes: Processes,
+) -> list[EpochRecord]:
     model.to(settings.device)
-    saved = None if checkpoint is None else checkpoint.load()
+    saved = processes.of_first(lambda: None if checkpoint is None else checkpoint.load())
     records = list(history) if saved is None else saved["history"]
     keep = _do_nothing_with if keep is None else keep
     # A run that had finished trains no epoch, and leaves its history all the same.
@@ -130,17 +161,18 @@ def train(
             continue
         # Begun before it is resumed: `begin` decides which parameters learn, and an optimiser takes back the state of
         # the same ones only.
-        run = _StageRun(model, stage, settings, rng)
+        run = _StageRun(model, stage, settings, rng, processes)
         if saved is not None and number == saved["stage"]:
             run.resume(saved)
         for record in run.epochs(callbacks):
             # New lists and dicts: those that were handed out before do not change.
             records = [*records, {**record, "epoch": len(records) + 1, "stage": stage.name}]
             keep(records)
-            if callbacks is not None and callbacks.end_epoch(records[-1]):
+            stops = callbacks is not None and callbacks.end_epoch(records[-1])
+            if processes.agreed(stops):
                 # Noted before the checkpoint is written: what a callback stopped does not go on when it is read.
                 run.is_finished = True
-            if checkpoint is not None:
+            if checkpoint is not None and processes.rank == 0:
                 checkpoint.save({"stage": number, "history": records, **run.state()})
         # After each stage and not at the end alone: the next one starts from the best of this one.
         run.best.restore()
@@ -175,9 +207,16 @@ def continue_training(
 class _StageRun:
     """A stage under way: its optimiser, what has been the best, and how far it has come."""
 
-    def __init__(self, model: nn.Module, stage: Stage, settings: TrainingSettings, rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        stage: Stage,
+        settings: TrainingSettings,
+        rng: np.random.Generator,
+        processes: Processes,
+    ) -> None:
         stage.begin()
-        self._stage, self._settings = stage, settings
+        self._stage, self._settings, self._rng, self._processes = stage, settings, rng, processes
         self._optimizer = make_optimizer(
             settings.optimizer, stage.model, learning_rate=stage.learning_rate, weight_decay=settings.weight_decay
         )
@@ -204,19 +243,33 @@ class _StageRun:
             # Here, where the loop asks for batches: an epoch has begun before its first batch is drawn.
             if callbacks is not None:
                 callbacks.begin_epoch()
+            # In each epoch, by what the checkpoint holds: it is of one process, and goes for all.
+            self._processes.seed_torch(self._rng, self._settings.device)
             return _prepared(self._stage, self._settings)
 
         if self._stage.keeps_start and self._stage.validate is not None and not self._n_done:
-            self.best.update(self._stage.validate()[1])
+            self.best.update(self._processes.agreed(self._stage.validate())[1])
         # A stage that stopped early has epochs left, and trains none of them.
         n_left = 0 if self.is_finished else self._stage.n_epochs - self._n_done
         records = train_epochs(
-            self._stage.model, batches, self._optimizer, self._schedule, self._scaler, self._settings, n_epochs=n_left
+            self._stage.model,
+            batches,
+            self._optimizer,
+            self._schedule,
+            self._scaler,
+            self._settings,
+            n_epochs=n_left,
+            processes=self._processes,
+            in_chunks=self._stage.in_chunks,
         )
         title = f"{self._stage.name} training"
-        for record in progress(records, n_epochs=n_left, title=title, verbose=self._settings.verbose):
+        verbose = self._settings.verbose if self._processes.rank == 0 else 0
+        for own_record in progress(records, n_epochs=n_left, title=title, verbose=verbose):
+            self._processes.agree_buffers(self._stage.model)
+            # The first process's, its seconds too: all end with the same history.
+            record = self._processes.agreed(own_record)
             if self._stage.validate is not None:
-                name, score = self._stage.validate()
+                name, score = self._processes.agreed(self._stage.validate())
                 record[name] = score
                 if self._stage.keeps is not None:
                     self.best.update(score)

@@ -129,7 +129,7 @@ def test_the_pool_adds_each_images_hardest_foreign_text():
     batch, images, drawn = scene.first_batch(3, pool_size=10**6)
     assert len(batch.pool.is_in_batch) == 16  # no more than there are, in their order
     with torch.no_grad():
-        mined = model._mine(scene.towers[0](batch.image), batch.pool)
+        mined = model._mine(scene.towers[0](batch.image), batch.pool, batch.shares)
     expected = sorted(scene.hardest_foreign_texts(images) - set(drawn.tolist()))
     assert expected  # or nothing were tested
     assert mined.tolist() == expected
@@ -159,7 +159,9 @@ def test_the_pool_is_looked_through_as_in_use_and_each_part_goes_on_in_its_own_m
     modes = {name: part.training for name, part in model.named_modules()}
     assert modes["text_tower.head.dropout"]
     assert not modes["text_tower.head.layers"]
-    assert [model._mine(image, batch.pool).tolist() for _ in range(5)] == [expected] * 5  # with dropout, others
+    assert [model._mine(image, batch.pool, batch.shares).tolist() for _ in range(5)] == [
+        expected
+    ] * 5  # with dropout, others
     model(batch).backward()
     assert {name: part.training for name, part in model.named_modules()} == modes
 
