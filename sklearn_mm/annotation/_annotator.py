@@ -71,7 +71,17 @@ from sklearn_mm.nn.annotation import AnnotationNetwork
 from sklearn_mm.persistence import PickleStateMixin
 from sklearn_mm.registry import stored_as
 from sklearn_mm.towers import Tower, fit_image_encoder, is_trainable, n_rows_of
-from sklearn_mm.training import EpochCallbacks, EpochRecord, Stage, identify_run, open_checkpoint, train
+from sklearn_mm.training import (
+    EpochCallbacks,
+    EpochRecord,
+    Processes,
+    Stage,
+    decisive_parameters,
+    identify_run,
+    join_processes,
+    open_checkpoint,
+    train,
+)
 
 __all__ = ["MultiLabelAnnotator"]
 
@@ -382,6 +392,11 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
         self._check_against(self.classes_ if resumed else given.classes)
         sample_weight, groups = check_weights_and_groups(sample_weight, groups, n_rows)
         before = self.network_.state_dict() if resumed else None  # a run that goes on from other weights is another
+        processes = join_processes(self.device)
+        processes.check_alike(
+            {"parameters": decisive_parameters(self.get_params(deep=False)), "X": (FilesIn(images), tags), "y": labels}
+            | {"sample_weight": sample_weight, "groups": groups, "weights to go on from": before}
+        )
         identity, random_state = identify_run(
             self.checkpoint,
             self.random_state,
@@ -389,7 +404,9 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
             self.get_params(deep=False),
             before,
             *(FilesIn(images), tags, labels, sample_weight, groups),
+            *processes.identity,
         )
+        random_state = processes.agree(random_state)
         rng = generator_from(random_state)
         settings = training_settings(self, getattr(self, "precision_", None) if resumed else None)
         self.precision_ = precision_of(settings.dtype)
@@ -408,8 +425,10 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
             for_rules: list[HeldOut] = []  # images, each with a network that has not been trained on it
             for number, (others, own) in enumerate(folds, start=1):
                 model = self._model(self._make_network(inputs, others), others)
-                stages = self._stages(model, inputs, others, None, rng, f"fold {number} of {len(folds)}, ")
-                train(model, stages, settings, rng, checkpoint=open_checkpoint(self.checkpoint, identity, f"-{number}"))
+                prefix = f"fold {number} of {len(folds)}, "
+                stages = self._stages(model, inputs, others, None, rng, processes, prefix)
+                kept_in = open_checkpoint(self.checkpoint, identity, f"-{number}")
+                train(model, stages, settings, rng, checkpoint=kept_in, processes=processes)
                 self._join_members(model, inputs, others)
                 for_rules.append(HeldOut(model, inputs, own))
             if not resumed:
@@ -417,7 +436,7 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
                 self.history_, self.n_epochs_ = [], 0
             self._members = None  # of the network of before; a callback asks for scores in between
             model = self._model(self.network_, learnt)
-            stages = self._stages(model, inputs, learnt, held_out, rng)
+            stages = self._stages(model, inputs, learnt, held_out, rng, processes)
             train(
                 model,
                 stages,
@@ -427,6 +446,7 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
                 keep=self._keep_history,
                 checkpoint=open_checkpoint(self.checkpoint, identity),
                 callbacks=EpochCallbacks(self, sum(stage.n_epochs for stage in stages)),
+                processes=processes,
             )
             self._join_members(model, inputs, learnt)
             self._members = model.members
@@ -583,6 +603,7 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
         images: LabeledImages,
         held_out: LabeledImages | None,
         rng: np.random.Generator,
+        processes: Processes,
         prefix: str = "",
     ) -> list[Stage]:
         """Return what is trained one after the other: labels, and the count head where it waits for them."""
@@ -590,14 +611,14 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
         if held_out is not None:
             validate = partial(best_f1, [HeldOut(model, inputs, held_out)], self._n_ranks)
         keeps = model if self.early_stopping else None
-        batches = label_batches(model, inputs, images, self.batch_size, rng)
+        batches = label_batches(model, inputs, images, self.batch_size, rng, processes)
         ahead = is_trainable(self.image_encoder_)  # reads pictures
         length = (self.max_epochs, self.learning_rate)
         labels = Stage(f"{prefix}label", model, batches, *length, validate=validate, keeps=keeps, ahead=ahead)
         if model.network.count_head is None or model.joint:
             return [labels]
         frozen = FrozenFeatures(model, inputs, images.rows)
-        batches = count_batches(images, self.batch_size, rng, frozen.collate, frozen.prepare)
+        batches = count_batches(images, self.batch_size, rng, frozen.collate, frozen.prepare, processes)
         return [labels, Stage(f"{prefix}count", frozen.head(), batches, *length, ahead=ahead)]
 
     def _keep_history(self, history: list[EpochRecord]) -> None:

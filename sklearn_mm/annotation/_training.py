@@ -46,7 +46,7 @@ from sklearn_mm.annotation._rules import (
 )
 from sklearn_mm.sampling import n_batches, row_batches
 from sklearn_mm.towers import Tower
-from sklearn_mm.training import OPTIMIZERS, SCHEDULES, EpochBatches, TrainingSettings
+from sklearn_mm.training import ALONE, OPTIMIZERS, SCHEDULES, EpochBatches, Processes, TrainingSettings
 
 __all__ = [
     "TRAINING_CONSTRAINTS",
@@ -122,45 +122,63 @@ def training_settings(parameters: _TrainingParameters, fitted: str | None = None
 
 
 class _RowBatches:
-    """The batches of an epoch over some images, which a function makes of their positions."""
+    """The batches of an epoch over some images, of which a function makes this process's share.
+
+    `collate` takes the positions of its images, what to draw from, and what multiplies weights so that the mean over
+    processes of mean losses is that over all images.
+    """
 
     def __init__(
         self,
         n_rows: int,
         batch_size: int,
         rng: np.random.Generator,
-        collate: Callable[[np.ndarray], Any],
-        prepare: Callable[[], None] | None = None,
+        collate: Callable[[np.ndarray, np.random.Generator, np.float32], Any],
+        prepare: Callable[[], None] | None,
+        processes: Processes,
     ) -> None:
-        self._n_rows, self._batch_size, self._rng = n_rows, batch_size, rng
+        processes.check_enough(n_rows)
+        self._n_rows, self._batch_size, self._rng = n_rows, batch_size * processes.n, rng
         self._collate, self._prepare = collate, prepare
+        self._processes, self._at_least = processes, max(2, processes.n)
 
     def __len__(self) -> int:
-        return n_batches(self._n_rows, self._batch_size)
+        return n_batches(self._n_rows, self._batch_size, at_least=self._at_least)
 
     def __iter__(self) -> Iterator[Any]:
         if self._prepare is not None:  # before the model is put in training mode, and in this thread
             self._prepare()
+        own_rng = self._processes.own_draws(self._rng)
+        batches = row_batches(self._n_rows, self._batch_size, self._rng, at_least=self._at_least)
         # Drawn here and in order, collated by whoever goes through it: a thread that is ahead of the training.
-        return map(self._collate, row_batches(self._n_rows, self._batch_size, self._rng))
+        return (self._share_of(positions, own_rng) for positions in batches)
+
+    def _share_of(self, positions: np.ndarray, own_rng: np.random.Generator) -> Any:
+        own = positions[self._processes.shares(len(positions))[self._processes.rank]]
+        return self._collate(own, own_rng, np.float32(len(own) * self._processes.n / len(positions)))
 
 
 def label_batches(
-    model: AnnotationModel, inputs: InputRows, images: LabeledImages, batch_size: int, rng: np.random.Generator
+    model: AnnotationModel,
+    inputs: InputRows,
+    images: LabeledImages,
+    batch_size: int,
+    rng: np.random.Generator,
+    processes: Processes = ALONE,
 ) -> EpochBatches:
     """Make the batches that a model is trained on; pictures are augmented from `rng`."""
 
-    def collate(positions: np.ndarray) -> LabelBatch:
+    def collate(positions: np.ndarray, own_rng: np.random.Generator, factor: np.float32) -> LabelBatch:
         entries = images.labels[positions].tocoo()
         row, column = (torch.from_numpy(part.astype(np.int64)) for part in (entries.row, entries.col))
         return LabelBatch(
-            model.collate(inputs[images.rows[positions]], rng),
+            model.collate(inputs[images.rows[positions]], own_rng),
             LabelEntries(row, column, torch.from_numpy(entries.data)),
             torch.from_numpy(images.counts[positions]),
-            torch.from_numpy(images.weight[positions]),
+            torch.from_numpy(images.weight[positions] * factor),
         )
 
-    return _RowBatches(len(images), batch_size, rng, collate)
+    return _RowBatches(len(images), batch_size, rng, collate, None, processes)
 
 
 def count_batches(
@@ -169,14 +187,15 @@ def count_batches(
     rng: np.random.Generator,
     collate: Callable[[np.ndarray], Any],
     prepare: Callable[[], None] | None = None,
+    processes: Processes = ALONE,
 ) -> EpochBatches:
     """Make the batches that numbers of labels are learnt from; `collate` gives the inputs at some positions."""
 
-    def with_counts(positions: np.ndarray) -> CountBatch:
-        counts, weight = (torch.from_numpy(part[positions]) for part in (images.counts, images.weight))
-        return CountBatch(collate(positions), counts, weight)
+    def with_counts(positions: np.ndarray, own_rng: np.random.Generator, factor: np.float32) -> CountBatch:
+        counts, weight = images.counts[positions], images.weight[positions] * factor
+        return CountBatch(collate(positions), torch.from_numpy(counts), torch.from_numpy(weight))
 
-    return _RowBatches(len(images), batch_size, rng, with_counts, prepare)
+    return _RowBatches(len(images), batch_size, rng, with_counts, prepare, processes)
 
 
 class FrozenFeatures:

@@ -13,6 +13,7 @@ import torch
 from sklearn.base import clone
 
 import sklearn_mm
+from sklearn_mm.annotation import LabelCountPredictor, MultiLabelAnnotator
 from sklearn_mm.features import TextCNNEncoder, TextNGramEncoder
 from sklearn_mm.losses import InfoNCELoss, InstanceLoss, RankingLoss
 from sklearn_mm.retrieval import JointEmbeddingRanker
@@ -138,3 +139,60 @@ def test_all_processes_end_with_the_same_ranker(rankers, name):
 
 def test_what_is_dropped_differs_and_the_ranker_learns(rankers):
     assert rankers["dropout"][0].history_[-1]["train_loss"] < rankers["dropout"][0].history_[0]["train_loss"]
+
+
+def labeled():
+    rng = np.random.default_rng(1)
+    truth = (rng.random((N_IMAGES, 5)) < 0.4).astype(int)
+    features = (truth + rng.normal(0, 0.3, truth.shape)).astype(np.float32)
+    tags = (rng.random((N_IMAGES, 4)) < 0.3).astype(np.float32)
+    return np.hstack([features, tags]), truth, None
+
+
+def annotator(**parameters):
+    return MultiLabelAnnotator(
+        **{"hidden_layer_sizes": (12,), "tag_hidden_layer_sizes": (6,), "batch_size": 8, "max_epochs": 3}
+        | {"tag_features": slice(5, 9), "dropout": 0.0, "random_state": 0, "device": "cpu", "precision": "float32"}
+        | {"n_jobs": 1, "optimizer": "sgd"}  # as above
+        | parameters
+    )
+
+
+ANNOTATORS = {
+    "folds": annotator(n_folds=2),
+    "held out": annotator(early_stopping=True, n_iter_no_change=1, loss="softmax", members=["neighbors", "ridge"]),
+    "joint": annotator(label_count=LabelCountPredictor(joint=True), loss="asymmetric", n_folds=None, calibrate=True),
+}
+
+
+@pytest.fixture(scope="module")
+def annotators(tmp_path_factory):
+    """Return, for each annotator, what two processes have fitted."""
+    folder = tmp_path_factory.mktemp("annotators")
+    joblib.dump((ANNOTATORS, *labeled()), folder / "job")
+    status, output = run(FITTED, folder)
+    assert status == 0, output
+    return {name: [joblib.load(folder / f"{name}-{rank}") for rank in range(2)] for name in ANNOTATORS}
+
+
+@pytest.mark.parametrize("name", ANNOTATORS)
+def test_two_processes_annotate_as_one_does_with_twice_the_batch(annotators, name):
+    X, y, _ = labeled()
+    alone = clone(ANNOTATORS[name]).set_params(batch_size=16).fit(X, y)
+    fitted = annotators[name][0]
+    for key in ("train_loss", "val_f1"):
+        seen, expected = ([record.get(key, 0.0) for record in each.history_] for each in (fitted, alone))
+        np.testing.assert_allclose(seen, expected, **ROUNDING)
+    expected = alone.network_.state_dict()
+    for weight, value in fitted.network_.state_dict().items():
+        torch.testing.assert_close(value, expected[weight], **ROUNDING)
+    np.testing.assert_allclose(fitted.predict_proba(X), alone.predict_proba(X), rtol=2e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", ANNOTATORS)
+def test_all_processes_end_with_the_same_annotator(annotators, name):
+    first, second = annotators[name]
+    assert first.history_ == second.history_
+    X = labeled()[0]
+    np.testing.assert_array_equal(first.decision_function(X), second.decision_function(X))
+    np.testing.assert_array_equal(first.predict(X), second.predict(X))
