@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from sklearn.base import BaseEstimator
 from torch import Tensor
+from torch import distributed as dist
 
 from sklearn_mm._params import check_path
 from sklearn_mm._version import __version__
@@ -81,6 +82,9 @@ def save(estimator: BaseEstimator, path: str | os.PathLike[str]) -> None:
     this library, compiled objects (the trees of a random forest), and a search with its scorers (its
     ``best_estimator_`` is held). `joblib.dump` takes them all.
 
+    Where several processes train together (see :doc:`/several_processes`), the first one writes; the others return at
+    once.
+
     An object that stands in two places becomes two; arrays stay one. The new folder is written beside the old one
     and then renamed, so an interrupted `save` leaves no half-written model.
 
@@ -104,6 +108,8 @@ def save(estimator: BaseEstimator, path: str | os.PathLike[str]) -> None:
     if not isinstance(estimator, BaseEstimator) or isinstance(estimator, type):
         raise TypeError(f"expected an estimator to save, got {type(estimator).__name__}")
     check_path(path, "path")
+    if dist.is_available() and dist.is_initialized() and dist.get_rank() > 0:
+        return  # they have the same model, and would write to the same place
     # Links are followed first: renaming would replace the link, and not the folder it leads to.
     folder = Path(path).resolve()
     _check_replaceable(folder)

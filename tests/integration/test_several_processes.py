@@ -1,9 +1,13 @@
 """Two processes that train together learn what one learns with twice the batch."""
 
+import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import joblib
@@ -16,11 +20,13 @@ import sklearn_mm
 from sklearn_mm.annotation import LabelCountPredictor, MultiLabelAnnotator
 from sklearn_mm.features import TextCNNEncoder, TextNGramEncoder
 from sklearn_mm.losses import InfoNCELoss, InstanceLoss, RankingLoss
+from sklearn_mm.persistence import load
 from sklearn_mm.retrieval import JointEmbeddingRanker
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(sklearn_mm.__file__).parents[1]
+LONG = 600  # seconds: for machines that do much else
 N_IMAGES = 61  # so that the last batch has an image for one process more than for the other
 ROUNDING = {"rtol": 2e-4, "atol": 2e-5}  # sums of float32 in another order, through some tens of steps of AdamW
 FITTED = """
@@ -55,7 +61,7 @@ def start(script, folder, n=2, **options):
 def run(script, folder, n=2):
     """Return the exit status and what was written."""
     process = start(script, folder, n)
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=LONG)
     return process.returncode, output
 
 
@@ -139,6 +145,181 @@ def test_all_processes_end_with_the_same_ranker(rankers, name):
 
 def test_what_is_dropped_differs_and_the_ranker_learns(rankers):
     assert rankers["dropout"][0].history_[-1]["train_loss"] < rankers["dropout"][0].history_[0]["train_loss"]
+
+
+# What ends in an error ---------------------------------------------------------------------------------------------
+
+REFUSED = """
+    import os, sys
+    import joblib
+    from sklearn.base import clone
+    from sklearn_mm.persistence import save
+
+    folder, rank = sys.argv[1], int(os.environ["RANK"])
+    ranker, X, y, _ = joblib.load(folder + "/job")
+    other = X.copy()
+    other[5] += rank
+    cases = {
+        "data": (ranker, other, y),
+        "captions": (ranker, X, [*y[:-1], f"seen by {rank}"]),
+        "parameters": (clone(ranker).set_params(learning_rate=1e-3 * (1 + rank)), X, y),
+        "few": (ranker, X[:1].repeat(2, 0), y[:2]),
+    }
+    with open(f"{folder}/errors-{rank}", "w") as file:
+        for name, (each, X, y) in cases.items():
+            try:
+                clone(each).fit(X, y)
+            except ValueError as error:
+                print(name, error, file=file)
+    # after all this they still train together, and one saves
+    _, X, y, _ = joblib.load(folder + "/job")
+    save(clone(ranker).set_params(random_state=None, max_epochs=1).fit(X, y), folder + "/model")
+    if rank == 1:
+        raise KeyError("the one that fails alone")
+    clone(ranker).fit(X, y)
+"""
+
+
+def test_processes_that_were_given_different_things_say_so(tmp_path):
+    joblib.dump((RANKERS["contrast"], *captioned()), tmp_path / "job")
+    status, output = run(REFUSED, tmp_path)
+    errors = [(tmp_path / f"errors-{rank}").read_text() for rank in range(2)]
+    assert errors[0] == errors[1]
+    data, captions, parameters, few = errors[0].splitlines()
+    assert data.startswith("data expected the same X in all 2 processes, got another in process 1 than in process 0")
+    assert captions.startswith("captions expected the same y in all")
+    assert parameters.startswith("parameters expected the same parameters in all")
+    assert "at least 2 different images" in few
+    assert load(tmp_path / "model").n_epochs_ == 1
+    assert status != 0  # one of them failed, and the other does not wait for it
+    assert "the one that fails alone" in output
+
+
+KILLED = """
+    import json, os, signal, socket, sys, time
+    import joblib
+    from sklearn_mm.retrieval._model import JointModel
+    from sklearn_mm.training import _checkpoint
+
+    folder = sys.argv[1]
+
+    def killing(method, n_before):
+        n_calls = 0
+
+        def call(*args):
+            nonlocal n_calls
+            n_calls += 1
+            if n_calls > n_before:
+                with open(f"{folder}/killed", "w") as file:
+                    print(time.time(), file=file)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return method(*args)
+
+        return call
+
+    def fit(job, who, where, n_before):
+        rank = int(os.environ["RANK"])
+        if rank == who and where == "batch":
+            JointModel.forward = killing(JointModel.forward, n_before)
+        if rank == who and where == "checkpoint":
+            _checkpoint.os.fsync = killing(os.fsync, n_before)
+        ranker, X, y, _ = joblib.load(f"{folder}/{job}")
+        joblib.dump(ranker.fit(X, y), f"{folder}/{job}-{rank}")
+
+    def start(rank, port, number, arguments):
+        process = os.fork()  # spared all imports
+        if process:
+            return process
+        os.dup2(os.open(f"{folder}/errors-{number}-{rank}", os.O_CREAT | os.O_WRONLY), 2)
+        os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="localhost", MASTER_PORT=str(port))
+        status = 1
+        try:
+            fit(*arguments)
+            status = 0
+        except RuntimeError as error:
+            print(error, file=sys.stderr, flush=True)
+        finally:
+            os._exit(status)
+
+    if "RANK" in os.environ:
+        fit("kept", 0, "batch", 3)
+    for number, arguments in enumerate(json.loads(sys.argv[2])):
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        processes = [start(rank, port, number, arguments) for rank in range(2)]
+        status = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
+        killed = os.path.exists(f"{folder}/killed")
+        seconds = time.time() - float(open(f"{folder}/killed").read()) if killed else 0.0
+        print(json.dumps([status, seconds]), flush=True)
+"""
+
+
+def test_a_fit_whose_processes_are_killed_ends_soon_and_goes_on_bit_for_bit(tmp_path):
+    # A stage of instances, then ranking: 2 and 8 epochs of 4 batches.
+    whole = ranker(
+        text_encoder=TextNGramEncoder(16, word_dim=16, dropout=0.3),
+        loss=InfoNCELoss(trainable=True),
+        instance_loss=InstanceLoss(0.5, pretrain_epochs=2),
+        max_epochs=8,
+        early_stopping=True,
+        n_iter_no_change=8,
+        dropout=0.2,
+    )
+    joblib.dump((whole, *captioned()), tmp_path / "whole")
+    joblib.dump((clone(whole).set_params(checkpoint=tmp_path / "checkpoints"), *captioned()), tmp_path / "kept")
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(KILLED))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+    def fit(command, *rounds):
+        return subprocess.run(
+            [sys.executable, *command, str(script), str(tmp_path), json.dumps(rounds)],
+            env=environment,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=LONG,
+        )
+
+    # Without torchrun at first, which would end the other process itself.
+    kills = [(1, "batch", 6), (0, "batch", 5), (0, "checkpoint", 2), (1, "batch", 9)]
+    done = fit([], ("whole", -1, "nowhere", 0), *(("kept", *kill) for kill in kills))
+    (status, _), *killed = map(json.loads, done.stdout.splitlines())
+    assert status == [0, 0], done.stderr
+    for number, ((who, _, _), (status, seconds)) in enumerate(zip(kills, killed, strict=True), start=1):
+        assert status[who] == -signal.SIGKILL
+        assert status[1 - who] == 1
+        assert seconds < 60
+        error = (tmp_path / f"errors-{number}-{1 - who}").read_text()
+        assert f"this is process {1 - who}" in error
+        assert f"training goes on from {tmp_path / 'checkpoints'}" in error
+    done = fit(["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"])  # the fifth
+    assert done.returncode != 0
+    assert time.time() - float((tmp_path / "killed").read_text()) < 60
+    done = fit([], ("kept", -1, "nowhere", 0))
+    assert json.loads(done.stdout)[0] == [0, 0], done.stderr
+    expected, *fitted = (joblib.load(tmp_path / name) for name in ("whole-0", "kept-0", "kept-1"))
+    for each in fitted:
+        seen, wanted = ([record["train_loss"] for record in one.history_] for one in (each, expected))
+        assert seen == wanted
+        for weight, value in weights_of(expected).items():
+            assert torch.equal(weights_of(each)[weight], value)
+
+
+def test_the_script_of_the_guide_trains_and_saves_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    guide = (ROOT / "docs" / "several_processes.rst").read_text()
+    block = re.search(r"code-block:: python\n\n(.*?)\n\n\.\.", guide, flags=re.DOTALL)
+    status, output = run(block[1], tmp_path)
+    assert status == 0, output
+    saved = load(tmp_path / "model")
+    assert saved.n_epochs_ == 5
+    assert saved.predict(np.eye(5)).tolist() == [f"a picture of thing {thing}" for thing in range(5)]
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 1
+
+
+# Annotators --------------------------------------------------------------------------------------------------------
 
 
 def labeled():
