@@ -20,6 +20,7 @@ _SUBPACKAGES = (
     "model_selection",
     "persistence",
     "retrieval",
+    "scaling",
     "testing",
     "towers",
 )

@@ -36,8 +36,10 @@ __all__ = [
 _N_DIGITS = 32
 _TORCHS_OWN = frozenset(vars(nn.Module()))  # attributes that every module has
 _OF_MODULES = ("_modules", "_parameters", "_buffers")
-# of states: who saved them, and an address that scikit-learn's vectorizers keep
-_NO_CONTENT = frozenset({FORMAT_KEY, "_sklearn_mm_version", "_torch_version", "_sklearn_version", "_stop_words_id"})
+# of states: who saved them, an address that scikit-learn's vectorizers keep, and what the last call could not read
+_NO_CONTENT = frozenset(
+    {FORMAT_KEY, "_sklearn_mm_version", "_torch_version", "_sklearn_version", "_stop_words_id", "errors_"}
+)
 NO_MATTER = frozenset({"cache", "checkpoint", "device", "memory", "n_jobs", "pre_dispatch", "verbose"})
 """Parameters of estimators that say where or how something is computed, and not what."""
 

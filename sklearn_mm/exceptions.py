@@ -5,6 +5,7 @@ __all__ = [
     "ImageReadError",
     "ImageReadWarning",
     "LabelWarning",
+    "ShardWarning",
     "TokenizationWarning",
     "TruncationWarning",
     "UnknownWordsWarning",
@@ -31,6 +32,10 @@ class ImageReadWarning(UserWarning):
 
 class LabelWarning(UserWarning):
     """Labels cannot be learned, or are not known."""
+
+
+class ShardWarning(UserWarning):
+    """A shard that was finished is missing or broken, and is written again."""
 
 
 class TokenizationWarning(UserWarning):
