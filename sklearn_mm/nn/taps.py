@@ -2,9 +2,9 @@
 
 import re
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock, local
 from types import TracebackType
 from typing import Any, Self
@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from sklearn_mm._checks import did_you_mean
 from sklearn_mm.nn.blocks import Block, find_blocks
+from sklearn_mm.nn.layer_table import LAST, Column, LayerTable, Readable, behind
 from sklearn_mm.nn.lite import SameConv2d
 from sklearn_mm.nn.pooling import POOLINGS, no_autocast, pooled, pooled_name
 
@@ -40,7 +41,8 @@ class Tap:
     Attributes
     ----------
     name : str
-        The module's name in the network; "last" for what the class layer is given.
+        The module's name in the network; "last" for what the class layer is given. Of a reader of everything, that of
+        a `Column`.
     width : int
         Filters of a convolution, units of a fully connected layer.
     module : str
@@ -94,12 +96,18 @@ class TapReader:
     pooling : {"mean", "max", "mean+max"}, default="mean"
         What is read of a map or of tokens over their positions; what has none is read as it is, once. Of the tokens of
         a block the class token comes first, and no token but those of the patches is pooled.
+    leave_out : collection of str, optional
+        With it, even an empty one, all is read that "auto" and "last" name as well, before and after the activation
+        function, but for these taps, and besides a maximum the mean: what a cache keeps. Once there is a `Column` for
+        each of the parts, they come in whatever order.
 
     Attributes
     ----------
     taps : list of Tap, or None
         Where it reads, in the order in which the layers run (in the order named, for a sequence); known after
         the first batch.
+    table : LayerTable or None
+        What else can be read, after the first batch of a reader with `leave_out`.
 
     Raises
     ------
@@ -144,10 +152,14 @@ class TapReader:
         class_layers: Sequence[str] | None = None,
         chunk_size: int | None = None,
         pooling: str = "mean",
+        leave_out: Collection[str] | None = None,
     ) -> None:
         self.network = network
         self.taps: list[Tap] | None = None
-        self._chunk_size, self._ways = chunk_size, POOLINGS[pooling]
+        self.table: LayerTable | None = None
+        # where a map is read for its maximum the mean is next to nothing
+        ways = POOLINGS[pooling] if leave_out is None or pooling == "mean" else POOLINGS["mean+max"]
+        self._chunk_size, self._ways, self._pooling, self._leave_out = chunk_size, ways, pooling, leave_out
         self._layers, self._activation, self._class_layers = layers, activation, class_layers
         self._modules = {name: module for name, module in network.named_modules() if name}
         self._blocks = find_blocks(network)
@@ -177,6 +189,11 @@ class TapReader:
                     f"layers={layers!r} matches no convolution and no fully connected layer; "
                     f"{did_you_mean(layers, known)}"
                 )
+
+    @property
+    def columns(self) -> list[tuple[Column, int]]:
+        """What is read side by side, and its width, of a reader with `leave_out` after the first batch."""
+        return [(Column(tap.name, part), tap.width) for tap in self.taps or [] for part in tap.parts]
 
     def __enter__(self) -> Self:
         self._stack = ExitStack()
@@ -229,10 +246,17 @@ class TapReader:
 
     def _find(self, pixels: Tensor) -> list[Tensor]:
         """Run the network for the first time: find the taps, and return what they read."""
+        # what can be read shows only where both are
+        ways = self._ways if self._leave_out is None else POOLINGS["mean+max"]
         first = _FirstPass(
-            self.network, self._modules, self._blocks, self._layers, self._activation, self._class_layers, self._ways
+            self.network, self._modules, self._blocks, self._layers, self._activation, self._class_layers, ways
         )
-        taps, values = first.run(pixels)
+        if self._leave_out is None:
+            found = first.run(pixels)
+        else:
+            found, self.table = first.run_for_all(pixels, self._pooling, self._ways, self._leave_out)
+        taps = [tap for tap, _ in found]
+        values = [parts[part] for tap, parts in found for part in tap.parts]
         # The block was entered before anybody knew where to read; from the next batch on these hooks do. No other
         # thread runs the network meanwhile: all wait for the taps, which are made known last.
         self._calls = {tap.call: tap for tap in taps if tap.call >= 0}
@@ -316,7 +340,7 @@ class _Reading:
         if tap is None:
             return
         if tap.reads == "call" and function in _ACTIVATIONS:
-            self.take(tap.name, pooled(answer, _channel_dim(self._modules[tap.name], answer), self._ways))
+            self.take(tap.name, pooled(answer, _channel_dim(self._modules[tap.module], answer), self._ways))
         elif tap.reads == "input" and function in _AVERAGES:
             self.take(tap.name, pooled(given, tap.channel_dim, ("max",)))
 
@@ -364,6 +388,7 @@ class _FirstPass:
         self._n_rows = 0
         self._layers, self._post, self._class_layers = layers, activation == "post", class_layers
         self._is_last = isinstance(layers, str) and layers == "last"
+        self._keeps_inputs = self._is_last
         # Of maps only what is pooled is kept, and weak references to know them again: strong ones would keep the
         # maps of the whole network in memory at once.
         self._outputs: dict[str, dict[str, Tensor]] = {}  # parts, by module, in the order in which they ran
@@ -375,22 +400,62 @@ class _FirstPass:
         self._averages: list[tuple[int, int, dict[str, Tensor]]] = []  # calls that average, channel_dim, parts
         self._watcher = _Watcher(self._see)
 
-    def run(self, pixels: Tensor) -> tuple[list[Tap], list[Tensor]]:
-        """Return the taps and what is read, one tensor for each part of each of them."""
+    def run(self, pixels: Tensor) -> list[tuple[Tap, dict[str, Tensor]]]:
+        """Return the taps, each with its parts."""
+        answer = self._run(pixels, watches=self._post or (self._is_last and "max" in self._ways))
+        return [self._last(answer, self._ways)] if self._is_last else [self._tap(name) for name in self._chosen()]
+
+    def run_for_all(
+        self, pixels: Tensor, pooling: str, ways: Sequence[str], leave_out: Collection[str]
+    ) -> tuple[list[tuple[Tap, dict[str, Tensor]]], LayerTable]:
+        """Return the taps of all that is worth keeping, each with its parts, and what can be read."""
+        self._keeps_inputs = True
+        answer = self._run(pixels, watches=True)
+        # which may be an error, as it is without a cache
+        chosen = [] if self._is_last else self._chosen()
+        last = self._last(answer, POOLINGS[pooling]) if self._is_last else None
+        table = self._table(answer)
+        found = []
+        for name in dict.fromkeys((*table.auto, *chosen)):
+            parts = self._outputs[name]
+            found.append((Tap(name, self._widths[name], name, parts=tuple(parts)), parts))
+            if name in self._activations:
+                call, parts = self._activations[name]
+                found.append((Tap(behind(name), _width(parts), name, "call", call, tuple(parts)), parts))
+        if table.last is not None:
+            found.append(last or self._last(answer, table.last.parts))
+            found[-1] = (replace(found[-1][0], name=LAST), found[-1][1])
+        return [(_narrowed(tap, ways), parts) for tap, parts in found if tap.name not in leave_out], table
+
+    def _table(self, answer: Any) -> LayerTable:
+        readable = {
+            name: Readable(self._widths[name], tuple(parts), name in self._activations)
+            for name, parts in self._outputs.items()
+        }
+        last = None
+        for ways in (POOLINGS["mean+max"], POOLINGS["mean"]):
+            try:
+                tap, _ = self._last(answer, ways)
+            except ValueError:  # nobody has asked for it
+                continue
+            last = Readable(tap.width, tap.parts)
+            break
+        return LayerTable(tuple(self._hidden()), (*self._answers, *self._blocks_read()), readable, last)
+
+    def _run(self, pixels: Tensor, watches: bool) -> Any:
         named = () if isinstance(self._layers, str | int) else self._layers
         self._n_rows = len(pixels)
         with ExitStack() as stack:
             for name, module in self._modules.items():
                 if name in named or name in self._blocks or isinstance(module, _LAYERS):
                     stack.enter_context(module.register_forward_hook(self._hook(name, name in named)))
-            if self._post or (self._is_last and "max" in self._ways):
+            if watches:
                 stack.enter_context(self._watcher)
             answer = self._network(pixels)
         # the very same tensor: behind a softmax or a pool, the last layer is not known as a class layer
         if self._class_layers is None:
             self._class_layers = [name for name, output in self._answers.items() if output() is answer]
-        found = [self._last(answer)] if self._is_last else [self._tap(name) for name in self._chosen()]
-        return [tap for tap, _ in found], [parts[part] for tap, parts in found for part in tap.parts]
+        return answer
 
     def _hook(self, name: str, is_named: bool) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
         block = self._blocks.get(name)
@@ -422,11 +487,11 @@ class _FirstPass:
         if isinstance(module, _LAYERS):
             self._answers[name] = weakref.ref(output)
             self._waiting[id(output)] = (name, self._answers[name])
-            if self._is_last:
+            if self._keeps_inputs:
                 self._inputs[name] = pooled(args[0], _channel_dim(module, args[0]), self._ways)
 
     def _see(self, call: int, function: str, given: Any, answer: Any) -> None:
-        if self._is_last and function in _AVERAGES:
+        if self._keeps_inputs and function in _AVERAGES:
             self._note_average(call, given, answer)
         name, waiting = self._waiting.get(id(given), ("", None))
         # an id comes again once its tensor is gone
@@ -449,18 +514,16 @@ class _FirstPass:
                     self._averages.append((call, channel_dim, pooled(given, channel_dim, ("mean", "max"))))
 
     def _chosen(self) -> Sequence[str]:
-        layers, class_layers = self._layers, self._class_layers or ()
+        layers = self._layers
         if not isinstance(layers, str | int):
             idle = [name for name in layers if name not in self._outputs]
             if idle:
                 raise ValueError(f"layer {idle[0]!r} does not run; {did_you_mean(idle[0], self._outputs)}")
             return layers
-        # a block that sees windows has no rows of pictures: its network is read by layers
-        blocks = [] if self._has_windows else [name for name in self._outputs if name in self._blocks]
-        hidden = blocks or [name for name in self._answers if name not in class_layers]
+        hidden = self._hidden()
         if isinstance(layers, str) and layers != "auto":
             # class layers too: an expression says itself which layers it means
-            hidden = [name for name in (*self._answers, *blocks) if re.fullmatch(layers, name)]
+            hidden = [name for name in (*self._answers, *self._blocks_read()) if re.fullmatch(layers, name)]
         if not hidden:
             raise ValueError(
                 "no convolution and no fully connected layer runs below the class layer; name modules in a list"
@@ -469,24 +532,33 @@ class _FirstPass:
             raise ValueError(f"layers={layers}, but the network has {len(hidden)} layers below its class layer")
         return hidden[-layers:] if isinstance(layers, int) else hidden
 
+    def _hidden(self) -> list[str]:
+        """Return what "auto" reads."""
+        class_layers = self._class_layers or ()
+        return self._blocks_read() or [name for name in self._answers if name not in class_layers]
+
+    def _blocks_read(self) -> list[str]:
+        # a block that sees windows has no rows of pictures: its network is read by layers
+        return [] if self._has_windows else [name for name in self._outputs if name in self._blocks]
+
     def _tap(self, name: str) -> tuple[Tap, dict[str, Tensor]]:
-        if name in self._activations:
+        if self._post and name in self._activations:
             call, parts = self._activations[name]
             return Tap(name, _width(parts), name, "call", call, tuple(parts)), parts
         parts = self._outputs[name]
         return Tap(name, self._widths[name], name, parts=tuple(parts)), parts
 
-    def _last(self, answer: Any) -> tuple[Tap, dict[str, Tensor]]:
+    def _last(self, answer: Any, ways: Sequence[str]) -> tuple[Tap, dict[str, Tensor]]:
         module = self._class_layers[0] if self._class_layers else ""
         if not module and not (isinstance(answer, Tensor) and answer.ndim > 1):
             raise ValueError("layers='last' needs a network that answers a tensor with a row for each picture")
         parts = self._inputs[module] if module else pooled(answer, _channel_dim(None, answer), self._ways)
-        if "max" in parts or "max" not in self._ways:
+        if "max" in parts or "max" not in ways:
             return Tap("last", _width(parts), module, "input", parts=tuple(parts)), parts
         # rows: those of a map that was averaged before
         call, channel_dim, maximum = self._average_behind(parts["mean"])
         parts = {**parts, "max": maximum}
-        return Tap("last", _width(parts), module, "input", call, tuple(self._ways), channel_dim), parts
+        return Tap("last", _width(parts), module, "input", call, tuple(ways), channel_dim), parts
 
     def _average_behind(self, rows: Tensor) -> tuple[int, int, Tensor]:
         """Return the call that made these rows by averaging a map, where its channels are, and its maximum."""
@@ -498,6 +570,15 @@ class _FirstPass:
             "layers='last' has no maximum: what the class layer of this network is given is not a map averaged over "
             "space. Use pooling='mean', or name the module whose maps are to be read"
         )
+
+
+def _narrowed(tap: Tap, ways: Sequence[str]) -> Tap:
+    """Return a tap that reads these ways alone; what has no positions is read as its mean."""
+    parts = tuple(part for part in tap.parts if part == "class" or part in ways)
+    # that call is of the map of a class layer's input, which is read for its maximum
+    return (
+        replace(tap, parts=parts, call=-1) if tap.reads == "input" and "max" not in parts else replace(tap, parts=parts)
+    )
 
 
 def _width(parts: dict[str, Tensor]) -> int:

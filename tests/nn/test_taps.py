@@ -444,3 +444,40 @@ def test_threads_read_what_they_read_alone(network, pictures, layers, activation
             for values, row in zip(together[number], 2 * rows[number::8], strict=True):
                 assert torch.equal(values, alone(row))
     assert all(not module._forward_hooks and not module._forward_pre_hooks for module in network.modules())
+
+
+# What a cache keeps ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "mean+max"])
+@pytest.mark.parametrize("layers", ["auto", "last", 1, ".*"])
+def test_one_pass_reads_what_every_choice_of_layers_reads(pooling, layers):
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 2),
+    ).eval()  # fmt: skip
+    pixels = torch.randn(3, 3, 12, 12)
+    if layers == "last":  # rows behind a hidden layer have no maximum
+        network = network[:6].append(nn.Linear(5, 2)).eval()
+    with torch.inference_mode(), TapReader(network, layers, pooling=pooling, leave_out=()) as everything:
+        for _ in range(2):  # the first batch finds the taps
+            answered = everything(pixels)
+        ends = np.cumsum([width for _, width in everything.columns])
+        places = {
+            column: slice(end - width, end) for (column, width), end in zip(everything.columns, ends, strict=True)
+        }
+        for activation in ("pre", "post"):
+            with TapReader(network, layers, activation, pooling=pooling) as reader:
+                expected = reader(pixels)
+                columns = everything.table.columns(layers, activation, pooling)
+                assert [(name, width) for _, name, width in columns] == [c for t in reader.taps for c in t.columns]
+                found = torch.cat([answered[:, places[column]] for column, _, _ in columns], dim=1)
+                torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_what_is_left_out_is_not_read():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 1)).eval()
+    with torch.inference_mode(), TapReader(network, leave_out={"0", "..last"}) as reader:
+        assert reader(torch.randn(1, 3, 8, 8)).shape == (1, 4)
+        assert [column for column, _ in reader.columns] == [("0..post", "mean")]
