@@ -4,8 +4,10 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import islice
 from tempfile import SpooledTemporaryFile
+from threading import Lock
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
@@ -17,9 +19,10 @@ from tqdm import tqdm
 from sklearn_mm._device import autocast, n_threads, torch_threads
 from sklearn_mm._unreadable import summarise
 from sklearn_mm.exceptions import ImageReadError
-from sklearn_mm.features._pooled_cache import PooledRowCache
-from sklearn_mm.images import PictureReader, Pictures, ReadFailure, RowCache, describe, read_ahead
+from sklearn_mm.features._layer_cache import LayerCache
+from sklearn_mm.images import PictureReader, Pictures, ReadFailure, describe, read_ahead
 from sklearn_mm.nn.families import Backbone, PixelConvention
+from sklearn_mm.nn.layer_table import Column, LayerTable
 from sklearn_mm.nn.pixels import cpu_chunk_size, normalise, scale_and_shift
 from sklearn_mm.nn.taps import TapReader
 
@@ -46,6 +49,8 @@ class TappedNetwork:
         Where it runs.
     dtype : torch.dtype
         In which precision.
+    leave_out : frozenset of str, optional
+        Given for a cache: see TapReader.
     """
 
     def __init__(
@@ -58,6 +63,7 @@ class TappedNetwork:
         pooling: str,
         device: torch.device,
         dtype: torch.dtype,
+        leave_out: frozenset[str] | None = None,
     ) -> None:
         # Channels last: measured 1.3 to 1.9 times as fast on a CPU in float32.
         self.module: nn.Module = backbone.module.to(device).to(memory_format=torch.channels_last)
@@ -67,14 +73,43 @@ class TappedNetwork:
         self._scale, self._shift = (part.to(device) for part in scale_and_shift(mean, std, side))
         self.chunk_size = cpu_chunk_size() if device.type == "cpu" else None
         # Entered here and never left: hooks cannot come and go while other threads run the network.
-        reader = TapReader(self.module, layers, activation, backbone.class_layers, self.chunk_size, pooling)
+        reader = TapReader(self.module, layers, activation, backbone.class_layers, self.chunk_size, pooling, leave_out)
         self._reader = reader.__enter__()
         self._side = side
+        self._again = partial(
+            TappedNetwork,
+            backbone,
+            pixels,
+            layers=layers,
+            activation=activation,
+            pooling=pooling,
+            device=device,
+            dtype=dtype,
+        )
+        self._by_leave_out = {leave_out: self}
+        self._opening = Lock()
 
     @property
     def layers(self) -> list[tuple[str, int]]:
         """Name and width of the layers read, or of each part of them, after the first batch."""
         return [column for tap in self._reader.taps or [] for column in tap.columns]
+
+    @property
+    def table(self) -> LayerTable | None:
+        """What can be read, after the first batch of a network that is read for a cache."""
+        return self._reader.table
+
+    @property
+    def columns(self) -> list[tuple[Column, int]]:
+        """What it answers, after the first batch of a network that is read for a cache."""
+        return self._reader.columns
+
+    def reading(self, leave_out: frozenset[str] | None) -> "TappedNetwork":
+        """Return the same network with other taps: its hooks are silent where another one of them runs it."""
+        with self._opening:
+            if leave_out not in self._by_leave_out:
+                self._by_leave_out[leave_out] = self._again(leave_out=leave_out)
+            return self._by_leave_out[leave_out]
 
     @contextmanager
     def running(self) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
@@ -118,14 +153,15 @@ class ActivationPass:
     reader : PictureReader
         How to read it.
     open_network : callable
-        Builds the TappedNetwork, or returns the one that is there; called when a picture needs it.
+        Builds the TappedNetwork, or returns the one that is there; called when a picture needs it, with the taps that
+        a cache leaves out, if there is one.
     batch_size : int
         Squares the network sees at once, and rows of a block.
     n_jobs : int or None
         Threads that read pictures, and that torch computes with on the CPU.
     on_error : {"raise", "nan", "skip"}
         Whether a picture that cannot be read ends the pass.
-    cache : RowCache, PooledRowCache or None
+    cache : LayerCache or None
         What remembers activations; opened and closed by this context manager.
     verbose : bool
         Whether to show progress.
@@ -147,12 +183,12 @@ class ActivationPass:
         self,
         pictures: Pictures,
         reader: PictureReader,
-        open_network: Callable[[], TappedNetwork],
+        open_network: Callable[[frozenset[str] | None], TappedNetwork],
         *,
         batch_size: int,
         n_jobs: int | None,
         on_error: str,
-        cache: RowCache | PooledRowCache | None,
+        cache: LayerCache | None,
         verbose: bool,
     ) -> None:
         self.failures: dict[int, ReadFailure] = {}
@@ -196,29 +232,28 @@ class ActivationPass:
                 self._check(rows)
                 self._compute(rows, take_and_keep if keep else take, progress)
             else:
-                # The cache is the spool: `keep` asks nothing more of it.
-                self._fill(self._cache, progress)
-                self._take_cached(self._cache, take)
+                self._digest(self._cache)
+                self._each_window(self._cache, take, take_and_keep if keep else take, progress)
         if len(self.failures) == len(rows):
             raise ImageReadError(f"not one picture could be read: {summarise(self.failures.values())}")
 
     def layers(self) -> list[tuple[str, int]]:
-        """Return name and width of the layers read, from the cache if it knows them."""
-        if self._cache is None:
-            return self._open_network().layers
-        return [(name, width) for name, width in self._cache.note() or []]
+        """Return name and width of the layers read, from the cache if there is one."""
+        return self._open_network(None).layers if self._cache is None else self._cache.layers
 
     def each_block_again(self, take: TakeBlock) -> None:
         """Call ``take(rows, block)`` for the blocks of `each_block` once more, without the network."""
-        if self._cache is not None:
-            self._take_cached(self._cache, take)
+        if self._cache is not None and not self._spooled:
+            self._take_cached(self._cache, range(self.n_rows), take)
             return
         self._spool.seek(0)
         for rows, shape in self._spooled:
             content = self._spool.read(4 * shape[0] * shape[1])
             take(rows, np.frombuffer(content, dtype=np.float32).reshape(shape))
 
-    def _compute(self, rows: Iterable[int], take: TakeBlock, progress: Any) -> None:
+    def _compute(
+        self, rows: Iterable[int], take: TakeBlock, progress: Any, leave_out: frozenset[str] | None = None
+    ) -> None:
         """Read the pictures of some rows and run the network on `batch_size` of them at a time."""
         answers = read_ahead(self._reader.read, self._pictures, rows, self._n_threads, self._batch_size)
         with ExitStack() as stack:
@@ -231,16 +266,19 @@ class ActivationPass:
                 read = [(row, answer) for row, answer in batch if not isinstance(answer, ReadFailure)]
                 if read:
                     if run is None:
-                        run = stack.enter_context(self._open_network().running())
+                        run = stack.enter_context(self._open_network(leave_out).running())
                     read_rows = [row for row, _ in read]
                     take(read_rows, _finite(run(np.stack([crops for _, crops in read])), read_rows))
                 progress.update(len(batch))
 
-    def _fill(self, cache: RowCache | PooledRowCache, progress: Any) -> None:
-        """See to it that the cache has the activations of every picture that can be read."""
-        rows = range(self.n_rows)
+    def _digest(self, cache: LayerCache) -> None:
+        """Find out by what the cache knows each picture, and look at those that it does not know."""
         digests = read_ahead(
-            lambda source: cache.digest(self._reader, source), self._pictures, rows, self._n_threads, _DIGESTS_AHEAD
+            lambda source: cache.digest(self._reader, source),
+            self._pictures,
+            range(self.n_rows),
+            self._n_threads,
+            _DIGESTS_AHEAD,
         )
         for row, digest in digests:
             if isinstance(digest, ReadFailure):
@@ -248,16 +286,34 @@ class ActivationPass:
             else:
                 self._keys[row] = cache.key(digest)
         cache.remember_files()
-        # Of rows of one picture the last stands for all.
         row_of = {key: row for row, key in self._keys.items()}
+        self._check([row_of[key] for key in cache.missing(list(row_of))])
+
+    def _each_window(self, cache: LayerCache, take: TakeBlock, take_and_keep: TakeBlock, progress: Any) -> None:
+        """Fill the cache, and take from it, as many rows at a time as it holds."""
+        start = 0
+        while start < self.n_rows:
+            held = self.n_rows if cache.n_rows_held is None else cache.n_rows_held
+            # how many it holds is known once a few are there
+            rows = range(start, min(self.n_rows, start + max(held // self._batch_size, 1) * self._batch_size))
+            self._fill(cache, rows, progress)
+            # What does not fit into the cache would be computed twice, and what fits into memory is read twice as fast.
+            is_kept = 4 * self.n_rows * cache.width <= _SPOOL_BYTES or 0 < (cache.n_rows_held or 0) < self.n_rows
+            self._take_cached(cache, rows, take_and_keep if is_kept else take)
+            start = rows.stop
+
+    def _fill(self, cache: LayerCache, rows: Sequence[int], progress: Any) -> None:
+        """See to it that the cache has the activations of every one of these pictures that can be read."""
+        # Of rows of one picture the last stands for all.
+        row_of = {self._keys[row]: row for row in rows if row in self._keys}
         waiting = cache.missing(list(row_of))
         progress.update(len(rows) - len(waiting))
-        self._check([row_of[key] for key in waiting])
         # What other processes have claimed is waited for, and computed here after all if such a process ends without
         # it.
         while waiting:
             claimed = self._fill_unclaimed(cache, waiting, row_of, progress)
-            waiting = cache.missing([key for key in waiting if row_of[key] not in self.failures])
+            # what was stored here may be gone again, if the cache is small: it will be missed when it is taken
+            waiting = cache.missing([key for key in waiting if key not in claimed])
             if waiting and not claimed:
                 time.sleep(_POLL_S)
         failed = {self._keys.pop(row): failure for row, failure in self.failures.items() if row in self._keys}
@@ -265,31 +321,32 @@ class ActivationPass:
             self.failures[row] = failed[self._keys.pop(row)]._replace(row=row)
 
     def _fill_unclaimed(
-        self, cache: RowCache | PooledRowCache, waiting: list[bytes], row_of: dict[bytes, int], progress: Any
-    ) -> int:
-        """Compute what no other process is computing already; return how many rows that were."""
-        n_claimed = 0
+        self, cache: LayerCache, waiting: list[bytes], row_of: dict[bytes, int], progress: Any
+    ) -> set[bytes]:
+        """Compute what no other process is computing already; return what that was."""
+        all_claimed: set[bytes] = set()
+        leave_out = cache.leave_out(waiting)
 
         def claimed_rows() -> Iterator[int]:
-            nonlocal n_claimed
             for start in range(0, len(waiting), self._batch_size):
                 claimed = cache.claim(waiting[start : start + self._batch_size])
-                n_claimed += len(claimed)
+                all_claimed.update(claimed)
                 yield from (row_of[key] for key in claimed)
 
         def store(rows: list[int], block: np.ndarray) -> None:
             self._fail([self._changed(row) for row in rows if not self._is_as_digested(cache, row)])
-            if cache.note() is None:  # before the first vector: where there are vectors there is a note
-                cache.set_note(self._open_network().layers)
-            read = ((row, vector) for row, vector in zip(rows, block, strict=True) if row not in self.failures)
-            cache.put({self._keys[row]: vector for row, vector in read})
+            self._learn(cache, leave_out)  # before the first vector: where there are vectors there is a note
+            good = [place for place, row in enumerate(rows) if row not in self.failures]
+            if good:
+                stored = block if len(good) == len(rows) else block[good]
+                cache.put([self._keys[rows[place]] for place in good], stored)
 
-        self._compute(claimed_rows(), store, progress)
+        self._compute(claimed_rows(), store, progress, leave_out)
         # Otherwise other processes would wait for these until the claim runs out.
         cache.release([key for key in waiting if row_of[key] in self.failures])
-        return n_claimed
+        return all_claimed
 
-    def _is_as_digested(self, cache: RowCache | PooledRowCache, row: int) -> bool:
+    def _is_as_digested(self, cache: LayerCache, row: int) -> bool:
         """Whether a file still has the content by which its activations are to be known."""
         # What a container reads by itself is digested as pixels, and costs as much once more.
         if self._pictures.is_lazy:
@@ -305,15 +362,37 @@ class ActivationPass:
     def _changed(self, row: int) -> ReadFailure:
         return ReadFailure(row, describe(self._pictures[row]), "the file has changed while it was read")
 
-    def _take_cached(self, cache: RowCache | PooledRowCache, take: TakeBlock) -> None:
-        for start in range(0, self.n_rows, self._batch_size):
-            rows = [row for row in range(start, start + self._batch_size) if row in self._keys]
-            vectors = cache.get([self._keys[row] for row in rows])
-            lost = [row for row in rows if self._keys[row] not in vectors]
+    def _learn(self, cache: LayerCache, leave_out: frozenset[str]) -> None:
+        network = self._open_network(leave_out)
+        cache.learn(network.table, network.columns)
+
+    def _take_cached(self, cache: LayerCache, rows: range, take: TakeBlock) -> None:
+        # One block for all: memory that is new each time costs as much as what is written to it. Whoever takes a block
+        # has done with it, or has a copy, when it returns.
+        whole = np.empty((min(self._batch_size, len(rows)), cache.width), dtype=np.float32)
+        for start in range(rows.start, rows.stop, self._batch_size):
+            those = [row for row in range(start, min(start + self._batch_size, rows.stop)) if row in self._keys]
+            block = whole[: len(those)]
+            lost = cache.get([self._keys[row] for row in those], block)
             if lost:
-                raise OSError(f"the cache {str(cache.folder)!r} lost row {lost[0]}; was the folder deleted?")
-            if rows:
-                take(rows, np.stack([vectors[self._keys[row]] for row in rows]))
+                self._compute_again(cache, those, lost, block)
+                block = block[[place for place, row in enumerate(those) if row in self._keys]]
+                those = [row for row in those if row in self._keys]
+            if those:
+                take(those, block)
+
+    def _compute_again(self, cache: LayerCache, rows: Sequence[int], lost: Sequence[int], block: np.ndarray) -> None:
+        """Compute rows that others have driven out of the cache since they were stored."""
+        place_of = {rows[place]: place for place in lost}
+        everything: frozenset[str] = frozenset()
+
+        def put_back(found: list[int], answered: np.ndarray) -> None:
+            self._learn(cache, everything)
+            block[[place_of[row] for row in found]] = cache.chosen(answered)
+
+        self._compute(list(place_of), put_back, self._progress(0), everything)
+        for row in place_of.keys() & self.failures.keys():
+            del self._keys[row]
 
     def _check(self, rows: Sequence[int]) -> None:
         """Look at the headers of files before any long work, if a picture that cannot be read ends it."""
@@ -329,7 +408,7 @@ class ActivationPass:
         self.failures.update((failure.row, failure) for failure in failures)
 
     def _progress(self, n_rows: int) -> Any:
-        return tqdm(total=n_rows, desc="pictures", unit="picture", disable=not self._verbose)
+        return tqdm(total=n_rows, desc="pictures", unit="picture", disable=not self._verbose or not n_rows)
 
 
 class RowWriter:

@@ -41,6 +41,8 @@ from sklearn_mm.towers import RunningMoments, discretise, standardise, ternary_l
 
 __all__ = ["FullNetworkEmbedding"]
 
+_CACHE_SIZE = 2**34  # bytes: all that is kept of EfficientNet-Lite0 for 85,000 pictures
+
 
 @shared_docs
 @stored_as("features.FullNetworkEmbedding")
@@ -107,6 +109,14 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         once. It may be deleted at any time between calls. Of a module its weights and all of its attributes
         decide; where one of them cannot be looked into, an attribute `cache_identity` of the module, a str, may
         stand for them.
+
+        Of a picture all is kept that "auto" and "last" read, before and after the activation function, so that the
+        network sees it once, whatever of these `layers`, `activation`, `discretize` and `thresholds` are tried; and
+        what else `layers` has named. Maxima are kept once `pooling` has asked for one.
+    cache_size : int or None, default=2**34
+        Bytes that the activations in the folder may take, 16 GiB by default; None sets no bound. Where more come, those
+        go that nobody has asked for yet, and then those that were used longest ago; of these the network sees the
+        pictures again. Pictures of which not all fit at once are passed on as well, each seen once in a call.
     on_error : {"raise", "nan", "skip"}, default="raise"
         What becomes of a picture that cannot be read. "raise": an error that names the row, for what the
         headers of the files tell before the network starts. "nan": its row is NaN, or 0 throughout when
@@ -228,6 +238,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         **DEVICE_CONSTRAINTS,
         "n_jobs": [Integral, None],
         "cache": [a_path, None],
+        "cache_size": [positive_int, None],
         "on_error": [StrOptions({"raise", "nan", "skip"})],
         "extra_formats": ["array-like"],
         "verbose": ["verbose"],
@@ -250,6 +261,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         precision: str = "auto",
         n_jobs: int | None = None,
         cache: str | os.PathLike[str] | None = None,
+        cache_size: int | None = _CACHE_SIZE,
         on_error: str = "raise",
         extra_formats: Sequence[str] = (),
         verbose: int = 0,
@@ -268,6 +280,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         self.precision = precision
         self.n_jobs = n_jobs
         self.cache = cache
+        self.cache_size = cache_size
         self.on_error = on_error
         self.extra_formats = extra_formats
         self.verbose = verbose
@@ -580,7 +593,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
     @classmethod
     def _from_format(cls, state: dict[str, Any], number: int) -> dict[str, Any]:
         """Bring an older state to today's: any file was opened without a question, and only means were read."""
-        return {"extra_formats": (), "pooling": "mean", **state}
+        return {"extra_formats": (), "pooling": "mean", "cache_size": _CACHE_SIZE, **state}
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -11,17 +11,15 @@ from torch import Tensor, nn
 
 from sklearn_mm._content import weights_digest
 from sklearn_mm.features._activations import TappedNetwork
-from sklearn_mm.features._pooled_cache import PooledRowCache
+from sklearn_mm.features._layer_cache import LayerCache
 from sklearn_mm.images import PictureReader, RowCache
 from sklearn_mm.nn.backbones import (
     backbone_training_data,
     build_backbone,
-    may_have_blocks,
     network_identity,
     weights_identity,
 )
 from sklearn_mm.nn.families import Backbone, PixelConvention
-from sklearn_mm.nn.pooling import POOLINGS
 from sklearn_mm.nn.weights import read_state
 from sklearn_mm.persistence import PickleStateMixin
 
@@ -36,8 +34,8 @@ _CHANGED = (
 class NetworkOnDemandMixin(PickleStateMixin):
     """An embedding that builds its network when a picture has to pass it.
 
-    It has the parameters `backbone`, `weights`, `layers`, `activation`, `pooling`, `image_size`, `device`, `precision`
-    and `cache`, and the attribute `layers_` once fitted.
+    It has the parameters `backbone`, `weights`, `layers`, `activation`, `pooling`, `image_size`, `device`, `precision`,
+    `cache` and `cache_size`, and the attribute `layers_` once fitted.
     """
 
     backbone: Any
@@ -49,6 +47,7 @@ class NetworkOnDemandMixin(PickleStateMixin):
     device: Any
     precision: str
     cache: Any
+    cache_size: int | None
 
     # known by the parameters they belong to, and by the module itself, which is another one where it is opened
     _not_pickled = ("_network", "_identity", "_built_as", "_opening")
@@ -72,8 +71,17 @@ class NetworkOnDemandMixin(PickleStateMixin):
         self._identity: tuple[Any, str] | None = None  # what tells the network that was fitted with from others
         self._state: tuple[str, dict[str, Tensor]] | None = None  # weights that are not to be had where it is opened
 
-    def _open_network(self, pixels: PixelConvention, device: torch.device, dtype: torch.dtype) -> TappedNetwork:
-        """Return the network of the parameters as they are; the one before, if it is the same."""
+    def _open_network(
+        self,
+        pixels: PixelConvention,
+        device: torch.device,
+        dtype: torch.dtype,
+        leave_out: frozenset[str] | None = None,
+    ) -> TappedNetwork:
+        """Return the network of the parameters as they are; the one before, if it is the same.
+
+        `leave_out` is that of a `TapReader`.
+        """
         # Parameters may be set between fit and transform: the network is that of the parameters of now, or none.
         key = self._network_key()
         opened = self._network
@@ -90,9 +98,10 @@ class NetworkOnDemandMixin(PickleStateMixin):
                         pooling=self.pooling,
                         device=device,
                         dtype=dtype,
+                        leave_out=leave_out,
                     )
                     opened = self._network = (key, built)
-        return opened[1]
+        return opened[1].reading(leave_out)
 
     def _build_identified(self, key: tuple[Any, ...]) -> Backbone:
         """Build the network, and note what was built: a module and a file may change at any time.
@@ -144,28 +153,21 @@ class NetworkOnDemandMixin(PickleStateMixin):
         read = (repr(self._layers_read), self.activation, self.pooling, self.image_size)
         return (self.backbone, str(self.weights), *read, str(self.device), self.precision)
 
-    def _open_cache(self, reader: PictureReader, dtype: torch.dtype) -> RowCache | PooledRowCache | None:
+    def _open_cache(self, reader: PictureReader, dtype: torch.dtype) -> LayerCache | None:
         """Return the cache of the activations, if there is to be one."""
         if self.cache is None:
             return None
-        # All that decides on an activation is in the address, so that one folder serves any estimators. Means and
-        # maxima have addresses of their own: who asks for both reads what was computed for either.
-        configuration = self._configuration(reader, dtype)
-        caches = [
-            RowCache(self.cache, configuration if way == "mean" else f"{configuration} {way}")
-            for way in POOLINGS[self.pooling]
-        ]
-        return caches[0] if len(caches) == 1 else PooledRowCache(*caches)
+        # All that decides on an activation is in the address, so that one folder serves any estimators.
+        rows = RowCache(self.cache, self._configuration(reader, dtype), self.cache_size)
+        return LayerCache(rows, self._layers_read, self.activation, self.pooling)
 
     def _configuration(self, reader: PictureReader, dtype: torch.dtype) -> str:
-        """Return all that decides on an activation besides the picture and how it is pooled."""
+        """Return all that decides on an activation besides the picture, the layer and how it is pooled."""
         key = self._network_key()
         with self._opening:
             identity = self._known_identity(key) or weights_identity(self.backbone, self._weights_now())
             self._identity = (key, identity)  # kept, as it digests all weights; what is built is compared with it
-        # Networks of blocks were once read by their convolutions: what was stored then is not to be read now.
-        kind = " blocks" if may_have_blocks(self.backbone) else ""
-        return f"{identity}\n{self._layers_read!r} {self.activation} {reader!r} {dtype}{kind}"
+        return f"{identity}\n{reader!r} {dtype}"
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the network out; it is built again when it is needed. Weights from a file travel along."""

@@ -652,10 +652,10 @@ def test_what_decides_on_activations_is_part_of_the_address(embedding, images, t
 
 @pytest.mark.parametrize("first", ["mean", "max", "mean+max"])
 def test_what_is_cached_serves_every_pooling_that_it_suffices_for(embedding, images, tmp_path, first):
-    """Both are computed at once, and each is kept for itself."""
+    """The mean is read beside a maximum, but no maximum that was not asked for."""
     embedding.set_params(discretize=False)
     clone(embedding).set_params(cache=tmp_path, pooling=first).fit(images)
-    expected_seen = {"mean": [0, 12, 0], "max": [12, 0, 0], "mean+max": [0, 0, 0]}[first]
+    expected_seen = {"mean": [0, 12, 0], "max": [0, 0, 0], "mean+max": [0, 0, 0]}[first]
     for pooling, seen in zip(["mean", "max", "mean+max"], expected_seen, strict=True):
         TinyNet.seen = 0
         cached = clone(embedding).set_params(cache=tmp_path, pooling=pooling)
@@ -884,6 +884,75 @@ def test_repeated_pictures_pass_the_network_once(embedding, images, tmp_path):
     TinyNet.seen = 0
     embedding.set_params(cache=tmp_path).fit(images[[0, 1, 0, 0, 1, 2]])
     assert TinyNet.seen == 3
+
+
+@pytest.fixture
+def choices():
+    """Parameters of embeddings, all of what a network that is read for a cache answers."""
+    layers = ["auto", "last", 1, 2, "conv.", "conv2", ["conv1"], ["hidden", "conv1"]]
+    return [{"layers": layer, "activation": activation} for layer in layers for activation in ("pre", "post")]
+
+
+@pytest.mark.parametrize("first", [0, 2, 5, 12])
+def test_whatever_layers_are_tried_the_network_sees_each_picture_once(embedding, images, tmp_path, choices, first):
+    embedding.set_params(discretize=False)
+    TinyNet.seen = 0
+    for choice in (choices[first], *choices):
+        cached = clone(embedding).set_params(cache=tmp_path, **choice)
+        found = cached.fit_transform(images)
+        assert TinyNet.seen == len(images)
+        plain = clone(embedding).set_params(**choice)
+        np.testing.assert_array_equal(found, plain.fit_transform(images))
+        assert cached.layers_ == plain.layers_
+        assert cached.get_feature_names_out().tolist() == plain.get_feature_names_out().tolist()
+        TinyNet.seen = len(images)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "mean+max"])
+def test_layers_beyond_those_of_auto_are_kept_once_they_were_named(embedding, images, tmp_path, pooling):
+    """The class layer, and a module that "auto" does not read."""
+    embedding.set_params(discretize=False, pooling=pooling)
+    clone(embedding).set_params(cache=tmp_path).fit(images)
+    for layers, seen in [("conv1|classes", 12), (["classes"], 0), (["classes", "conv2"], 0), (".*", 0)]:
+        for activation in ("pre", "post"):
+            TinyNet.seen = 0
+            choice = {"layers": layers, "activation": activation}
+            found = clone(embedding).set_params(cache=tmp_path, **choice).fit_transform(images)
+            assert TinyNet.seen == (seen if activation == "pre" else 0)
+            np.testing.assert_array_equal(found, clone(embedding).set_params(**choice).fit_transform(images))
+
+
+def test_layers_that_are_no_layers_are_errors_with_a_cache_too(embedding, images, tmp_path):
+    embedding.set_params(cache=tmp_path).fit(images)
+    for layers, message in [
+        ("conv9", "matches no"),
+        (["convolution"], "unknown layer"),
+        (9, "has 3 layers"),
+        ("(", "is not"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            clone(embedding).set_params(layers=layers).fit(images)
+
+
+def test_pictures_that_do_not_fit_into_the_cache_are_seen_once_in_a_fit(embedding, images, tmp_path):
+    many = np.concatenate([images ^ np.uint8(number) for number in range(4)])
+    plain = embedding.set_params(discretize=False)
+    expected = plain.fit_transform(many)
+    for size in (1, 400, 1500):
+        cached = clone(embedding).set_params(cache=tmp_path / str(size), cache_size=size)
+        TinyNet.seen = 0
+        np.testing.assert_allclose(cached.fit_transform(many), expected, rtol=BATCH_ROUNDING, atol=BATCH_ROUNDING)
+        np.testing.assert_allclose(cached.mean_, plain.mean_, rtol=BATCH_ROUNDING)
+        assert TinyNet.seen <= len(many) * (2 if size == 1 else 1)
+
+
+def test_half_precision_in_a_cache_would_change_ternary_values(embedding, images):
+    """Why activations are kept as float32: rounded to float16, those near a threshold cross it."""
+    many = np.concatenate([images ^ np.uint8(number) for number in range(100)])
+    activations = activations_of(embedding.backbone, many).astype(np.float32)
+    exact = FullNetworkEmbedding().fit_transform(activations)
+    rounded = FullNetworkEmbedding().fit_transform(activations.astype(np.float16).astype(np.float32))
+    assert 0 < (exact != rounded).mean() < 0.01
 
 
 def counted_search(embedding, images, cv, **options):

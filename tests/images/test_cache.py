@@ -35,6 +35,10 @@ def vectors(cache, names, seed=0):
     return {cache.key(name.encode()): rng.random(7, dtype=np.float32) for name in names}
 
 
+def put(cache, vectors, **options):
+    cache.put({(key, 0): vector for key, vector in vectors.items()}, **options)
+
+
 def written_long_ago(path, content):
     path.write_bytes(content)
     then = time.time() - LONG_AGO_S
@@ -44,9 +48,9 @@ def written_long_ago(path, content):
 def test_vectors_come_back_exactly_in_another_process_of_the_same_configuration(tmp_path):
     with RowCache(tmp_path, "network") as cache:
         stored = vectors(cache, "abc")
-        cache.put(stored)
+        put(cache, stored)
     with RowCache(tmp_path, "network") as cache:
-        found = cache.get(list(stored))
+        found = dict(cache.get(list(stored)))
         assert found.keys() == stored.keys()
         for key, vector in stored.items():
             np.testing.assert_array_equal(found[key], vector)
@@ -55,22 +59,22 @@ def test_vectors_come_back_exactly_in_another_process_of_the_same_configuration(
 
 def test_other_configurations_have_other_keys(tmp_path):
     with RowCache(tmp_path, "one") as one, RowCache(tmp_path, "other") as other:
-        one.put(vectors(one, "a"))
+        put(one, vectors(one, "a"))
         assert other.missing([other.key(b"a")])
 
 
 def test_many_keys_are_looked_up_at_once(tmp_path):
     with RowCache(tmp_path, "network") as cache:
         stored = vectors(cache, [str(number) for number in range(1203)])
-        cache.put(stored)
+        put(cache, stored)
         assert cache.missing(list(stored)) == []
-        assert len(cache.get(list(stored))) == 1203
+        assert len(dict(cache.get(list(stored)))) == 1203
 
 
 def test_notes_are_kept_for_each_configuration(tmp_path):
     with RowCache(tmp_path, "network") as cache:
         assert cache.note() is None
-        cache.set_note([["conv1", 64]])
+        cache.change_note(lambda note: [["conv1", 64]])
     with RowCache(tmp_path, "network") as cache, RowCache(tmp_path, "other") as other:
         assert cache.note() == [["conv1", 64]]
         assert other.note() is None
@@ -81,7 +85,7 @@ def test_what_one_process_claims_no_other_computes(tmp_path):
         keys = [one.key(bytes([number])) for number in range(4)]
         assert one.claim(keys[:3]) == keys[:3]
         assert other.claim(keys) == keys[3:]
-        one.put({keys[0]: np.zeros(7, dtype=np.float32)})
+        put(one, {keys[0]: np.zeros(7, dtype=np.float32)})
         one.release([keys[1]])
         assert other.claim(keys) == [keys[1], keys[3]]  # its own claims it may renew
         assert other.missing(keys) == keys[1:]
@@ -196,10 +200,145 @@ def test_an_error_while_writing_leaves_nothing_half_written(tmp_path, monkeypatc
 
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(cache, "_delete_claims", interrupted)
-            cache.put(stored)
+            put(cache, stored)
         assert cache.missing(list(stored)) == list(stored)
-        cache.put(stored)
+        put(cache, stored)
         assert cache.missing(list(stored)) == []
+
+
+# Several vectors of a picture, and how many bytes ---------------------------------------------------------------------
+
+
+def test_parts_of_a_picture_are_stored_and_missed_each_for_itself(tmp_path):
+    with RowCache(tmp_path, "network") as cache:
+        (one, first), (other, second) = vectors(cache, "ab").items()
+        cache.put({(one, 0): first, (one, 1): second, (other, 1): second})
+        assert cache.missing([one, other], (0, 1)) == [other]
+        assert cache.missing([one, other], (1,)) == []
+        assert dict(cache.get([one, other], 0)).keys() == {one}
+        np.testing.assert_array_equal(dict(cache.get([one, other], 1, 2, 5))[other], second[2:5])
+        cache.put({(one, 0): second})
+        np.testing.assert_array_equal(dict(cache.get([one], 0))[one], first)  # what is there is right already
+
+
+def test_a_note_is_changed_by_one_at_a_time(tmp_path):
+    with RowCache(tmp_path, "network") as one, RowCache(tmp_path, "network") as other:
+        assert one.change_note(lambda note: [note]) == [None]
+        assert other.change_note(lambda note: [*note, 1]) == [None, 1]
+        assert one.note() == [None, 1]
+
+
+def ages(monkeypatch):
+    """Return a function that lets an hour pass; no more room is made than has to be."""
+    monkeypatch.setattr(cache_module, "_ROOM", 0.0)
+    start, hours = time.time(), [0]
+    monkeypatch.setattr(time, "time", lambda: start + 3600 * hours[0])
+
+    def pass_an_hour():
+        hours[0] += 1
+
+    return pass_an_hour
+
+
+def test_what_was_used_longest_ago_makes_room(tmp_path, monkeypatch):
+    pass_an_hour = ages(monkeypatch)
+    with RowCache(tmp_path, "network", size=10 * 28) as cache:
+        stored = vectors(cache, "abcdefghij")
+        for key, vector in stored.items():
+            put(cache, {key: vector})
+            pass_an_hour()
+        keys = list(stored)
+        assert cache.n_bytes == 10 * 28
+        dict(cache.get(keys[:1]))
+        pass_an_hour()
+        put(cache, vectors(cache, "k"))
+        assert cache.missing(keys) == keys[1:2]
+        assert cache.n_bytes == 10 * 28
+
+
+def test_the_use_of_another_process_counts(tmp_path, monkeypatch):
+    pass_an_hour = ages(monkeypatch)
+    with RowCache(tmp_path, "network", size=2 * 28) as cache:
+        (one, first), (other, second), (third, vector) = vectors(cache, "abc").items()
+        put(cache, {one: first})
+        pass_an_hour()
+        put(cache, {other: second})
+        pass_an_hour()
+        with RowCache(tmp_path, "network") as reader:
+            dict(reader.get([one]))
+        put(cache, {third: vector})
+        assert cache.missing([one, other, third]) == [other]
+
+
+def test_what_nobody_has_asked_for_goes_first(tmp_path, monkeypatch):
+    pass_an_hour = ages(monkeypatch)
+    with RowCache(tmp_path, "network", size=6 * 28) as cache:
+        stored = vectors(cache, "abcde")
+        keys = list(stored)
+        for key, vector in stored.items():
+            cache.put({(key, 0): vector, (key, 1): vector}, spare=[1])
+            pass_an_hour()
+        assert cache.missing(keys) == []
+        assert cache.missing(keys, (1,)) == keys[:4]
+
+
+def test_a_file_gives_back_what_a_smaller_size_frees(tmp_path):
+    rng = np.random.default_rng(0)
+    with RowCache(tmp_path, "network") as cache:
+        many = {(cache.key(bytes([number])), 0): rng.random(20_000, dtype=np.float32) for number in range(100)}
+        cache.put(many)
+    (file,) = tmp_path.glob("*.sqlite")
+    before = file.stat().st_size
+    assert before > 100 * 80_000
+    with RowCache(tmp_path, "network", size=2**21) as cache:
+        new = vectors(cache, ["a new one"])
+        put(cache, new)
+        assert cache.n_bytes <= 2**21
+        assert cache.missing(list(new)) == []
+    assert file.stat().st_size < 2**21 * 1.2
+    with RowCache(tmp_path, "network") as cache:
+        left = dict(cache.get([key for key, _ in many]))
+        assert 10 < len(left) < 26
+        for key, vector in left.items():
+            np.testing.assert_array_equal(vector, many[key, 0])
+
+
+# Other formats --------------------------------------------------------------------------------------------------------
+
+
+def test_the_file_of_an_older_version_is_left_alone_and_named(tmp_path):
+    (tmp_path / "activations-1.sqlite").write_bytes(b"whatever was in it")
+    with (
+        pytest.warns(CacheWarning, match=r"activations-1\.sqlite' is of an older version .* not read"),
+        RowCache(tmp_path, "network") as cache,
+    ):
+        put(cache, vectors(cache, "a"))
+    assert (tmp_path / "activations-1.sqlite").read_bytes() == b"whatever was in it"
+
+
+@pytest.mark.parametrize("version", [0, 3])
+def test_a_data_base_of_another_format_is_refused_and_left_as_it_was(tmp_path, version):
+    path = tmp_path / "activations-2.sqlite"
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE vectors (key BLOB PRIMARY KEY, value BLOB NOT NULL)")
+    other.execute(f"PRAGMA user_version = {version}")
+    other.close()
+    before = path.read_bytes()
+    with (
+        pytest.raises(OSError, match=f"has format {version}, where this version .* 2; pass another folder, or delete"),
+        RowCache(tmp_path, "network"),
+    ):
+        pass
+    assert path.read_bytes() == before
+
+
+def test_a_data_base_of_another_format_is_refused_where_nothing_can_be_written_too(tmp_path, read_only):
+    other = sqlite3.connect(tmp_path / "activations-2.sqlite")
+    other.execute("CREATE TABLE notes (text)")
+    other.close()
+    read_only()
+    with pytest.raises(OSError, match="has format 0"), RowCache(tmp_path, "network"):
+        pass
 
 
 # Where nothing can be written -----------------------------------------------------------------------------------------
@@ -224,9 +363,9 @@ def read_only(request, monkeypatch):
 def test_of_a_cache_that_cannot_be_written_everything_is_read(tmp_path, read_only):
     with RowCache(tmp_path, "network") as cache:
         stored = vectors(cache, "ab")
-        cache.put(stored)
-        cache.set_note([["conv1", 64]])
-    before = (tmp_path / "activations-1.sqlite").read_bytes()
+        put(cache, stored)
+        cache.change_note(lambda note: [["conv1", 64]])
+    before = (tmp_path / "activations-2.sqlite").read_bytes()
     read_only()
     with (
         pytest.warns(CacheWarning, match="cannot be written .*: what is there is read") as caught,
@@ -235,8 +374,8 @@ def test_of_a_cache_that_cannot_be_written_everything_is_read(tmp_path, read_onl
         assert cache.note() == [["conv1", 64]]
         new = vectors(cache, "bc", seed=1)
         assert cache.claim([*stored, *new]) == [cache.key(b"c")]
-        cache.put({cache.key(b"c"): new[cache.key(b"c")]})
-        found = cache.get([*stored, *new])
+        put(cache, {cache.key(b"c"): new[cache.key(b"c")]})
+        found = dict(cache.get([*stored, *new]))
         np.testing.assert_array_equal(found[cache.key(b"b")], stored[cache.key(b"b")])
         np.testing.assert_array_equal(found[cache.key(b"c")], new[cache.key(b"c")])
         path = tmp_path / "picture"
@@ -244,13 +383,13 @@ def test_of_a_cache_that_cannot_be_written_everything_is_read(tmp_path, read_onl
         assert cache.digest(PictureReader(8, 8), path) == PictureReader(8, 8).digest(b"content")
         cache.remember_files()
     assert len(caught) == 1
-    assert (tmp_path / "activations-1.sqlite").read_bytes() == before
+    assert (tmp_path / "activations-2.sqlite").read_bytes() == before
 
 
 def test_a_cache_that_is_being_written_is_read_with_what_is_not_yet_in_its_file_or_not_at_all(tmp_path, read_only):
     with RowCache(tmp_path, "network") as cache:
         stored = vectors(cache, "a")
-        cache.put(stored)  # in a file beside the cache, until it is closed
+        put(cache, stored)  # in a file beside the cache, until it is closed
         read_only()
         with pytest.warns(CacheWarning) as caught, RowCache(tmp_path, "network") as other:
             is_read = "what is there is read" in str(caught[0].message)
@@ -266,8 +405,8 @@ def test_a_folder_that_cannot_be_made_is_no_end(tmp_path):
     ):
         stored = vectors(cache, "a")
         assert cache.missing(list(stored)) == list(stored)
-        cache.put(stored)
-        assert cache.get(list(stored)).keys() == stored.keys()
+        put(cache, stored)
+        assert dict(cache.get(list(stored))).keys() == stored.keys()
     assert len(caught) == 1
 
 
@@ -275,27 +414,27 @@ def test_a_disk_that_fills_up_on_the_way_is_no_end(tmp_path):
     with RowCache(tmp_path, "network") as other:
         with RowCache(tmp_path, "network") as cache:
             first = vectors(cache, "a")
-            cache.put(first)
+            put(cache, first)
             n_pages = cache._connection.execute("PRAGMA page_count").fetchone()[0]
             cache._connection.execute(f"PRAGMA max_page_count = {n_pages}")  # no room for more
             more = vectors(cache, [str(number) for number in range(2000)])
             with pytest.warns(CacheWarning, match="is full.*what is there is read") as caught:
-                cache.put(more)
+                put(cache, more)
             assert len(caught) == 1
-            assert cache.get([*first, *more]).keys() == first.keys() | more.keys()
+            assert dict(cache.get([*first, *more])).keys() == first.keys() | more.keys()
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
-                cache.put(vectors(cache, "b"))
-        assert other.get([*first, *more]).keys() == first.keys()
+                put(cache, vectors(cache, "b"))
+        assert dict(other.get([*first, *more])).keys() == first.keys()
 
 
 def test_a_cache_that_another_process_holds_too_long_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(cache_module, "_WAIT_S", 0.05)
     with RowCache(tmp_path, "network") as cache:
-        other = sqlite3.connect(tmp_path / "activations-1.sqlite", isolation_level=None)
+        other = sqlite3.connect(tmp_path / "activations-2.sqlite", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(OSError, match=r"cannot use the cache .*activations-1\.sqlite': database is locked"):
-            cache.put(vectors(cache, "a"))
+        with pytest.raises(OSError, match=r"cannot use the cache .*activations-2\.sqlite': database is locked"):
+            put(cache, vectors(cache, "a"))
         other.close()
 
 
