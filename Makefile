@@ -29,14 +29,17 @@ lint: $(VENV)/.has-lint  ## Check format, style, types and which module imports 
 docs: $(VENV)/.has-docs  ## Build the documentation into docs/_build/html, warnings being errors
 	$(BIN)/python -m sphinx -n -W --keep-going -b html docs docs/_build/html
 
-bench: $(VENV)/.has-test  ## Run the benchmarks of tests/benchmarks
-	for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+bench: $(VENV)/.has-test  ## Run the benchmarks of tests/benchmarks, write bench_output/*.json
+	mkdir -p bench_output
+	for script in tests/benchmarks/bench_*.py; do \
+		$(BIN)/python $$script --out bench_output/$$(basename $$script .py).json || exit 1; \
+	done
 
 gpu-check:  ## Run the tests and the benchmarks that need a GPU, with the PYTHON that has torch and scikit-learn
 	PYTHONPATH=. $(PYTHON) tests/benchmarks/gpu_check.py
 
 clean:  ## Remove what was built, .venv and demo_output included
-	rm -rf $(VENV) build dist *.egg-info demo_output docs/_build docs/auto_examples docs/generated
+	rm -rf $(VENV) build dist *.egg-info demo_output bench_output docs/_build docs/auto_examples docs/generated
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
