@@ -65,6 +65,7 @@ def test_an_indicator_is_answered_by_an_indicator(fitted, test_data):
     np.testing.assert_array_equal(fitted.classes_, np.arange(6))
 
 
+@pytest.mark.slow
 def test_all_forms_of_labels_teach_the_same_and_are_answered_in_their_own(data, test_data, fitted):
     X, truth = data
     expected = fitted.predict(test_data[0])
@@ -160,6 +161,7 @@ def test_every_setting_learns(data, test_data, parameters):
     assert annotation_report(truth, annotator.decision_function(X), 1)["mAP"] > 0.8
 
 
+@pytest.mark.slow
 def test_the_predicted_number_beats_every_fixed_one_over_three_seeds():
     gains = []
     for seed in range(3):

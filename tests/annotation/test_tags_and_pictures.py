@@ -212,6 +212,7 @@ ENCODERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", ENCODERS, ids=["frozen backbone", "end to end", "one scale"])
 def test_encoders_of_raw_pictures_are_trained_with_the_labels(frame, encoder):
     _, target, shapes = frame
@@ -267,6 +268,7 @@ def test_a_column_transformer_before_it_works_on_a_frame(frame):
     assert np.isfinite(cross_val_score(pipe, table, target, cv=2, error_score="raise")).all()
 
 
+@pytest.mark.slow
 def test_the_pipeline_made_in_one_call_learns_is_searched_and_saved(frame, tmp_path):
     table, target, _ = frame
     pipe = make_annotation_pipeline(MultiLabelAnnotator(**PICTURES), image_encoder=EMBEDDING).fit(table, target)

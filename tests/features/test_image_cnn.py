@@ -358,6 +358,7 @@ def test_tables_are_no_pictures(shapes):
 # With everything else -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_it_is_saved_and_pickled(shapes, kinds, tmp_path):
     encoder = _encoder(
         backbone="shufflenet_v2_x0_5", n_components=4, trainable=1, max_epochs=1, average_mirrored=True

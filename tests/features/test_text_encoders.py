@@ -200,6 +200,7 @@ def test_the_end_token_tells_a_text_from_its_beginning():
     assert not np.allclose(plain.transform(["red dot"]), ended.transform(["red dot"]), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_features_before_the_last_relu_are_the_embedding():
     encoder = TextCNNEncoder(width=0.3, word_dim=32, final_relu=True, **FAST).fit(TEXTS, KIND)
     assert (encoder.transform(TEXTS) < 0).any()

@@ -119,6 +119,7 @@ OPEN = """
 """
 
 
+@pytest.mark.slow
 def test_a_pipeline_of_pictures_and_tags_answers_as_before_in_a_fresh_process(shapes, tmp_path):
     pandas = pytest.importorskip("pandas")
     paths = []
