@@ -1,5 +1,8 @@
 """Where and in which precision torch computes, and how its random numbers are kept apart."""
 
+import multiprocessing
+import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import Lock, local
@@ -33,11 +36,15 @@ __all__ = [
     "tuple_like",
 ]
 
+_WORKER = re.compile(r"LokyProcess-(\d+)")  # what joblib calls a process of its own
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
     """Turn the parameter `device` into a torch device; "auto" takes CUDA, then MPS, then the CPU.
+
+    Of several GPUs, without a number, it is torch's current one; in a worker of joblib (a search with `n_jobs`) each
+    worker has its own, as long as there are enough.
 
     Raises
     ------
@@ -46,7 +53,7 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     """
     if isinstance(device, str) and device == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda", torch.cuda.current_device())
+            return torch.device("cuda", _gpu_at_hand())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         resolved = torch.device(device)
@@ -57,7 +64,15 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     if not torch.cuda.is_available():
         raise ValueError(f"device={device!r}, but torch finds no CUDA device here; use device='auto' or 'cpu'")
     # with its number, as its tensors name it: "cuda" is no "cuda:0", and so nothing would ever be where it belongs
-    return torch.device("cuda", torch.cuda.current_device() if str(resolved) == "cuda" else resolved.index)
+    return torch.device("cuda", _gpu_at_hand() if str(resolved) == "cuda" else resolved.index)
+
+
+def _gpu_at_hand() -> int:
+    worker, n_gpus = _WORKER.fullmatch(multiprocessing.current_process().name), torch.cuda.device_count()
+    # A worker that has chosen for itself keeps its choice.
+    if worker is None or n_gpus < 2 or torch.cuda.current_device() != 0:
+        return torch.cuda.current_device()
+    return (int(worker[1]) - 1) % n_gpus
 
 
 def resolve_dtype(precision: str, device: torch.device, fitted: str | None = None) -> torch.dtype:
@@ -160,7 +175,20 @@ def generator_from(random_state: np.random.RandomState) -> np.random.Generator:
 
 def n_threads(n_jobs: int | None) -> int:
     """Return how many threads the parameter `n_jobs` stands for; None is as many as torch computes with."""
-    return torch.get_num_threads() if n_jobs is None else int(joblib.effective_n_jobs(n_jobs))
+    return torch.get_num_threads() if n_jobs is None else _n_threads_of(n_jobs)
+
+
+def _n_threads_of(n_jobs: int) -> int:
+    """Return how many threads a number stands for: a negative one counts from this process's share of the cores."""
+    if n_jobs >= 0:
+        return int(joblib.effective_n_jobs(n_jobs))
+    n_cores = int(joblib.effective_n_jobs(-1))
+    if _WORKER.fullmatch(multiprocessing.current_process().name):
+        # What joblib has told the libraries below in each of its workers.
+        n_cores = min(n_cores, int(os.environ.get("OMP_NUM_THREADS", n_cores)))
+    # As torchrun says it in each of its processes on a machine.
+    n_cores = max(1, n_cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return max(1, n_cores + 1 + n_jobs)
 
 
 class _ThreadNumbers:
@@ -208,11 +236,13 @@ _THREAD_NUMBERS = _ThreadNumbers()
 def torch_threads(n_jobs: int | None) -> Iterator[None]:
     """Let torch compute with `n_jobs` threads on the CPU inside the block; None changes nothing, -1 takes all.
 
+    All are those of this process: workers of joblib, and processes of `torchrun`, share the cores of a machine.
+
     Of this thread alone: other threads may be in blocks of other numbers at the same time.
     """
     if n_jobs is None:
         _THREAD_NUMBERS.keep_usual()
         yield
         return
-    with _THREAD_NUMBERS.set_to(int(joblib.effective_n_jobs(n_jobs))):
+    with _THREAD_NUMBERS.set_to(_n_threads_of(n_jobs)):
         yield

@@ -1,11 +1,13 @@
+import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Thread
 
+import joblib
 import numpy as np
 import pytest
 import torch
 
-from sklearn_mm._device import autocast, forked_rng, resolve_device, resolve_dtype, torch_threads
+from sklearn_mm._device import autocast, forked_rng, n_threads, resolve_device, resolve_dtype, torch_threads
 
 
 def test_auto_takes_what_there_is():
@@ -99,3 +101,43 @@ def test_after_an_error_torch_computes_with_as_many_threads_as_before():
     with pytest.raises(KeyError), torch_threads(usual + 1):
         raise KeyError
     assert torch.get_num_threads() == usual
+
+
+@pytest.fixture
+def worker(monkeypatch):
+    """Take the place of a worker of joblib, by its number."""
+    return lambda number: monkeypatch.setattr(multiprocessing.current_process(), "name", f"LokyProcess-{number}")
+
+
+def test_each_worker_of_a_search_has_a_gpu_of_its_own(monkeypatch, worker):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    assert resolve_device("auto") == torch.device("cuda", 0)
+    for device in ("auto", "cuda"):
+        given = []
+        for number in range(1, 5):
+            worker(number)
+            given.append(resolve_device(device).index)
+        assert given == [0, 1, 2, 0]
+    assert resolve_device("cuda:1").index == 1  # where the user says so, all are there
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
+    assert resolve_device("auto").index == 2  # as a worker has set it for itself
+
+
+def test_all_threads_are_those_of_the_workers_share(monkeypatch, worker):
+    n_cores = joblib.effective_n_jobs(-1)
+    assert n_threads(-1) == n_cores
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert n_threads(-1) == n_cores  # it limits libraries, and not what is asked for
+    worker(2)
+    assert n_threads(-1) == n_threads(-2) == 1
+    assert n_threads(4) == 4
+    with torch_threads(-1):
+        assert torch.get_num_threads() == 1
+
+
+def test_all_threads_are_those_of_a_process_of_torchrun(monkeypatch):
+    monkeypatch.setattr(joblib, "effective_n_jobs", lambda n_jobs: 8)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert (n_threads(-1), n_threads(-2), n_threads(-9)) == (4, 3, 1)
