@@ -6,7 +6,7 @@ from sklearn_mm.losses._base import LabelLoss, PairLoss, by_short_name
 from sklearn_mm.losses._base import resolve_loss as resolve_loss
 from sklearn_mm.losses._contrastive import InfoNCELoss, infonce_loss
 from sklearn_mm.losses._instance import InstanceClassifier as InstanceClassifier
-from sklearn_mm.losses._instance import InstanceLoss, instance_loss
+from sklearn_mm.losses._instance import InstanceLoss, instance_loss, mean_instance_loss
 from sklearn_mm.losses._labels import (
     AsymmetricLoss,
     BinaryLoss,
@@ -38,6 +38,7 @@ __all__ = [
     "cosine_scores",
     "infonce_loss",
     "instance_loss",
+    "mean_instance_loss",
     "order_root_scores",
     "order_scores",
     "ranking_loss",

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from sklearn_mm._params import Interval, InvalidParameterError, Real, non_negative_int, positive_real
 from sklearn_mm.registry import stored_as
 
-__all__ = ["InstanceClassifier", "InstanceLoss", "instance_loss"]
+__all__ = ["InstanceClassifier", "InstanceLoss", "instance_loss", "mean_instance_loss"]
 
 # the logits of a thousand rows with so many classes are 32 MB
 _CLASS_BLOCK = 8192
+_N_LOGITS = 2**25  # held at once by the mean loss: 134 MB, what four blocks of a thousand rows take
 _LEAST_LENGTH = 1e-12  # as in torch.nn.functional.normalize
 
 
@@ -48,13 +49,99 @@ class _BlockedCrossEntropy(torch.autograd.Function):
             torch.mm(weighted.T, features, out=classifier_grad[part])
             feature_grad += (weighted if scale is None else weighted * scale[part]) @ classifier[part]
         classifier_grad.index_add_(0, instance, -slope * features)
-        if scale is not None:  # from the gradient of unit vectors to that of what they were made of
-            for part in _blocks(classifier, ctx.block):
-                unit, grad = _weights(classifier, scale, part), classifier_grad[part]
-                # what lies along the vector would change its length only, which is divided away
-                grad -= (grad * unit).sum(dim=1, keepdim=True) * unit
-                grad *= scale[part, None]
+        _through_lengths(classifier_grad, classifier, scale, ctx.block)
         return feature_grad, classifier_grad, None, None, None
+
+
+class _MeanCrossEntropy(torch.autograd.Function):
+    """The mean of the same, whose gradients are computed beside it: no logits are computed twice.
+
+    A gradient of a mean is known but for a factor: forward takes it while the logits of some rows are there. Each chunk
+    of rows goes through the gradient of the classifier once, so that there have to be many rows in one.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        classifier: Tensor,
+        instance: Tensor,
+        weight: Tensor | None,
+        scale: Tensor | None,
+        factor: float,
+        n_logits: int,
+        learns: bool,
+    ) -> Tensor:
+        ctx.save_for_backward(features, classifier, instance, weight, scale)
+        ctx.rest = (factor, n_logits, *(learns and needed for needed in ctx.needs_input_grad[:2]))
+        loss, *ctx.ready = _mean_and_gradients(features, classifier, instance, weight, scale, *ctx.rest)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        # Handed on, not copied: who goes through the graph again has them computed again.
+        ready, ctx.ready = ctx.ready or _mean_and_gradients(*ctx.saved_tensors, *ctx.rest)[1:], None
+        is_one = grads[0].device.type == "cpu" and float(grads[0]) == 1.0
+        features_grad, classifier_grad = (grad if grad is None or is_one else grad.mul_(grads[0]) for grad in ready)
+        return features_grad, classifier_grad, *[None] * 6
+
+
+def _mean_and_gradients(
+    features: Tensor,
+    classifier: Tensor,
+    instance: Tensor,
+    weight: Tensor | None,
+    scale: Tensor | None,
+    factor: float,
+    n_logits: int,
+    for_features: bool,
+    for_classifier: bool,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Return the mean loss times a factor, and its gradients where they are wanted."""
+    n_rows, n_classes = len(features), len(classifier)
+    slope = (features.new_tensor(factor) / n_rows * (1 if weight is None else weight)).expand(n_rows)[:, None]  # (n, 1)
+    losses = features.new_empty(n_rows)
+    feature_grad = torch.empty_like(features) if for_features else None
+    classifier_grad = torch.empty_like(classifier) if for_classifier else None
+    step = max(1, n_logits // n_classes)
+    buffer = features.new_empty(min(step, n_rows), n_classes)
+    for start in range(0, n_rows, step):
+        rows = slice(start, min(start + step, n_rows))
+        logits = torch.mm(features[rows], classifier.T, out=buffer[: rows.stop - start])
+        if scale is not None:
+            logits.mul_(scale)  # and not a copy of the weights
+        log_normalizer = logits.new_full((len(logits),), -torch.inf)
+        for part in _blocks(classifier, _CLASS_BLOCK):  # whose exponentials need a second place for a block alone
+            log_normalizer = torch.logaddexp(log_normalizer, logits[:, part].logsumexp(1))
+        own = _weights(classifier, scale, instance[rows])
+        losses[rows] = log_normalizer - (features[rows] * own).sum(dim=1)
+        if not (for_features or for_classifier):
+            continue
+        weighted = logits.sub_(log_normalizer[:, None]).exp_().mul_(slope[rows])
+        if classifier_grad is not None and start == 0:
+            torch.mm(weighted.T, features[rows], out=classifier_grad)
+        elif classifier_grad is not None:
+            classifier_grad.addmm_(weighted.T, features[rows])
+        if feature_grad is not None:
+            weighted = weighted if scale is None else weighted.mul_(scale)
+            torch.mm(weighted, classifier, out=feature_grad[rows])
+            feature_grad[rows] -= slope[rows] * own
+    if classifier_grad is not None:
+        classifier_grad.index_add_(0, instance, -slope * features)
+        _through_lengths(classifier_grad, classifier, scale, _CLASS_BLOCK)
+    weighted_losses = losses if weight is None else losses * weight
+    return factor * weighted_losses.mean(), feature_grad, classifier_grad
+
+
+def _through_lengths(grad: Tensor, classifier: Tensor, scale: Tensor | None, block: int) -> None:
+    """Bring the gradient of unit vectors to that of what they were made of, in its place."""
+    if scale is None:
+        return
+    for part in _blocks(classifier, block):
+        unit, own = _weights(classifier, scale, part), grad[part]
+        # what lies along the vector would change its length only, which is divided away
+        own -= (own * unit).sum(dim=1, keepdim=True) * unit
+        own *= scale[part, None]
 
 
 def _blocks(classifier: Tensor, size: int) -> list[slice]:
@@ -111,12 +198,61 @@ def instance_loss(
     >>> instance_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([0]), torch.tensor([[9.0, 0.0], [0.0, 9.0]]))
     tensor([0.0001])
     """
-    scale = None
-    if unit_classes:
-        # detached, as backward goes through the lengths by itself, block by block
-        lengths = torch.linalg.vector_norm(classifier.detach(), dim=1)
-        scale = lengths.clamp_min(_LEAST_LENGTH).reciprocal()
+    scale = _scale_of(classifier) if unit_classes else None
     loss: Tensor = _BlockedCrossEntropy.apply(features, classifier, instance, scale, block)
+    return loss
+
+
+def _scale_of(classifier: Tensor) -> Tensor:
+    # detached, as backward goes through the lengths by itself, block by block
+    lengths = torch.linalg.vector_norm(classifier.detach(), dim=1)
+    return lengths.clamp_min(_LEAST_LENGTH).reciprocal()
+
+
+def mean_instance_loss(
+    features: Tensor,
+    instance: Tensor,
+    classifier: Tensor,
+    weight: Tensor | None = None,
+    *,
+    unit_classes: bool = False,
+    factor: float = 1.0,
+) -> Tensor:
+    """Compute the mean of `instance_loss`, in the time of a cross-entropy whose logits are all held.
+
+    Parameters
+    ----------
+    features, instance, classifier, unit_classes
+        As there.
+    weight : Tensor of shape (n,), float, optional
+        Of each row; the sum of weighted losses is divided by n.
+    factor : float, default=1.0
+        On the result; given here, no gradient has to be multiplied by it.
+
+    Returns
+    -------
+    Tensor of shape ()
+
+    Notes
+    -----
+    Takes 134 MB besides the gradients, however many rows and instances there are, or the logits of one row where those
+    take more. Gradients are computed in the forward pass: three matrix products in all, where `instance_loss` takes
+    four.
+
+    References
+    ----------
+    .. [1] Hsu, Dai, Kothapalli et al., "Liger Kernel: Efficient Triton Kernels for LLM Training", 2024, section 3.2,
+       https://arxiv.org/abs/2410.10989
+
+    Examples
+    --------
+    >>> import torch
+    >>> mean_instance_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([0]), torch.tensor([[9.0, 0.0], [0.0, 9.0]]))
+    tensor(0.0001)
+    """
+    scale = _scale_of(classifier) if unit_classes else None
+    settings = (factor, _N_LOGITS, torch.is_grad_enabled())  # inside of the function it never is
+    loss: Tensor = _MeanCrossEntropy.apply(features, classifier, instance, weight, scale, *settings)
     return loss
 
 
@@ -140,14 +276,16 @@ class InstanceClassifier(nn.Module):
         # rows of about unit length
         nn.init.normal_(self.weight, std=n_components**-0.5)
 
-    def forward(self, features: Tensor, instance: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Compute the mean loss of features (n, d) of the instances (n,), each weighted (n,) or alike."""
+    def forward(
+        self, features: Tensor, instance: Tensor, weight: Tensor | None = None, *, factor: float = 1.0
+    ) -> Tensor:
+        """Compute `factor` times the mean loss of features (n, d) of the instances (n,), weighted (n,) or alike."""
         # from autocast they come in half precision, too coarse for cosines that are divided by a small temperature
         features = self.dropout(features.float())
         if self._temperature is not None:
             features = nn.functional.normalize(features, dim=1) / self._temperature
-        loss = instance_loss(features, instance, self.weight, unit_classes=self._temperature is not None)
-        return (loss if weight is None else loss * weight).mean()
+        unit_classes = self._temperature is not None
+        return mean_instance_loss(features, instance, self.weight, weight, unit_classes=unit_classes, factor=factor)
 
 
 @stored_as("losses.InstanceLoss")

@@ -176,11 +176,9 @@ class JointModel(nn.Module):
             # A side of weight 0 is not sent through the classifier, which has a row for each image of the training set.
             if factor > 0 and self.classifier is not None:
                 instance, weight = batch.instance[owner], batch.weight[owner]
-                loss = factor * self.classifier(features, instance[own], weight[own])
-                if shares.processes.n > 1:
-                    # The mean over processes of these is the mean over all rows, of which each has its own.
-                    loss = loss * (len(features) * shares.processes.n / len(instance))
-                yield loss
+                # The mean over processes is to be the mean over all rows, of which each has its own.
+                factor *= len(features) * shares.processes.n / len(instance)
+                yield self.classifier(features, instance[own], weight[own], factor=factor)
 
     def _mine(self, image: Tensor, pool: TextPool, shares: Shares) -> Tensor:
         """Return where each image's hardest negatives stand in the pool, each once; texts of the batch left out.

@@ -1,64 +1,88 @@
-"""What the blocked instance loss takes at COCO's size, against torch's cross-entropy: peak memory and time.
+"""What the instance loss takes at COCO's size, against torch's cross-entropy: peak memory and wall time.
 
-    python tests/benchmarks/bench_instance_loss.py [--classes 113287] [--components 1024] [--rows 1024] [--turns 3]
+    python tests/benchmarks/bench_instance_loss.py --turns 5 --out instance_loss.json
 
-Each turn is a forward and a backward pass in a process of its own, the two in turns. Memory is the rise of the peak
-over what stood before: features and classifier. The gradient of the classifier, which any loss needs, is in it.
+A turn is a forward and a backward pass of the mean loss of some rows. Memory is measured in a process of its own each:
+the rise of the peak over what stood before, features and classifier. The gradient of the classifier, which any loss
+needs, is in it.
 """
 
-import argparse
 import resource
-import statistics
-import time
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 
+import bench
 import torch
 from torch.nn import functional
 
-from sklearn_mm.losses import instance_loss
+from sklearn_mm.losses import instance_loss, mean_instance_loss
 
 
 def whole(features, instance, classifier):
     """Hold the logits of all classes at once."""
-    return functional.cross_entropy(features @ classifier.T, instance, reduction="none")
+    return functional.cross_entropy(features @ classifier.T, instance)
 
 
-LOSSES = {"blocked": instance_loss, "torch's cross-entropy": whole}
+def twice(features, instance, classifier):
+    """Compute all logits twice, a block at a time: what losses of single rows take."""
+    return instance_loss(features, instance, classifier).mean()
 
 
-def measure(name, n_classes, n_components, n_rows):
-    """Return the seconds of a pass, and by how many bytes the peak rose."""
-    torch.set_num_threads(1)
+LOSSES = {"torch's cross-entropy": whole, "mean instance loss": mean_instance_loss, "losses of rows": twice}
+
+
+def drawn(n_rows, n_classes, n_components):
     torch.manual_seed(0)
-    features = torch.nn.functional.normalize(torch.randn(n_rows, n_components)).requires_grad_()
-    classifier = torch.randn(n_classes, n_components).requires_grad_()
-    instance = torch.randint(n_classes, (n_rows,))
+    features = functional.normalize(torch.randn(n_rows, n_components)).requires_grad_()
+    return features, torch.randint(n_classes, (n_rows,)), torch.randn(n_classes, n_components).requires_grad_()
+
+
+def step(loss, features, instance, classifier):
+    features.grad = classifier.grad = None
+    loss(features, instance, classifier).backward()
+
+
+def peak(name, *sizes):
+    """Return by how many bytes the peak rises in a pass."""
+    torch.set_num_threads(1)
+    tensors = drawn(*sizes)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.process_time()
-    LOSSES[name](features, instance, classifier).mean().backward()
-    seconds = time.process_time() - start
-    return seconds, 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    step(LOSSES[name], *tensors)
+    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 def main():
-    """Print both."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--classes", type=int, default=113_287)
-    parser.add_argument("--components", type=int, default=1024)
-    parser.add_argument("--rows", type=int, default=1024)
-    parser.add_argument("--turns", type=int, default=3)
-    args = parser.parse_args()
-    results = {name: [] for name in LOSSES}
-    for _ in range(args.turns):
-        for name, turns in results.items():
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                turns.append(pool.submit(measure, name, args.classes, args.components, args.rows).result())
-    gradient = 4 * args.classes * args.components / 1e6
-    print(f"{args.rows} rows, {args.classes} classes of {args.components}: the gradient takes {gradient:.0f} MB")
-    for name, turns in results.items():
-        seconds, peak = (statistics.median(column) for column in zip(*turns, strict=True))
-        print(f"{name:<24}{seconds:7.1f} s of processor time{peak / 1e6 - gradient:8.0f} MB beside the gradient")
+    """Print time and memory of each."""
+    options = bench.parser(__doc__)
+    options.add_argument("--classes", type=int, default=113_287)
+    options.add_argument("--components", type=int, default=1024)
+    options.add_argument("--rows", type=int, default=1024)
+    options = options.parse_args()
+    sizes = (options.rows, options.classes, options.components)
+    gradient = 4 * options.classes * options.components
+    beside = {}
+    for name in LOSSES:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            beside[f"MB beside the gradient, {name}"] = round(
+                (pool.submit(peak, name, *sizes).result() - gradient) / 1e6
+            )
+    tensors = drawn(*sizes)
+    runs = {name: partial(step, loss, *tensors) for name, loss in LOSSES.items()}
+    records = []
+    for n_threads in bench.thread_counts():
+        with bench.threads(n_threads):
+            seconds = bench.interleave(runs, options.turns)
+            records.append(
+                bench.report(
+                    f"{options.rows} rows, {options.classes} classes of {options.components}",
+                    seconds,
+                    against="torch's cross-entropy",
+                    targets={"mean instance loss": ("<=", 1.1)},
+                    **beside,
+                )
+            )
+    bench.save(records, options.out)
 
 
 if __name__ == "__main__":

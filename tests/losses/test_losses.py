@@ -9,9 +9,11 @@ from torch.autograd import gradcheck
 from sklearn_mm.losses import (
     NEGATIVES,
     PairScores,
+    _instance,
     _similarity,
     infonce_loss,
     instance_loss,
+    mean_instance_loss,
     order_root_scores,
     order_scores,
     ranking_loss,
@@ -143,6 +145,32 @@ def test_instance_loss_is_a_cross_entropy_and_its_gradient_right(block, unit_cla
         expected = np.log(np.exp(logits).sum()) - logits[instance[row]]
         assert float(loss[row].detach()) == pytest.approx(expected)
     assert gradcheck(lambda f, c: instance_loss(f, instance, c, **settings), (features, classifier))
+
+
+@pytest.mark.parametrize("unit_classes", [False, True])
+@pytest.mark.parametrize("n_logits", [1, 10, 100])
+def test_the_mean_instance_loss_is_that_of_the_losses_and_its_gradient_right(monkeypatch, n_logits, unit_classes):
+    monkeypatch.setattr(_instance, "_N_LOGITS", n_logits)  # of 4 x 5: a row at a time, two, all
+    monkeypatch.setattr(_instance, "_CLASS_BLOCK", 3)
+    torch.manual_seed(0)
+    features = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    classifier = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    instance, weight = torch.tensor([0, 4, 2, 2]), torch.rand(4, dtype=torch.float64)
+
+    def mean(features, classifier):
+        return mean_instance_loss(features, instance, classifier, weight, unit_classes=unit_classes, factor=0.3)
+
+    expected = 0.3 * (instance_loss(features, instance, classifier, unit_classes=unit_classes) * weight).mean()
+    loss = mean(features, classifier)
+    torch.testing.assert_close(loss, expected)
+    wanted = torch.autograd.grad(expected, (features, classifier))
+    for times in (1.0, 2.0):  # the second time gradients are computed again
+        given = torch.autograd.grad(times * loss, (features, classifier), retain_graph=True)
+        torch.testing.assert_close(given, tuple(times * each for each in wanted))
+    assert gradcheck(mean, (features, classifier))
+    assert gradcheck(lambda f: mean(f, classifier.detach()), (features,))
+    with torch.no_grad():
+        torch.testing.assert_close(mean(features, classifier), expected)
 
 
 MANY_CLASSES = """
