@@ -90,8 +90,8 @@ def split_rows(emoji, split):
 def run_split(emoji, split, cache):
     """Learn and measure on one split.
 
-    The network's answers come from the cache after the first split. The baseline is what is usual: the last layer
-    alone, pooled and standardised.
+    The network sees each picture once, for the baseline of the first split: all of its layers come from the cache from
+    then on. The baseline is what is usual: the last layer alone, pooled and standardised.
     """
     train, test = split_rows(emoji, split)
     pictures_train, pictures_test = ([emoji.images[row] for row in rows] for rows in (train, test))

@@ -50,7 +50,7 @@ _UNWRITABLE = frozenset(
     {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}
 )
 _READ_ONLY = ("mode=ro", "immutable=1")  # in the order in which they are tried
-_CALLER = 6  # of the method of the estimator that opens the cache
+_CALLER = 7  # of the method of the estimator that opens the cache
 
 Answer = TypeVar("Answer")
 

@@ -1000,7 +1000,11 @@ if __name__ == "__main__":
     images = np.random.default_rng(0).integers(256, size=(40, 16, 16, 3), dtype=np.uint8)
     embedding = FullNetworkEmbedding(Counting(), image_size=16, batch_size=4, cache="cache")
     pipeline = make_pipeline(embedding, RidgeClassifier())
-    grid = {"ridgeclassifier__alpha": [1.0, 10.0, 100.0]}
+    grid = {
+        "fullnetworkembedding__layers": ["last", "auto"],
+        "fullnetworkembedding__activation": ["pre", "post"],
+        "ridgeclassifier__alpha": [1.0, 10.0],
+    }
     search = GridSearchCV(pipeline, grid, cv=2, n_jobs=2, error_score="raise")
     with parallel_config("multiprocessing"):  # which forks: loky's workers would import everything again
         search.fit(images, np.arange(40) % 2)
