@@ -53,7 +53,7 @@ class Block:
             return None
         if value.ndim == 3 and self.rows_second:
             value = value.transpose(0, 1)
-        if len(value) != n_rows:
+        if value.shape[0] != n_rows:
             return None
         if value.ndim != 3:
             return pooled(value, self._channel_dim(value), ways)

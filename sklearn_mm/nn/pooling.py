@@ -112,4 +112,7 @@ def spatial_mean(maps: Tensor) -> Tensor:
 def no_autocast(device: torch.device) -> AbstractContextManager[object]:
     """Return a block in which torch computes in the dtypes that it is given."""
     # autocast knows no meta device, on which taps are found without computing
-    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+    # and a graph that is traced holds no more blocks than it has to
+    if device.type == "meta" or not torch.is_autocast_enabled(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)

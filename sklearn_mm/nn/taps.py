@@ -1,5 +1,6 @@
 """Taps: the activations of chosen layers, pooled over space as they appear."""
 
+import copy
 import re
 import weakref
 from collections.abc import Callable, Collection, Sequence
@@ -220,14 +221,14 @@ class TapReader:
             finished = [self._finished(*place, values) for place, values in zip(places, columns, strict=True)]
             return torch.cat(finished, dim=1)
 
-    def _read(self, pixels: Tensor) -> list[Tensor]:
+    def _read(self, pixels: Tensor, keeps_maps: bool = False) -> list[Tensor]:
         """Run the network once; return what the hooks took, one tensor for each part of each tap."""
         if self.taps is None:
             with self._finding:
                 # asked again: another thread may have found them while this one waited
                 if self.taps is None:
                     return self._find(pixels)
-        reading = _Reading(self._calls, self._modules, self._ways, len(pixels))
+        reading = _Reading(self._calls, self._modules, self._ways, pixels.shape[0], keeps_maps)
         self._thread.reading = reading
         try:
             # seeing every torch function costs time in Python: only where an activation function has to be met
@@ -238,11 +239,36 @@ class TapReader:
         values = reading.values
         for tap in self.taps:
             if tap.reads == "input" and not tap.module:
-                reading.take(tap.name, pooled(answer, _channel_dim(None, answer), self._ways))
+                reading.take(tap.name, reading.pooled(answer, _channel_dim(None, answer)))
             # what is missing here would shift all columns behind it
             if not set(tap.parts) <= values.get(tap.name, {}).keys():
                 raise RuntimeError(f"layer {tap.name!r} did not run as before; the network changes between calls")
         return [values[tap.name][part] for tap in self.taps for part in tap.parts]
+
+    def of_a_copy(self) -> "TapReader":
+        """Return a reader with the same taps of a copy of the network: entered for good, and nobody else runs it.
+
+        Whoever traces a network puts other things into the places of its weights for a while.
+        """
+        other = copy.copy(self)
+        other.network = copy.deepcopy(self.network)
+        other._modules = {name: module for name, module in other.network.named_modules() if name}
+        other._thread = local()
+        return other.__enter__()
+
+    def read_maps(self, pixels: Tensor) -> list[tuple[Tap, str, Tensor]]:
+        """Run the network once; return tap, part, and what is read there: maps (n, c, h, w) before they are pooled.
+
+        What is no map comes as `__call__` has it, float32 (n, width). To trace a network, once its taps are known.
+        """
+        if self.taps is None:
+            raise RuntimeError("the taps are not known before the first batch")
+        values = self._read(pixels, keeps_maps=True)
+        places = [(tap, part) for tap in self.taps for part in tap.parts]
+        return [
+            (tap, part, value if value.ndim == 4 else self._finished(tap, part, value))
+            for (tap, part), value in zip(places, values, strict=True)
+        ]
 
     def _find(self, pixels: Tensor) -> list[Tensor]:
         """Run the network for the first time: find the taps, and return what they read."""
@@ -290,7 +316,11 @@ class TapReader:
             # pooling calls torch functions of its own, which are not the network's
             reading.watcher.paused = True
             parts = None if block is None else block.pooled(output, reading.n_rows, self._ways)
-            reading.take(name, _pooled_output(module, args[0], output, self._ways) if parts is None else parts)
+            if parts is None:
+                # the mean of a whole map is that of what leads there: where it is taken, the map tells as well
+                is_map = reading.keeps_maps and _channel_dim(module, output) == 1 and output.ndim == 4
+                parts = reading.pooled(output, 1) if is_map else _pooled_output(module, args[0], output, self._ways)
+            reading.take(name, parts)
             reading.watcher.paused = False
 
         return read
@@ -301,7 +331,7 @@ class TapReader:
             if reading is None:
                 return
             reading.watcher.paused = True
-            reading.take(name, pooled(args[0], _channel_dim(module, args[0]), self._ways))
+            reading.take(name, reading.pooled(args[0], _channel_dim(module, args[0])))
             reading.watcher.paused = False
 
         return read
@@ -318,6 +348,8 @@ class _Reading:
     ways : sequence of {"mean", "max"}
     n_rows : int
         Pictures that pass.
+    keeps_maps : bool, default=False
+        Whether maps are taken as they are, copied, since what comes next may change them in place.
 
     Attributes
     ----------
@@ -325,8 +357,15 @@ class _Reading:
         By tap and part.
     """
 
-    def __init__(self, calls: dict[int, Tap], modules: dict[str, nn.Module], ways: Sequence[str], n_rows: int) -> None:
-        self.n_rows = n_rows
+    def __init__(
+        self,
+        calls: dict[int, Tap],
+        modules: dict[str, nn.Module],
+        ways: Sequence[str],
+        n_rows: int,
+        keeps_maps: bool = False,
+    ) -> None:
+        self.n_rows, self.keeps_maps = n_rows, keeps_maps
         self.values: dict[str, dict[str, Tensor]] = {}
         self.watcher = _Watcher(self._see_call)
         self._calls, self._modules, self._ways = calls, modules, ways
@@ -335,14 +374,21 @@ class _Reading:
         """Take parts of a tap, in the place of what it read when it ran before."""
         self.values.setdefault(name, {}).update(parts)
 
+    def pooled(self, value: Tensor, channel_dim: int, ways: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Pool over positions, or take a map as it is for each of the ways."""
+        ways = self._ways if ways is None else ways
+        if self.keeps_maps and value.ndim == 4 and channel_dim == 1:
+            return dict.fromkeys(ways, value.clone())
+        return pooled(value, channel_dim, ways)
+
     def _see_call(self, call: int, function: str, given: Any, answer: Any) -> None:
         tap = self._calls.get(call)
         if tap is None:
             return
         if tap.reads == "call" and function in _ACTIVATIONS:
-            self.take(tap.name, pooled(answer, _channel_dim(self._modules[tap.module], answer), self._ways))
+            self.take(tap.name, self.pooled(answer, _channel_dim(self._modules[tap.module], answer)))
         elif tap.reads == "input" and function in _AVERAGES:
-            self.take(tap.name, pooled(given, tap.channel_dim, ("max",)))
+            self.take(tap.name, self.pooled(given, tap.channel_dim, ("max",)))
 
 
 class _Watcher(TorchFunctionMode):

@@ -1,0 +1,126 @@
+"""Engines by name: which there are, which one is worth its start, and how it is built."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor, fx
+
+from sklearn_mm.nn.engines._compile import compiled_by_torch
+from sklearn_mm.nn.engines._fuse import can_fuse, fuse
+from sklearn_mm.nn.engines._openvino import compiled_by_openvino
+from sklearn_mm.nn.engines._rewrite import fold_and_pool
+from sklearn_mm.nn.engines._trace import UntraceableError, trace
+from sklearn_mm.nn.taps import TapReader
+
+__all__ = ["ENGINES", "EngineError", "build_engine", "check_engine", "chosen_engine"]
+
+ENGINES = ("auto", "torch", "compile", "openvino")
+_INSTALL_OPENVINO = "engine='openvino' needs openvino: pip install 'sklearn-mm[openvino]'"
+# Tracing a network takes a few seconds, OpenVINO some more; of a thousand pictures EfficientNet-Lite0 saves as much.
+_WORTH = 1000
+_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}  # of the largest activation
+
+
+class EngineError(ValueError):
+    """An engine cannot run this network; the message says why."""
+
+
+def check_engine(engine: str, device: torch.device, precision: str) -> None:
+    """Check that an engine is there, and suits the device and the precision.
+
+    Raises
+    ------
+    ImportError
+        It is not installed; the message says how to.
+    ValueError
+        It does not run on this device, or not in this precision.
+    """
+    if engine != "openvino":
+        return
+    if find_spec("openvino") is None:
+        raise ImportError(_INSTALL_OPENVINO)
+    if device.type != "cpu":
+        raise ValueError(
+            f"engine='openvino' runs on the CPU, got device '{device}'; use device='cpu' or another engine"
+        )
+    if precision not in ("auto", "float32"):
+        raise ValueError(f"engine='openvino' computes in float32, got precision={precision!r}; use 'float32' or 'auto'")
+
+
+def chosen_engine(engine: str, device: torch.device, dtype: torch.dtype, n_pictures: int) -> str | None:
+    """Return the engine to be used for so many pictures; None is the network as it is.
+
+    "auto" is an engine on the CPU in float32, where its activations are those of the network but for rounding, from a
+    thousand pictures on: OpenVINO if it is installed, torch otherwise.
+    """
+    if engine != "auto":
+        # on other devices torch runs what it is given
+        return None if engine == "torch" and device.type != "cpu" else engine
+    if device.type != "cpu" or dtype != torch.float32 or n_pictures < _WORTH:
+        return None
+    return "openvino" if find_spec("openvino") is not None else "torch"
+
+
+def build_engine(
+    engine: str, reader: TapReader, pixels: Tensor, dtype: torch.dtype, chunk_size: int
+) -> Callable[[Tensor], Tensor]:
+    """Build the engine that does what a reader does.
+
+    Parameters
+    ----------
+    engine : {"torch", "compile", "openvino"}
+    reader : TapReader
+        Whose taps are known. Its network is copied.
+    pixels : Tensor of shape (n, 3, h, w), float32
+        A batch, with which the engine is compared with the reader.
+    dtype : torch.dtype
+        In which the network computes; as the reader, the engine is called under autocast where that is not float32.
+    chunk_size : int
+        Pictures that pass at once.
+
+    Returns
+    -------
+    callable
+        From pixels (n, 3, h, w) to what the taps read, float32 (n, d), for any number of threads at once.
+
+    Raises
+    ------
+    EngineError
+        The network is no graph of operators, or the engine does not know one of them.
+    """
+    expected = reader(pixels)
+    try:
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):
+            run = _built(engine, reader.of_a_copy(), pixels.clone(), dtype, chunk_size)
+        found = run(pixels)
+    except UntraceableError as error:
+        raise EngineError(f"engine={engine!r} cannot run this network: {error}") from error
+    error, largest = (found - expected).abs().max(), expected.abs().max()
+    if found.shape != expected.shape or not error <= _TOLERANCE[dtype] * largest:
+        raise EngineError(
+            f"engine={engine!r} answers other activations than the network, by up to {error:.3g} of {largest:.3g}"
+        )
+    return run
+
+
+def _built(
+    engine: str, reader: TapReader, pixels: Tensor, dtype: torch.dtype, chunk_size: int
+) -> Callable[[Tensor], Tensor]:
+    example = pixels if len(pixels) > 1 else pixels.expand(2, *pixels.shape[1:])  # one picture may be taken for none
+    module, taps = trace(reader, example)
+    fold_and_pool(module, taps, dtype)
+    if engine == "openvino":
+        return compiled_by_openvino(module, example, chunk_size)
+    if engine == "compile":
+        return compiled_by_torch(module, chunk_size)
+    if can_fuse() and pixels.device.type == "cpu":
+        fuse(module, dtype)
+    return _in_chunks(module, chunk_size)
+
+
+def _in_chunks(module: fx.GraphModule, chunk_size: int) -> Callable[[Tensor], Tensor]:
+    def run(pixels: Tensor) -> Tensor:
+        return torch.cat([torch.cat(module(chunk), dim=1) for chunk in pixels.split(chunk_size)])
+
+    return run

@@ -1,0 +1,184 @@
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from sklearn_mm.nn.engines import EngineError, build_engine, check_engine, chosen_engine
+from sklearn_mm.nn.lite import SameConv2d
+from sklearn_mm.nn.taps import TapReader
+
+ROUNDING = 2e-5  # of the largest activation: float32 sums in another order, through some ten layers
+CPU = torch.device("cpu")
+
+
+class Block(nn.Module):
+    """What networks for phones are made of: expand, filter each channel, squeeze and excite, project, add."""
+
+    def __init__(self, n_in, n_out, stride):
+        super().__init__()
+        self.expand, self.expand_bn = nn.Conv2d(n_in, 12, 1, bias=False), nn.BatchNorm2d(12)
+        self.depthwise, self.depthwise_bn = SameConv2d(12, 12, 3, stride, groups=12, bias=False), nn.BatchNorm2d(12)
+        self.excite = nn.Conv2d(12, 12, 1)
+        self.project, self.project_bn = nn.Conv2d(12, n_out, 1, bias=False), nn.BatchNorm2d(n_out)
+        self.adds = stride == 1 and n_in == n_out
+
+    def forward(self, maps):
+        inner = nn.functional.relu6(self.expand_bn(self.expand(maps)), inplace=True)
+        inner = nn.functional.hardswish(self.depthwise_bn(self.depthwise(inner)))
+        inner = inner * self.excite(inner.mean((2, 3), keepdim=True)).sigmoid()
+        inner = self.project_bn(self.project(inner))
+        return inner + maps if self.adds else inner
+
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.stem_bn = nn.Conv2d(3, 8, 5, stride=2, padding=2), nn.BatchNorm2d(8)
+        self.blocks = nn.Sequential(Block(8, 8, 1), Block(8, 10, 2), Block(10, 10, 1))
+        # the residual branch of a ResNet, of which the sum has an activation function
+        self.residual, self.residual_bn = nn.Conv2d(10, 10, 3, padding=1), nn.BatchNorm2d(10)
+        self.grouped = nn.Conv2d(10, 20, 3, padding=1, dilation=1, groups=2)
+        self.hidden, self.classes = nn.Linear(20, 7), nn.Linear(7, 3)
+
+    def forward(self, pixels):
+        maps = self.blocks(nn.functional.max_pool2d(self.stem_bn(self.stem(pixels)).relu(), 2))
+        maps = (self.residual_bn(self.residual(maps)) + maps).relu()
+        rows = nn.functional.dropout(self.grouped(maps).relu_().mean((2, 3)), training=self.training)
+        return self.classes(self.hidden(rows).relu())
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    network = Network().eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight)  # of both signs
+            nn.init.normal_(module.bias)
+            nn.init.normal_(module.running_mean)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+    return network
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return torch.rand(5, 3, 36, 40, generator=torch.Generator().manual_seed(0)) * 4 - 2
+
+
+def both(network, pixels, engine, dtype=torch.float32, chunk_size=2, **how):
+    """What a reader and an engine read."""
+    with torch.inference_mode(), TapReader(network, **how) as reader:
+        expected = reader(pixels)
+        run = build_engine(engine, reader, pixels, dtype, chunk_size)
+        return expected, run(pixels), run(pixels[:3])
+
+
+@pytest.mark.parametrize("pooling", ["mean", "mean+max"])
+@pytest.mark.parametrize("activation", ["pre", "post"])
+def test_torch_with_batch_norm_folded_reads_the_same(network, pixels, activation, pooling):
+    expected, found, first = both(network, pixels, "torch", activation=activation, pooling=pooling)
+    tolerance = ROUNDING * float(expected.abs().max())
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
+    torch.testing.assert_close(first, expected[:3], atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("layers", ["last", 3, ["stem_bn", "blocks.1.project", "hidden"]])
+def test_any_choice_of_layers_is_read(network, pixels, layers):
+    expected, found, _ = both(network, pixels, "torch", layers=layers)
+    torch.testing.assert_close(found, expected, atol=ROUNDING * float(expected.abs().max()), rtol=0)
+
+
+def test_a_batch_norm_without_weight_is_undone_by_none(network, pixels):
+    # dividing by it would leave no number
+    weight = network.blocks[0].project_bn.weight
+    kept = weight.detach().clone()
+    with torch.no_grad():
+        weight[:3] = torch.tensor([0.0, 1e-12, -1e-6])
+    try:
+        expected, found, _ = both(network, pixels, "torch")
+    finally:
+        with torch.no_grad():
+            weight.copy_(kept)
+    torch.testing.assert_close(found, expected, atol=ROUNDING * float(expected.abs().max()), rtol=0)
+
+
+def test_transformers_are_read_by_their_blocks(pixels):
+    from torchvision.models import VisionTransformer
+
+    torch.manual_seed(0)
+    network = VisionTransformer(32, 8, 2, 2, 16, 32, num_classes=3).eval()
+    expected, found, _ = both(network, pixels[:, :, :32, :32], "torch")
+    torch.testing.assert_close(found, expected, atol=ROUNDING * float(expected.abs().max()), rtol=0)
+
+
+@pytest.mark.parametrize("pooling", ["mean", pytest.param("mean+max", marks=pytest.mark.slow)])
+def test_openvino_reads_the_same(network, pixels, pooling):
+    pytest.importorskip("openvino")
+    expected, found, first = both(network, pixels, "openvino", pooling=pooling)
+    tolerance = ROUNDING * float(expected.abs().max())
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
+    torch.testing.assert_close(first, expected[:3], atol=tolerance, rtol=0)
+
+
+@pytest.mark.slow
+def test_compiled_by_torch_it_reads_the_same(network, pixels):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, of its compiler
+        expected, found, first = both(network, pixels, "compile")
+    tolerance = ROUNDING * float(expected.abs().max())
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
+    torch.testing.assert_close(first, expected[:3], atol=tolerance, rtol=0)
+
+
+def test_half_precision_rounds_about_as_autocast_does(network, pixels):
+    exact, _, _ = both(network, pixels, "torch")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        expected, found, _ = both(network, pixels, "torch", torch.bfloat16)
+    assert found.dtype == torch.float32
+    assert (found - exact).norm() < 2 * (expected - exact).norm()
+
+
+def test_the_network_of_the_reader_is_left_alone(network, pixels):
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    both(network, pixels, "torch")
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+class Moody(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+
+    def forward(self, pixels):
+        maps = self.first(pixels)
+        return self.second(maps if float(maps.mean()) > 0 else -maps)
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_a_network_that_looks_at_its_numbers_is_refused(pixels, engine):
+    with pytest.raises(EngineError, match=f"engine='{engine}' cannot run this network: torch.export"):
+        both(Moody().eval(), pixels, engine)
+
+
+def test_auto_takes_an_engine_where_it_is_worth_its_start():
+    assert chosen_engine("auto", CPU, torch.float32, 10) is None
+    assert chosen_engine("auto", CPU, torch.float32, 10_000) in ("torch", "openvino")
+    # autocast rounds elsewhere: activations would differ by more than rounding in float32
+    assert chosen_engine("auto", CPU, torch.bfloat16, 10_000) is None
+    assert chosen_engine("auto", torch.device("cuda"), torch.float32, 10_000) is None
+
+
+def test_openvino_is_for_the_cpu_and_float32(monkeypatch):
+    check_engine("openvino", CPU, "auto")
+    with pytest.raises(ValueError, match="runs on the CPU, got device 'cuda'"):
+        check_engine("openvino", torch.device("cuda"), "auto")
+    with pytest.raises(ValueError, match="computes in float32, got precision='bfloat16'"):
+        check_engine("openvino", CPU, "bfloat16")
+
+
+def test_what_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setattr("sklearn_mm.nn.engines._engines.find_spec", lambda name: None)
+    assert chosen_engine("auto", CPU, torch.float32, 10_000) == "torch"
+    with pytest.raises(ImportError, match="pip install 'sklearn-mm\\[openvino\\]'"):
+        check_engine("openvino", CPU, "auto")
