@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from sklearn import get_config
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
@@ -35,6 +36,7 @@ from sklearn_mm.features._aligned import agreeing_layers, sample_rows
 from sklearn_mm.features._network_on_demand import NetworkOnDemandMixin
 from sklearn_mm.images import PictureReader, Pictures, ReadFailure, check_formats, is_table
 from sklearn_mm.nn.backbones import pixel_convention
+from sklearn_mm.nn.engines import ENGINES, check_engine
 from sklearn_mm.nn.pooling import POOLINGS
 from sklearn_mm.registry import stored_as
 from sklearn_mm.towers import RunningMoments, discretise, standardise, ternary_limits
@@ -100,6 +102,12 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
     precision : {"auto", "float32", "bfloat16", "float16"}, default="auto"
         In which the network computes; "auto" is bfloat16 where the hardware has it. Averages and statistics
         are float32 and float64 in any case.
+    engine : {"auto", "torch", "compile", "openvino"}, default="auto"
+        What runs the network. "torch": with batch norm folded into the convolutions on the CPU, and each convolution
+        with what follows it as one operator. "compile": ``torch.compile``, which takes about a minute to start and
+        needs a C++ compiler. "openvino": OpenVINO, on the CPU and in float32 (``sklearn-mm[openvino]``). "auto": on
+        the CPU in float32, and from a thousand pictures in a call on, OpenVINO if it is installed, or else "torch";
+        otherwise the network as it is.
     n_jobs : int, default=None
         Threads on the CPU, both those that torch computes with and those that read pictures meanwhile; None takes as
         many as torch is set to, -1 one for each core.
@@ -236,6 +244,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         "image_size": [positive_int, None],
         "batch_size": [positive_int],
         **DEVICE_CONSTRAINTS,
+        "engine": [StrOptions(set(ENGINES))],
         "n_jobs": [Integral, None],
         "cache": [a_path, None],
         "cache_size": [positive_int, None],
@@ -259,6 +268,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         batch_size: int = 32,
         device: str = "auto",
         precision: str = "auto",
+        engine: str = "auto",
         n_jobs: int | None = None,
         cache: str | os.PathLike[str] | None = None,
         cache_size: int | None = _CACHE_SIZE,
@@ -278,6 +288,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         self.batch_size = batch_size
         self.device = device
         self.precision = precision
+        self.engine = engine
         self.n_jobs = n_jobs
         self.cache = cache
         self.cache_size = cache_size
@@ -482,7 +493,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
             self.layers_ = activations.layers()
             if captions is not None:
                 self._choose_layers(activations, moments, captions)
-            self.precision_ = precision_of(resolve_dtype(self.precision, resolve_device(self.device)))
+            self.precision_ = precision_of(self._resolve()[1])
             # A fit on a table before left these; pictures have none.
             for of_a_table in ("n_features_in_", "feature_names_in_"):
                 if hasattr(self, of_a_table):
@@ -565,8 +576,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         reader = PictureReader(
             pixels.image_size, pixels.resize_size, pixels.interpolation, self.crops, tuple(self.extra_formats)
         )
-        device = resolve_device(self.device)
-        dtype = resolve_dtype(self.precision, device, getattr(self, "precision_", None))
+        device, dtype = self._resolve()
         return ActivationPass(
             pictures,
             reader,
@@ -577,6 +587,14 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
             cache=self._open_cache(reader, dtype),
             verbose=bool(self.verbose),
         )
+
+    def _resolve(self) -> tuple[torch.device, torch.dtype]:
+        """Return where the network runs, and in which precision."""
+        device = resolve_device(self.device)
+        check_engine(self.engine, device, self.precision)
+        if self.engine == "openvino":
+            return device, torch.float32
+        return device, resolve_dtype(self.precision, device, getattr(self, "precision_", None))
 
     def _report(self, activations: ActivationPass) -> None:
         failures = [failure for _, failure in sorted(activations.failures.items())]
@@ -593,7 +611,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
     @classmethod
     def _from_format(cls, state: dict[str, Any], number: int) -> dict[str, Any]:
         """Bring an older state to today's: any file was opened without a question, and only means were read."""
-        return {"extra_formats": (), "pooling": "mean", "cache_size": _CACHE_SIZE, **state}
+        return {"extra_formats": (), "pooling": "mean", "engine": "auto", "cache_size": _CACHE_SIZE, **state}
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

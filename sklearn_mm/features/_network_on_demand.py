@@ -35,7 +35,7 @@ class NetworkOnDemandMixin(PickleStateMixin):
     """An embedding that builds its network when a picture has to pass it.
 
     It has the parameters `backbone`, `weights`, `layers`, `activation`, `pooling`, `image_size`, `device`, `precision`,
-    `cache` and `cache_size`, and the attribute `layers_` once fitted.
+    `engine`, `cache` and `cache_size`, and the attribute `layers_` once fitted.
     """
 
     backbone: Any
@@ -46,6 +46,7 @@ class NetworkOnDemandMixin(PickleStateMixin):
     image_size: int | None
     device: Any
     precision: str
+    engine: str
     cache: Any
     cache_size: int | None
 
@@ -98,6 +99,7 @@ class NetworkOnDemandMixin(PickleStateMixin):
                         pooling=self.pooling,
                         device=device,
                         dtype=dtype,
+                        engine=self.engine,
                         leave_out=leave_out,
                     )
                     opened = self._network = (key, built)
@@ -151,7 +153,7 @@ class NetworkOnDemandMixin(PickleStateMixin):
         # holds it, so that no other one can come to stand at its address. layers by repr, as a list may be changed in
         # place.
         read = (repr(self._layers_read), self.activation, self.pooling, self.image_size)
-        return (self.backbone, str(self.weights), *read, str(self.device), self.precision)
+        return (self.backbone, str(self.weights), *read, str(self.device), self.precision, self.engine)
 
     def _open_cache(self, reader: PictureReader, dtype: torch.dtype) -> LayerCache | None:
         """Return the cache of the activations, if there is to be one."""

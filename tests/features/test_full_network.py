@@ -281,6 +281,16 @@ def test_lite_embeds_real_weights_reproducibly(images):
 # ---------------------------------------------------------------------- what may come in
 
 
+def test_an_engine_changes_nothing_but_rounding(images):
+    # on real weights: how many of the -1, 0 and 1 are others
+    plain = FullNetworkEmbedding("efficientnet_lite0", image_size=96, precision="float32").fit(images)
+    fast = clone(plain).set_params(engine="torch").fit(images)
+    assert fast.layers_ == plain.layers_
+    np.testing.assert_allclose(fast.mean_, plain.mean_, atol=1e-4)
+    answers = [embedding.transform(images) for embedding in (plain, fast)]
+    assert np.mean(answers[0] != answers[1]) < 2e-4
+
+
 def test_every_container_of_pictures_gives_the_same(embedding, images, tmp_path):
     expected = embedding.fit_transform(images)
     paths = written(images, tmp_path)
