@@ -80,8 +80,9 @@ def retrieval_ranks(
 
     Notes
     -----
-    Costs one product of the two embeddings, in blocks, and a few comparisons per score. Memory beyond a copy
-    of the embeddings is a block of scores, about 20 MB. "order" is no product: it takes some thirty times as
+    Costs one product of the two embeddings, in blocks, and a few comparisons per score, all in as many threads as
+    BLAS and torch have been given. Memory beyond a copy of the embeddings is a block of scores for each thread, 5 MB,
+    and 128 MB for all together. "order" is no product: it takes some thirty times as
     long (a minute and more for 5,000 images, 25,000 texts and 1,024 components).
 
     Ties are not broken but counted, so a model that answers every query alike scores as chance does. Scores
