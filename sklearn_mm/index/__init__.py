@@ -1,6 +1,8 @@
-"""Search for the nearest items: exact with numpy, or through faiss."""
+"""Search for the nearest items: exact with numpy and torch, or through faiss."""
 
 from sklearn_mm.index._exact import ExactIndex
 from sklearn_mm.index._faiss import FaissIndex
+from sklearn_mm.index._recall import recall_against_exact
+from sklearn_mm.index._vectors import check_rows as check_rows
 
-__all__ = ["ExactIndex", "FaissIndex"]
+__all__ = ["ExactIndex", "FaissIndex", "recall_against_exact"]

@@ -1,16 +1,20 @@
 """Exact search by the largest inner product, block by block, in all threads."""
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sklearn_mm._checks import check_k
+from sklearn_mm.index._files import read_facts, write_folder
 from sklearn_mm.index._scan import Items, lengths_of, scan
 from sklearn_mm.index._vectors import check_rows, check_vectors
 from sklearn_mm.registry import stored_as
 
 __all__ = ["ExactIndex"]
 
+_VECTORS = "vectors.npy"
 _DTYPES = ("float32", "float16", "int8")
 
 
@@ -63,8 +67,12 @@ class ExactIndex:
 
     def __init__(self, *, dtype: str = "float32") -> None:
         self.dtype = dtype
-        self._parts: list[np.ndarray] = []
+        self._parts: list[Any] = []  # of arrays, or of tensors on a GPU
         self._longest = 0.0
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What was on a GPU opens where there is none.
+        return {**self.__dict__, "_parts": [_in_memory(part) for part in self._parts]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update({"dtype": "float32", **state})  # older ones lack it
@@ -75,7 +83,7 @@ class ExactIndex:
     @property
     def n_components(self) -> int | None:
         """Length of the vectors; None before the first are added."""
-        return self._parts[0].shape[1] if self._parts else None
+        return int(self._parts[0].shape[1]) if self._parts else None
 
     def add(self, X: Any, *, copy: bool = True) -> "ExactIndex":
         """Add items after those that are there.
@@ -83,7 +91,8 @@ class ExactIndex:
         Parameters
         ----------
         X : array-like of shape (n, n_components)
-            Vectors; kept as `dtype`.
+            Vectors; kept as `dtype`. A tensor of torch on a GPU stays there, where it is then searched; all items are
+            on one device.
         copy : bool, default=True
             False keeps X itself where it is of that dtype: then it must not be changed any more.
 
@@ -100,11 +109,25 @@ class ExactIndex:
         """
         if self.dtype not in _DTYPES:
             raise ValueError(f"dtype must be one of {_DTYPES}, got {self.dtype!r}")
+        if self._parts and _is_elsewhere(X) != _is_elsewhere(self._parts[0]):
+            raise ValueError("all items must be on one device, got some in memory and some on a GPU; move them first")
+        if _is_elsewhere(X):
+            self._add_on_device(X, copy)
+            return self
         part = check_vectors(X, "X", self.n_components, self.dtype)
         # already a copy where the dtype or the layout had to change
         self._parts.append(part.copy() if copy and np.may_share_memory(part, X) else part)
         self._longest = max(self._longest, float(lengths_of(part).max()))
         return self
+
+    def _add_on_device(self, X: Any, copy: bool) -> None:
+        from sklearn_mm.index._device_scan import check_tensor, longest_of
+
+        if self._parts and X.device != self._parts[0].device:
+            raise ValueError(f"all items must be on one device, got {X.device} and {self._parts[0].device}")
+        part = check_tensor(X, self.n_components, self.dtype)
+        self._parts.append(part.clone() if copy and part.data_ptr() == X.data_ptr() else part)
+        self._longest = max(self._longest, longest_of(part))
 
     def remove(self, rows: Any) -> "ExactIndex":
         """Take items out; those behind them move up.
@@ -130,7 +153,11 @@ class ExactIndex:
             low, high = np.searchsorted(removed, [first, first + len(part)])
             first += len(part)
             # Parts that stay as they are are not copied; the first one also tells the width when nothing is left.
-            left = part if low == high else np.delete(part, removed[low:high] - (first - len(part)), axis=0)
+            left = part
+            if low < high:
+                kept = np.ones(len(part), dtype=bool)
+                kept[removed[low:high] - (first - len(part))] = False
+                left = part[kept] if isinstance(part, np.ndarray) else part[np.flatnonzero(kept)]
             parts.append(left)
         self._parts = [part for part in parts if len(part)] or parts[:1]
         return self
@@ -162,5 +189,90 @@ class ExactIndex:
         """
         searched = None if rows is None else check_rows(rows, len(self))
         k = check_k(k, len(self) if searched is None else len(searched))
-        queries = check_vectors(Q, "Q", self.n_components)
+        queries = check_vectors(Q.cpu() if _is_elsewhere(Q) else Q, "Q", self.n_components)
+        if _is_elsewhere(self._parts[0]):
+            from sklearn_mm.index._device_scan import scan_on_device
+
+            return scan_on_device(Items(self._parts, self._longest, searched), queries, k)
         return scan(Items(self._parts, self._longest, searched), queries, k)
+
+    def save(self, path: Any) -> None:
+        """Write the index into a folder, which then appears whole: vectors as ``.npy``, and what they are as JSON.
+
+        Parameters
+        ----------
+        path : path
+            The folder. An index that was saved there before is replaced; one that is mapped from there goes on.
+
+        Raises
+        ------
+        ValueError
+            The index holds no items.
+        FileExistsError
+            There is something else.
+        """
+        if not len(self):
+            raise ValueError("expected an index that holds items, got an empty one; add items before saving it")
+
+        def write(folder: Path) -> None:
+            # part by part: no second copy of all
+            out = np.lib.format.open_memmap(folder / _VECTORS, mode="w+", dtype=self.dtype, shape=self._shape)
+            first = 0
+            for part in self._parts:
+                out[first : first + len(part)] = _in_memory(part)
+                first += len(part)
+            out.flush()
+
+        write_folder(
+            path, "ExactIndex", {"dtype": self.dtype, "shape": [*self._shape], "longest": self._longest}, write
+        )
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        return len(self), self._parts[0].shape[1]
+
+    @classmethod
+    def load(cls, path: Any, *, mmap: bool = True) -> "ExactIndex":
+        """Open an index that `save` has written.
+
+        Parameters
+        ----------
+        path : path
+            The folder.
+        mmap : bool, default=True
+            Leave the vectors in their file, mapped into memory: opening takes no time, processes share them, and they
+            may be more than fits into memory. False reads them.
+
+        Returns
+        -------
+        ExactIndex
+            More items can be added to it: in memory, not in the file.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            The folder holds no index, or one of another kind or version, or its vectors are not what it says.
+        """
+        folder, facts = read_facts(path, cls.__name__)
+        vectors = np.load(folder / _VECTORS, mmap_mode="r" if mmap else None, allow_pickle=False)
+        index = cls(dtype=facts["dtype"])
+        if [*vectors.shape] != facts["shape"] or vectors.dtype != index.dtype:
+            raise ValueError(
+                f"{folder / _VECTORS} must hold {facts['shape']} numbers of {index.dtype}, as {folder} says, got "
+                f"{[*vectors.shape]} of {vectors.dtype}; save the index again"
+            )
+        index._parts, index._longest = [np.asarray(vectors)], facts["longest"]
+        return index
+
+
+def _is_elsewhere(X: Any) -> bool:
+    """Return whether X is a tensor that numpy cannot see."""
+    if "torch" not in sys.modules:  # then it is none
+        return False
+    from sklearn_mm.index._device_scan import is_elsewhere
+
+    return is_elsewhere(X)
+
+
+def _in_memory(part: Any) -> np.ndarray:
+    return part if isinstance(part, np.ndarray) else part.cpu().numpy()

@@ -16,7 +16,7 @@ import numpy as np
 
 from sklearn_mm._threads import in_threads
 
-__all__ = ["Items", "as_torch", "lengths_of", "scan"]
+__all__ = ["Best", "Items", "as_torch", "lengths_of", "scan"]
 
 _N_QUERY = 512  # queries and items in a block of scores: 4 MB of float32
 _N_ITEMS = 2048
@@ -66,7 +66,7 @@ class Items:
         return found
 
 
-class _Best:
+class Best:
     """The k best items seen so far of each query, best first; several threads bring theirs."""
 
     def __init__(self, n_query: int, k: int):
@@ -76,6 +76,9 @@ class _Best:
 
     def merge(self, query: np.ndarray, index: np.ndarray, score: np.ndarray) -> None:
         """Take in candidates (n,): queries, indices and scores, in any order."""
+        # Most are below what was found since: sorting them costs more than to leave them out.
+        gains = score >= self.scores[query, -1]
+        query, index, score = query[gains], index[gains], score[gains]
         if not query.size:
             return
         k = self.scores.shape[1]
@@ -98,7 +101,8 @@ def scan(items: Items, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndar
     blocks = items.blocks(n_items)
     n_all = sum(len(part) for part in items.parts) if items.rows is None else len(items.rows)
     n_most = n_all * queries.size // _WORTH_A_THREAD
-    in_bfloat16 = len(queries) >= _WORTH_BFLOAT16 and n_most > 0 and _has_bfloat16()
+    with_torch = n_most > 0  # a small search does not wait for its import
+    in_bfloat16 = with_torch and len(queries) >= _WORTH_BFLOAT16 and _has_bfloat16()
     tasks = []
     best = []
     for start in range(0, len(queries), n_query):
@@ -107,8 +111,8 @@ def scan(items: Items, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndar
         tasks += [(block, *each) for each in blocks]
 
     def search(tasks: Iterator[tuple["_Queries", np.ndarray, int, Any]]) -> None:
-        thread = _Thread(n_query, n_items, queries.shape[1])
-        with _one_torch_thread() if in_bfloat16 else nullcontext():
+        thread = _Thread(n_query, n_items, queries.shape[1], with_torch)
+        with _one_torch_thread() if with_torch else nullcontext():
             for block, part, first, places in tasks:
                 vectors = part[places]
                 query, item = thread.candidates(block, vectors)
@@ -127,7 +131,7 @@ class _Queries:
 
     def __init__(self, vectors: np.ndarray, longest: float, k: int, in_bfloat16: bool):
         self.vectors, self.k = vectors, k
-        self.best = _Best(len(vectors), k)
+        self.best = Best(len(vectors), k)
         d = vectors.shape[1]
         # A float32 sum of d products is off by at most d units of roundoff of the product of the lengths.
         self.error = (d + 8) * _UNIT_ROUNDOFF * longest * lengths_of(vectors)
@@ -148,8 +152,8 @@ class _Queries:
 class _Thread:
     """The buffers of a thread, and the products in them."""
 
-    def __init__(self, n_query: int, n_items: int, d: int):
-        self._shape = (n_query, n_items, d)
+    def __init__(self, n_query: int, n_items: int, d: int, with_torch: bool):
+        self._shape, self._with_torch = (n_query, n_items, d), with_torch
         self._buffers: dict[Any, Any] = {}
 
     def _buffer(self, kind: str, n: int, width: int) -> Any:
@@ -204,13 +208,16 @@ class _Thread:
         vectors = items
         if items.dtype != np.float32:
             vectors = self._buffer("items", *items.shape)
-            vectors[...] = items
+            if self._with_torch and items.dtype == np.float16:
+                as_torch(vectors).copy_(as_torch(items))  # numpy takes four times as long
+            else:
+                vectors[...] = items
         scores = np.matmul(
             queries.vectors, vectors.T, out=self._buffer("scores", len(queries.vectors), len(items))
         )  # (n_query, n_items)
         found = []
         for rows, tile in _tiles(scores, _TILE):
-            found.append(_candidates(queries, vectors, tile, rows))
+            found.append(_candidates(queries, vectors, tile, rows, self._with_torch))
         return _joined(found)
 
 
@@ -227,12 +234,20 @@ def _joined(found: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.
     return np.concatenate([query for query, _ in found]), np.concatenate([item for _, item in found])
 
 
-def _candidates(queries: _Queries, items: np.ndarray, scores: np.ndarray, rows: slice) -> tuple[np.ndarray, np.ndarray]:
+def _candidates(
+    queries: _Queries, items: np.ndarray, scores: np.ndarray, rows: slice, with_torch: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the candidates of some rows of queries, by their float32 scores (n_rows, n_items)."""
     error = queries.error[rows]
     # items that float32 puts below the worst by less than its rounding may belong above it
-    lowest = (queries.best.scores[rows, -1] - error).astype(np.float32)
-    candidate = scores >= np.nextafter(lowest, np.float32(-np.inf))[:, None]
+    lowest = np.nextafter((queries.best.scores[rows, -1] - error).astype(np.float32), np.float32(-np.inf))
+    if with_torch:
+        # Later blocks hold something for few queries, and maxima cost a third of the comparisons.
+        hopeful = np.flatnonzero(as_torch(scores).amax(1).numpy() >= lowest)
+        if len(hopeful) <= len(scores) // 4:
+            query, item = np.nonzero(scores[hopeful] >= lowest[hopeful, None])
+            return hopeful[query] + rows.start, item
+    candidate = scores >= lowest[:, None]
     if np.count_nonzero(candidate) > _DENSE * candidate.size and queries.k < len(items):
         # The first block, or items that get ever better: only the k best of the block itself can count.
         kth = np.partition(scores, len(items) - queries.k, axis=1)[:, -queries.k]

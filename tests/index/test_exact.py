@@ -164,3 +164,135 @@ def test_the_longest_vectors_allowed_are_found():
     scores, indices = ExactIndex().add(long).search(long, k=3)
     assert np.isfinite(scores).all()
     assert indices.tolist() == [[0, 2, 1], [1, 2, 0], [0, 2, 1]]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("rows", ["mask", "places", "none of the first part"])
+def test_a_search_among_rows_finds_the_best_of_them_at_their_places(blocks, dtype, rows):
+    rng = np.random.default_rng(0)
+    items, queries = rng.integers(-3, 4, (60, 6)), rng.normal(size=(4, 6)).astype(np.float32)
+    index = ExactIndex(dtype=dtype).add(items[:25]).add(items[25:])
+    among = {"mask": rng.random(60) < 0.4, "places": rng.permutation(60)[:30], "none of the first part": [59, 30, 30]}
+    places = np.arange(60)[among[rows]] if rows == "mask" else np.unique(among[rows])
+    k = min(5, len(places))
+    scores, indices = index.search(queries, k, rows=among[rows])
+    truth = ExactIndex().add(items[places]).search(queries, k)
+    np.testing.assert_array_equal(indices, places[truth[1]])
+    np.testing.assert_array_equal(scores, truth[0])
+
+
+def test_removed_items_are_found_no_more_and_those_behind_move_up(blocks):
+    rng = np.random.default_rng(0)
+    items, queries = rng.normal(size=(40, 5)), rng.normal(size=(4, 5))
+    index = ExactIndex().add(items[:10]).add(items[10:20]).add(items[20:])
+    assert index.remove([3, *range(10, 20), 39]) is index
+    left = np.delete(items, [3, *range(10, 20), 39], axis=0)
+    for found, truth in zip(index.search(queries, 28), ExactIndex().add(left).search(queries, 28), strict=True):
+        np.testing.assert_array_equal(found, truth)
+    index.remove(np.ones(28, dtype=bool))
+    assert (len(index), index.n_components) == (0, 5)
+    assert index.add(items[:2]).search(items[:1], 1)[1].shape == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([4], r"places from 0 to 3, got 4 in row 0 and 0 others"),
+        ([0, -1, 9], r"places from 0 to 3, got -1 in row 1 and 1 others"),
+        ([True, False], "mask of 2 items, but the index holds 4"),
+        ([0.0], r"mask \(bool\) or places of items \(int\), got dtype float64"),
+        ([[1]], r"one-dimensional, got shape \(1, 1\)"),
+        ([0, 1], "k=3 is larger than the gallery, which has 2 items"),
+    ],
+)
+def test_rows_that_do_not_fit_are_named(rows, message):
+    with pytest.raises(ValueError, match=message):
+        ExactIndex().add(np.eye(4)).search(np.eye(4), 3, rows=rows)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_smaller_numbers_are_searched_exactly_as_they_are_kept(dtype):
+    rng = np.random.default_rng(0)
+    items = rng.normal(size=(3000, 16))
+    items = np.sign(items) * (np.abs(items) > 0.5) if dtype == "int8" else items
+    queries = rng.normal(size=(20, 16))
+    index = ExactIndex(dtype=dtype).add(items)
+    kept = items.astype(dtype).astype(np.float32)
+    for found, truth in zip(index.search(queries, 9), ExactIndex().add(kept).search(queries, 9), strict=True):
+        np.testing.assert_array_equal(found, truth)
+    assert sum(part.nbytes for part in vars(index)["_parts"]) == items.size * np.dtype(dtype).itemsize
+
+
+@pytest.mark.parametrize(
+    ("dtype", "items", "message"),
+    [
+        ("int8", [[1, 0], [0.5, 0], [np.nan, 1]], "whole numbers from -128 to 127 .* row 1 and 1 other rows"),
+        ("int8", [[1, 0], [300, 0]], "row 1 and 0 other rows"),
+        ("float16", [[1, 0], [1e6, 0]], "beyond float16 in row 1"),
+        ("float64", [[1, 0]], "dtype must be one of .*'float16', 'int8'.*, got 'float64'"),
+    ],
+)
+def test_what_a_dtype_cannot_hold_is_named(dtype, items, message):
+    with pytest.raises(ValueError, match=message):
+        ExactIndex(dtype=dtype).add(items)
+
+
+@pytest.mark.parametrize("mmap", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+def test_a_saved_index_answers_alike_and_goes_on(tmp_path, dtype, mmap):
+    rng = np.random.default_rng(0)
+    items, queries = rng.integers(-3, 4, (50, 6)), rng.normal(size=(4, 6))
+    index = ExactIndex(dtype=dtype).add(items[:20]).add(items[20:])
+    index.save(tmp_path / "index")
+    opened = ExactIndex.load(tmp_path / "index", mmap=mmap)
+    part = vars(opened)["_parts"][0]
+    assert part.flags.writeable is not mmap
+    for _ in range(2):
+        for found, truth in zip(opened.search(queries, 9), index.search(queries, 9), strict=True):
+            np.testing.assert_array_equal(found, truth)
+        opened.add(items[:3]).remove([1, 22])
+        index.add(items[:3]).remove([1, 22])
+        opened.save(tmp_path / "index")  # over the file it is mapped from
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]
+    assert len(ExactIndex.load(tmp_path / "index")) == len(index)
+
+
+def test_what_is_no_saved_index_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no folder written by ExactIndex.save"):
+        ExactIndex.load(tmp_path)
+    with pytest.raises(FileExistsError, match="holds no saved index"):
+        ExactIndex().add(np.eye(3)).save(tmp_path)
+    with pytest.raises(ValueError, match="an empty one; add items"):
+        ExactIndex().save(tmp_path / "index")
+    ExactIndex().add(np.eye(3)).save(tmp_path / "index")
+    np.save(tmp_path / "index" / "vectors.npy", np.eye(2, dtype=np.float32))
+    with pytest.raises(ValueError, match=r"must hold \[3, 3\] numbers of float32"):
+        ExactIndex.load(tmp_path / "index")
+    facts = tmp_path / "index" / "index.json"
+    facts.write_text(facts.read_text().replace('"version": 1', '"version": 7'))
+    with pytest.raises(ValueError, match="version 7; this version of sklearn_mm reads"):
+        ExactIndex.load(tmp_path / "index")
+
+
+def test_a_disk_that_fills_up_leaves_what_was_saved_before(tmp_path, monkeypatch):
+    index = ExactIndex().add(np.eye(3))
+    index.save(tmp_path / "index")
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np.lib.format, "open_memmap", full)
+    with pytest.raises(OSError, match="No space left"):
+        index.add(np.eye(3)).save(tmp_path / "index")
+    monkeypatch.undo()
+    assert len(ExactIndex.load(tmp_path / "index")) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]
+
+
+def test_a_pickle_of_an_older_version_opens():
+    index = ExactIndex().add(np.eye(3))
+    state = vars(index).copy()
+    del state["dtype"]
+    old = ExactIndex.__new__(ExactIndex)
+    old.__setstate__(state)
+    assert old.add(np.eye(3)).search(np.eye(3), 1)[1].ravel().tolist() == [0, 1, 2]

@@ -126,3 +126,41 @@ def test_without_faiss_the_way_to_it_is_told(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", no_faiss)
     with pytest.raises(ImportError, match="pip install faiss-cpu, or use ExactIndex"):
         FaissIndex().add(np.eye(2))
+
+
+@pytest.mark.parametrize("factory", ["Flat", "IVF4,Flat", "HNSW16", "RR16,IVF4,Flat"])
+def test_rows_searched_and_rows_removed_keep_their_numbers_as_in_the_exact_index(vectors, factory):
+    items, queries = vectors
+    more = {"nprobe": 4} if "IVF" in factory else {"ef_search": 500} if "HNSW" in factory else {}
+    index, exact = FaissIndex(factory, **more).add(items), ExactIndex().add(items)
+    rows = np.arange(0, 500, 3)
+    for _ in range(3):
+        found, truth = index.search(queries, 5, rows=rows)[1], exact.search(queries, 5, rows=rows)[1]
+        assert np.isin(found, rows).all()
+        assert np.mean(found == truth) > 0.9
+        assert np.mean(index.search(queries, 5)[1] == exact.search(queries, 5)[1]) > 0.9
+        index.remove([0, 7, 499]).add(items[:3])
+        exact.remove([0, 7, 499]).add(items[:3])
+        assert len(index) == len(exact) == 500
+        index = pickle.loads(pickle.dumps(index))
+
+
+def test_an_index_that_cannot_search_some_items_says_so(vectors):
+    items, queries = vectors
+    index = FaissIndex("PQ4x4").add(items)
+    with pytest.raises(ValueError, match="cannot search some items alone, .* factory='PQ4x4'; use ExactIndex"):
+        index.search(queries, 1, rows=[1])
+
+
+@pytest.mark.parametrize("factory", ["Flat", "IVF4,Flat"])
+@pytest.mark.parametrize("mmap", [True, False])
+def test_a_saved_index_answers_alike(vectors, tmp_path, factory, mmap):
+    items, queries = vectors
+    index = FaissIndex(factory, nprobe=4 if "IVF" in factory else None).add(items).remove([3, 4])
+    index.save(tmp_path / "index")
+    opened = FaissIndex.load(tmp_path / "index", mmap=mmap)
+    assert (opened.factory, opened.nprobe, len(opened)) == (factory, index.nprobe, 498)
+    for found, truth in zip(opened.search(queries, 5), index.search(queries, 5), strict=True):
+        np.testing.assert_array_equal(found, truth)
+    with pytest.raises(ValueError, match=r"holds a FaissIndex, not a ExactIndex; load it by FaissIndex.load"):
+        ExactIndex.load(tmp_path / "index")
