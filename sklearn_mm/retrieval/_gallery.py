@@ -10,7 +10,7 @@ import torch
 
 from sklearn_mm._checks import check_k
 from sklearn_mm._device import shared
-from sklearn_mm.index import ExactIndex
+from sklearn_mm.index import ExactIndex, check_rows
 from sklearn_mm.losses import SIMILARITIES
 from sklearn_mm.registry import stored_as
 from sklearn_mm.retrieval._hubness import NearestNeighborNormalization
@@ -81,18 +81,32 @@ class Gallery:
             return ExactIndex().add(vectors, copy=False)
         return copy.deepcopy(self.index).add(vectors)
 
-    def search(self, query: np.ndarray, k: int | None, *, query_is_image: bool) -> tuple[np.ndarray, np.ndarray]:
+    def search(
+        self, query: np.ndarray, k: int | None, *, query_is_image: bool, rows: Any = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Find the k nearest items, best first: scores (float32) and indices (int64), each (n_query, k).
 
         None takes 10, or all of fewer. `query_is_image` says which side is which, where the similarity is not
-        symmetric.
+        symmetric. `rows`, a mask or numbers, are those that are searched.
         """
-        k = min(_SHOWN, len(self)) if k is None else check_k(k, len(self))
-        scores, items = self._search_items(query, k, query_is_image)
+        among = None if rows is None else self._items_of(rows)
+        n_items = len(self) if among is None else len(among)
+        k = check_k(max(min(_SHOWN, n_items), 1) if k is None else k, n_items)
+        scores, items = self._search_items(query, k, query_is_image, among)
         if self.rows is not None:
             # -1 is an item that an approximate index has not found.
             items = np.where(items < 0, -1, self.rows[items])
         return scores, items
+
+    def _items_of(self, rows: Any) -> np.ndarray:
+        """Return the items that have these numbers, ascending."""
+        if self.rows is None:
+            return check_rows(rows, len(self))
+        # Numbers of pictures that could not be read are of no item.
+        last = int(self.rows.max(initial=-1))
+        asked = np.asarray(rows)
+        n_rows = max(len(asked) if asked.dtype == bool else int(asked.max(initial=0)) + 1, last + 1)
+        return np.flatnonzero(np.isin(self.rows, check_rows(rows, n_rows)))
 
     def best(self, query: np.ndarray, *, query_is_image: bool) -> np.ndarray:
         """Find the place (n_query,) of each query's nearest item, also where an approximate index finds none."""
@@ -102,21 +116,26 @@ class Gallery:
             items[missed] = self.scores(query[missed], query_is_image=query_is_image).argmax(axis=1)
         return items
 
-    def _search_items(self, query: np.ndarray, k: int, query_is_image: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _search_items(
+        self, query: np.ndarray, k: int, query_is_image: bool, among: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         # Of unit vectors the cosine is the inner product, for which the index knows a way that does not hold all
         # scores. The violation of an order is none: each item is scored.
         if self.similarity == "cosine":
             index = self._index
             if self._offsets is not None:
                 query = np.column_stack([query, np.ones(len(query), dtype=np.float32)])
-            return index.search(query, k)
+            # An index of another library need not know of rows.
+            return index.search(query, k) if among is None else index.search(query, k, rows=among)
         scores, indices = np.empty((len(query), k), np.float32), np.empty((len(query), k), np.int64)
         for start in range(0, len(query), _QUERY_BLOCK):
             block = slice(start, start + _QUERY_BLOCK)
             table = self.scores(query[block], query_is_image=query_is_image)  # (n_block, n_items)
+            if among is not None:
+                table = table[:, among]
             indices[block] = np.argsort(-table, axis=1, kind="stable")[:, :k]  # of equals the first, as in the index
             scores[block] = np.take_along_axis(table, indices[block], axis=1)
-        return scores, indices
+        return scores, indices if among is None else among[indices]
 
     def scores(self, query: np.ndarray, *, query_is_image: bool) -> np.ndarray:
         """Score every item: (n_query, n_items) float32."""

@@ -144,7 +144,7 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     def _gallery(self, embedding: np.ndarray, rows: np.ndarray | None = None, *, holds_images: bool = False) -> Gallery:
         return Gallery(embedding, self.similarity, rows, self.hubness_, holds_images, self.index)
 
-    def search_images(self, texts: Any, k: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def search_images(self, texts: Any, k: int | None = None, *, rows: Any = None) -> tuple[np.ndarray, np.ndarray]:
         """Find the gallery's images for texts.
 
         Parameters
@@ -152,6 +152,8 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         texts : sequence of str, length n_texts
         k : int, optional
             By default 10, or all where the gallery has fewer.
+        rows : array-like of int or bool, optional
+            Rows of the image gallery, or a mask of them: others are not found.
 
         Returns
         -------
@@ -161,9 +163,9 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             Rows of the image gallery: after `fit`, of its X.
         """
         check_is_fitted(self)
-        return self._image_gallery.search(self.transform_text(texts), k, query_is_image=False)
+        return self._image_gallery.search(self.transform_text(texts), k, query_is_image=False, rows=rows)
 
-    def search_texts(self, X: Any, k: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def search_texts(self, X: Any, k: int | None = None, *, rows: Any = None) -> tuple[np.ndarray, np.ndarray]:
         """Find the gallery's texts for images.
 
         Parameters
@@ -171,6 +173,8 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         X : as in `transform`, n_images rows
         k : int, optional
             By default 10, or all where the gallery has fewer.
+        rows : array-like of int or bool, optional
+            Positions in `gallery_texts_`, or a mask of them: others are not found.
 
         Returns
         -------
@@ -180,7 +184,7 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             Positions in `gallery_texts_`.
         """
         check_is_fitted(self)
-        return self._text_gallery.search(self.transform(X), k, query_is_image=True)
+        return self._text_gallery.search(self.transform(X), k, query_is_image=True, rows=rows)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the best text of the gallery for each image, shape (n_images,), in the dtype of `gallery_texts_`."""

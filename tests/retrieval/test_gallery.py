@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from sklearn_mm.index import ExactIndex, FaissIndex
 from sklearn_mm.losses import SIMILARITIES
 from sklearn_mm.retrieval._gallery import Gallery
 
@@ -64,3 +65,44 @@ def test_items_that_are_not_there_are_never_found_and_the_others_keep_their_numb
     expected_scores, expected = gallery.search(query, 2, query_is_image=True)
     np.testing.assert_array_equal(scores, expected_scores)
     np.testing.assert_array_equal(indices, rows[expected])
+
+
+@pytest.fixture
+def unit_vectors():
+    rng = np.random.default_rng(0)
+    rows = np.abs(rng.normal(size=(40, 6))).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "order"])
+@pytest.mark.parametrize("unreadable", [False, True])
+def test_a_search_among_rows_finds_the_best_of_them(unit_vectors, similarity, unreadable):
+    items, query = unit_vectors[:30], unit_vectors[30:]
+    numbers = np.arange(0, 60, 2) if unreadable else np.arange(30)  # every second picture could not be read
+    gallery = Gallery(items, similarity, numbers if unreadable else None)
+    few = Gallery(items[5:20], similarity, numbers[5:20])
+    truth = few.search(query, 4, query_is_image=True)
+    mask = np.isin(np.arange(61 if unreadable else 30), numbers[5:20])
+    for rows in (mask, numbers[5:20][::-1], [*numbers[5:20], *([9] if unreadable else [])]):  # none has number 9
+        found = gallery.search(query, 4, query_is_image=True, rows=rows)
+        np.testing.assert_array_equal(found[1], truth[1])
+        np.testing.assert_allclose(found[0], truth[0], rtol=1e-6)
+    assert gallery.search(query, None, query_is_image=True, rows=[4, 2])[1].shape == (10, 2)
+    with pytest.raises(ValueError, match="k=3 is larger than the gallery, which has 2 items"):
+        gallery.search(query, 3, query_is_image=True, rows=[4, 2])
+    with pytest.raises(ValueError, match="which has 0 items"):
+        gallery.search(query, None, query_is_image=True, rows=[])
+
+
+@pytest.mark.parametrize("kind", [lambda: ExactIndex(dtype="float16"), lambda: FaissIndex("Flat")])
+@pytest.mark.filterwarnings("ignore:builtin type [Ss]wig:DeprecationWarning")
+def test_galleries_are_searched_by_the_index_they_are_given(unit_vectors, kind):
+    index = kind()
+    if isinstance(index, FaissIndex):
+        pytest.importorskip("faiss")
+    gallery = Gallery(unit_vectors, "cosine", index=index)
+    truth = Gallery(unit_vectors, "cosine").search(unit_vectors[:5], 3, query_is_image=True, rows=range(1, 40, 2))
+    found = gallery.search(unit_vectors[:5], 3, query_is_image=True, rows=range(1, 40, 2))
+    np.testing.assert_array_equal(found[1], truth[1])
+    np.testing.assert_allclose(found[0], truth[0], atol=1e-3)  # numbers of 16 bits
+    assert len(index) == 0  # the parameter stays empty
