@@ -94,13 +94,12 @@ class Rows:
             [("sentences", sentences), ("words", self.words)], transformer_weights={"sentences": weight}
         )
 
-    def trained(self, view, text_encoder=None, batch_size=512, hidden=()):
+    def trained(self, view, text_encoder=None, batch_size=512):
         """Make a ranker that trains."""
         if self.n_pictures <= FEW_PICTURES:
             batch_size = 128
         ranker = JointEmbeddingRanker(
             text_encoder,
-            text_hidden_layer_sizes=hidden,
             batch_size=batch_size,
             learning_rate=2e-3 if batch_size > 128 else 1e-3,  # four times the batch, twice the rate
             n_jobs=1,
@@ -113,7 +112,7 @@ class Rows:
 
     def trained_on_sentences(self):
         """Make the member C."""
-        return self.trained("layers, both", self.sentences_and_words(1), hidden=(1024,))
+        return self.trained("layers, both", self.sentences_and_words(1))
 
     def solved(self, *, with_sentences=False):
         """Make a ranker in closed form."""
