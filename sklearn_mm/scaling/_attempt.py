@@ -11,7 +11,7 @@ from sklearn_mm.exceptions import ImageReadError, ImageReadWarning
 from sklearn_mm.images import PictureReader, Pictures, ReadFailure, read_ahead
 from sklearn_mm.scaling._sources import Block
 
-__all__ = ["Attempt", "own_copy"]
+__all__ = ["Attempt", "own_copy", "parameters_of", "with_threads_of_its_process"]
 
 _WAY_OUT = "mend or drop these pictures, or leave them out by on_error='skip'"
 _AHEAD, _SIDE = 64, 224  # pictures decoded ahead; large JPEG files are decoded at a fraction of their size
@@ -36,7 +36,7 @@ class Attempt:
         self.estimator = estimator
         self._call: Callable[[list[Any]], Any] = getattr(estimator, method)
         self._skips = on_error == "skip"
-        self._finds_bad = self._skips and "on_error" in _parameters(estimator, deep=False)
+        self._finds_bad = self._skips and "on_error" in parameters_of(estimator, deep=False)
         self._looks_first = False
 
     def __call__(self, block: Block) -> tuple[Any, list[ReadFailure]]:
@@ -93,7 +93,7 @@ def own_copy(estimator: Any, on_error: str) -> Any:
 
     It shares what was learnt with the original. It shows no progress, and gives arrays.
     """
-    names = _parameters(estimator, deep=False)
+    names = parameters_of(estimator, deep=False)
     if "on_error" not in names:
         return estimator
     own = copy.copy(estimator)
@@ -103,6 +103,13 @@ def own_copy(estimator: Any, on_error: str) -> Any:
     return own
 
 
+def with_threads_of_its_process(estimator: Any) -> Any:
+    """Return an estimator that computes with as many threads as torch is set to, where it says another number."""
+    if parameters_of(estimator, deep=False).get("n_jobs") is None:
+        return estimator
+    return copy.copy(estimator).set_params(n_jobs=None)
+
+
 def _without(items: list[Any], bad: list[ReadFailure]) -> list[Any]:
     if not bad:
         return items
@@ -110,11 +117,12 @@ def _without(items: list[Any], bad: list[ReadFailure]) -> list[Any]:
     return [item for row, item in enumerate(items) if row not in rows]
 
 
-def _parameters(estimator: Any, *, deep: bool) -> dict[str, Any]:
+def parameters_of(estimator: Any, *, deep: bool) -> dict[str, Any]:
+    """Return the parameters of an estimator, none of what has no such method."""
     return estimator.get_params(deep=deep) if hasattr(estimator, "get_params") else {}
 
 
 def _extra_formats(estimator: Any) -> tuple[str, ...]:
     """Return the formats that an estimator opens beside the usual ones, wherever in it that is said."""
-    found = [value for name, value in _parameters(estimator, deep=True).items() if name.endswith("extra_formats")]
+    found = [value for name, value in parameters_of(estimator, deep=True).items() if name.endswith("extra_formats")]
     return tuple(sorted({each for formats in found for each in formats}))

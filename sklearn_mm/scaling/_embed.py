@@ -5,6 +5,7 @@ from typing import Any
 
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_mm.scaling._attempt import parameters_of, with_threads_of_its_process
 from sklearn_mm.scaling._engines import ENGINES
 from sklearn_mm.scaling._manifest import Manifest
 from sklearn_mm.scaling._open import Source, open_source
@@ -105,9 +106,9 @@ def embed_shards(
     devices and caches.
 
     **Memory** is that of the transformer, of the vectors of 1,024 rows and, of archives and Parquet files, of 3,072
-    encoded pictures: it does not grow with the source. Of a folder, a pattern or a list the paths are held, some 150
-    bytes for each; beyond some ten million pictures pack them into archives. Archives are counted first: of those
-    that are not compressed by their headers, at some 40,000 pictures a second and core.
+    encoded pictures: it does not grow with the source. Of a folder, a pattern or a list the paths are held, some 100
+    bytes for each; beyond some ten million pictures pack them into archives. Archives are counted first: by the headers
+    of their members, where they are not compressed.
 
     **Texts.** A transformer of texts embeds a list of texts, or a `ParquetColumn` of them. The text side of a ranker
     is ``FunctionTransformer(ranker.transform_text)``.
@@ -142,5 +143,14 @@ def embed_shards(
     rows = open_source(source)
     header = header_of("embed_shards", transformer, rows, shard_size, format)
     with Sink(sink, header, resume) as opened:
-        work = EmbedShard(transformer, rows, ShardFolder(opened.folder), shard_size, format, on_error)
-        return run_shards(opened, rows, shard_size, work, engine=engine, verbose=verbose)
+        running = with_threads_of_its_process(transformer) if engine == "ray" else transformer
+        work = EmbedShard(running, rows, ShardFolder(opened.folder), shard_size, format, on_error)
+        return run_shards(
+            opened,
+            rows,
+            shard_size,
+            work,
+            engine=engine,
+            parameters=parameters_of(transformer, deep=False),
+            verbose=verbose,
+        )

@@ -59,11 +59,12 @@ def _rows_of(paths: list[str], folder: str | None) -> Rows:
         raise ValueError(f"which column of {paths[0]!r}? Pass ParquetColumn({paths[0]!r}, 'its name') as the source")
     n_archives = sum(map(is_tar, paths))
     if n_archives == 0:
-        return PathRows(paths, folder)
+        # absolute where these are paths for certain: what stands in a list may be texts
+        return PathRows(paths, None if folder is None else str(Path(folder).absolute()))
     if n_archives < len(paths):
         other = next(path for path in paths if not is_tar(path))
         raise ValueError(f"{n_archives} of {len(paths)} files of the source are archives, but {other!r} is none")
-    return TarRows(paths)
+    return TarRows([str(Path(path).absolute()) for path in paths])
 
 
 def _described(source: Any) -> str:

@@ -71,7 +71,7 @@ class ParquetRows(FileRows):
                 raise FileNotFoundError(f"no .parquet file in {os.fspath(source.path)!r}")
         else:
             paths = [os.fspath(path) for path in source.path]
-        super().__init__(paths)
+        super().__init__([str(Path(path).absolute()) for path in paths])
 
     def identity(self) -> str:
         """Digest files and columns."""

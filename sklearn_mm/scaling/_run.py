@@ -1,7 +1,7 @@
 """The frame of a run: checks, the sink, the engine, and what is told in the end."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from sklearn_mm._unreadable import summarise
 from sklearn_mm._version import __version__
 from sklearn_mm.exceptions import ImageReadError, ImageReadWarning
 from sklearn_mm.scaling._attempt import own_copy
-from sklearn_mm.scaling._engines import ENGINES, run
+from sklearn_mm.scaling._engines import run
 from sklearn_mm.scaling._manifest import FORMAT, FORMAT_VERSION, Manifest, Shard
 from sklearn_mm.scaling._sink import Sink
 from sklearn_mm.scaling._sources import Rows
@@ -21,7 +21,7 @@ from sklearn_mm.scaling._work import n_shards
 
 __all__ = ["check_choice", "check_shard_size", "header_of", "run_shards"]
 
-_CALLER = 4  # of the public function
+_CALLER = 3  # of the public function
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
@@ -63,7 +63,14 @@ def header_of(purpose: str, estimator: Any, rows: Rows, shard_size: int, shard_f
 
 
 def run_shards(
-    sink: Sink, rows: Rows, shard_size: int, work: Callable[[int], Shard], *, engine: str, verbose: int
+    sink: Sink,
+    rows: Rows,
+    shard_size: int,
+    work: Callable[[int], Shard],
+    *,
+    engine: str,
+    parameters: Mapping[str, Any],
+    verbose: int,
 ) -> Manifest:
     """Let an engine do the shards that are not done, and return the manifest of all.
 
@@ -77,11 +84,10 @@ def run_shards(
     ImageReadWarning
         Some could not.
     """
-    check_choice("engine", engine, ENGINES)
     missing = [number for number in range(n_shards(rows, shard_size)) if number not in sink.done]
     n_done = sum(shard.stop - shard.start for shard in sink.done.values())
     with tqdm(total=rows.n_rows, initial=n_done, desc="rows", unit="row", disable=not verbose) as bar:
-        for shard in run(engine, work, missing):
+        for shard in run(engine, work, missing, parameters):
             _check_alike(shard, sink)
             sink.done[shard.number] = shard
             bar.update(shard.stop - shard.start)

@@ -111,7 +111,7 @@ class Sink(ShardFolder):
 
     def __init__(self, folder: str | os.PathLike[str], header: dict[str, Any], resume: bool) -> None:
         check_path(folder, "sink")
-        super().__init__(Path(folder))
+        super().__init__(Path(folder).absolute())
         self._header, self._resume = header, resume
         self.done: dict[int, Shard] = {}
 
@@ -180,7 +180,7 @@ class Sink(ShardFolder):
                 f"{broken[0]!r} in {str(self.folder)!r} is missing, or not of the size that was written: shard "
                 f"{number} is written again",
                 ShardWarning,
-                stacklevel=4,
+                stacklevel=5,  # whoever calls the public function
             )
 
     def _remove(self) -> None:

@@ -62,7 +62,7 @@ class EmbedShard:
     on_error: str
 
     def __post_init__(self) -> None:
-        self._attempt: Attempt | None = None
+        self._attempt: Attempt | None = None  # made in the process that runs it
 
     def __call__(self, number: int) -> Shard:
         """Write a shard, and note it as done."""
