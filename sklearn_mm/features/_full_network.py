@@ -3,7 +3,7 @@
 import copy
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -366,6 +366,66 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
             return self._learn_table(self._check_table(X, reset=False), moments)
         with self._open_pass(X) as activations:
             return self._learn(activations, moments)
+
+    def get_statistics(self) -> dict[str, Any]:
+        """Return what `fit` has learnt of its pictures, to be merged with what others have learnt of theirs.
+
+        Returns
+        -------
+        dict
+            Arrays, and numbers and names that JSON can hold: "n_rows", "mean", "squares", "resolution", "layers" and
+            "precision".
+        """
+        check_is_fitted(self, "mean_")
+        if self._kept is not None:
+            raise ValueError(
+                "layers='aligned' has chosen layers by its own pictures, which others would not; name them"
+            )
+        moments = self._moments
+        return {
+            **{name: getattr(moments, name) for name in ("n_rows", "mean", "squares", "resolution")},
+            "layers": [list(layer) for layer in self.layers_],
+            "precision": getattr(self, "precision_", None),
+        }
+
+    def set_statistics(self, parts: Iterable[Mapping[str, Any]]) -> Self:
+        """Become fitted on the pictures of several fits together, as if all had been seen by one.
+
+        Parameters
+        ----------
+        parts : iterable of mappings
+            What `get_statistics` gives of embeddings of the same parameters, fitted on pictures. They are merged in
+            their order, one at a time. Of none, it is as if no picture had been seen, and `partial_fit` goes on from
+            there.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            They are of different networks or precisions.
+        """
+        if hasattr(self, "mean_"):
+            self._check_parameters()  # the network stays, as it does in partial_fit
+        else:
+            self._restart()
+        moments = RunningMoments()
+        first: Mapping[str, Any] = {"layers": [], "precision": None}
+        for place, part in enumerate(parts):
+            first = part if place == 0 else first
+            for name in ("layers", "precision"):
+                if part[name] != first[name]:
+                    raise ValueError(
+                        f"statistics {place} are of {name} {part[name]!r}, those before of {first[name]!r}"
+                    )
+            moments.merge(RunningMoments(*(part[name] for name in ("n_rows", "mean", "squares", "resolution"))))
+        self.layers_ = [(name, width) for name, width in first["layers"]]
+        if first["precision"] is not None:
+            self.precision_ = first["precision"]
+        self.errors_ = []
+        return self._finish_learning(moments)
 
     def transform(self, X: Any) -> np.ndarray:
         """Embed pictures.

@@ -68,6 +68,20 @@ class RunningMoments:
         # eps of the dtype that came in: a float32 column is rounded to float32, however it is summed.
         self.resolution = max(self.resolution, float(np.finfo(rows.dtype).eps))
 
+    def merge(self, other: "RunningMoments") -> None:
+        """Take in the rows that another has seen, of the same columns."""
+        if other.n_rows == 0:
+            return
+        if self.n_rows == 0:
+            self.mean, self.squares = other.mean.copy(), other.squares.copy()
+        else:
+            shift = other.mean - self.mean
+            n_all = self.n_rows + other.n_rows
+            self.squares = self.squares + other.squares + shift**2 * (self.n_rows * other.n_rows / n_all)
+            self.mean = self.mean + shift * (other.n_rows / n_all)
+        self.n_rows += other.n_rows
+        self.resolution = max(self.resolution, other.resolution)
+
     @property
     def scale(self) -> np.ndarray:
         """Standard deviations (of the population), float64; 0 where a column varies less than its floats do."""

@@ -27,6 +27,12 @@ def test_pieces_merge_into_the_moments_of_the_whole(rows, data):
     assert moments.n_rows == len(rows)
     np.testing.assert_allclose(moments.mean, rows.mean(axis=0), rtol=ROUNDING, atol=1e-10)
     np.testing.assert_allclose(moments.squares, rows.var(axis=0) * len(rows), rtol=1e-9, atol=1e-8)
+    merged = RunningMoments()
+    for part in np.split(rows, cuts):
+        merged.merge(moments_of(part))
+    assert (merged.n_rows, merged.resolution) == (moments.n_rows, moments.resolution)
+    np.testing.assert_allclose(merged.mean, rows.mean(axis=0), rtol=ROUNDING, atol=1e-10)
+    np.testing.assert_allclose(merged.squares, rows.var(axis=0) * len(rows), rtol=1e-9, atol=1e-8)
 
 
 def test_large_means_cost_no_digits():
