@@ -3,6 +3,7 @@
 import atexit
 import multiprocessing
 import os
+import platform
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -167,7 +168,7 @@ class Processes:
         """
         if self.n == 1:
             return
-        told = self._of_all((os.uname().nodename, str(device)))
+        told = self._of_all((platform.node(), str(device)))
         kinds = {torch.device(name).type for _, name in told}
         if len(kinds) > 1:
             raise ValueError(f"expected one kind of device in all processes, got {', '.join(sorted(kinds))}")

@@ -314,8 +314,9 @@ def test_the_script_of_the_guide_trains_and_saves_once(tmp_path, monkeypatch):
     status, output = run(block[1], tmp_path)
     assert status == 0, output
     saved = load(tmp_path / "model")
-    assert saved.n_epochs_ == 5
-    assert saved.predict(np.eye(5)).tolist() == [f"a picture of thing {thing}" for thing in range(5)]
+    assert saved.n_epochs_ == 30
+    assert saved.history_[-1]["train_loss"] < saved.history_[0]["train_loss"]
+    assert saved.predict(np.eye(4)).shape == (4,)
     assert len(list((tmp_path / "checkpoints").iterdir())) == 1
 
 
