@@ -2,19 +2,18 @@
 
 Drawn scenes, saved as JPEGs of 500 x 375 pixels, are read, cut and mirrored by chance, and seen by a network that
 trains inside a ranker. Both ways take turns in one process; beside them, what reading alone takes, and the network
-alone on batches in memory: whoever reads ahead cannot be faster than the slower of the two. Medians of wall time.
+alone on batches in memory: whoever reads ahead cannot be faster than the slower of the two. Nor, where both compute
+on the same cores and each alone keeps all of them busy, faster than one after the other: look at one thread for each,
+or at a network on a GPU. The first batch of an epoch is waited for: of few batches it is a large part.
 
-    python tests/benchmarks/bench_reading_ahead.py --threads 1 --output reading_ahead.json
+    python tests/benchmarks/bench_reading_ahead.py --turns 5 --out reading_ahead.json
 """
 
-import argparse
-import json
-import statistics
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
+import bench
 from PIL import Image
 
 from sklearn_mm.datasets import make_captioned_shapes
@@ -62,51 +61,57 @@ def fit_seconds(ranker, paths, captions, make):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=256)
-    parser.add_argument("--backbone", default="efficientnet_lite0")
-    parser.add_argument("--trainable", default="none", help="as ImageCNNEncoder takes it; an int is a number of scales")
-    parser.add_argument("--precision", default="auto")
-    parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--output", type=Path)
-    arguments = parser.parse_args()
-    trainable = int(arguments.trainable) if arguments.trainable.isdigit() else arguments.trainable
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
-    seconds = {"ahead": [], "in turn": [], "reading alone": [], "network alone": []}
+    """Time both ways, with one thread for each part, and with all."""
+    options = bench.parser(__doc__)
+    options.add_argument("--images", type=int, default=512)
+    options.add_argument("--backbone", default="efficientnet_lite0")
+    options.add_argument(
+        "--trainable", default="none", help="as ImageCNNEncoder takes it; an int is a number of scales"
+    )
+    options.add_argument("--precision", default="auto")
+    options.add_argument(
+        "--threads", type=int, nargs="*", help="of reading and of torch, each; all, and one, by default"
+    )
+    options = options.parse_args()
+    trainable = int(options.trainable) if options.trainable.isdigit() else options.trainable
+    records = []
     with TemporaryDirectory() as folder:
-        paths, captions = save_scenes(Path(folder), arguments.images)
-        encoder = ImageCNNEncoder(arguments.backbone, trainable=trainable, n_jobs=arguments.threads)
-        ranker = JointEmbeddingRanker(
-            image_encoder=encoder,
-            n_components=256,
-            max_epochs=1,
-            batch_size=32,
-            precision=arguments.precision,
-            random_state=0,
-        )
-        ranker.fit(paths[:64], captions[:64])
-        for _ in range(arguments.turns):
-            seconds["ahead"].append(fit_seconds(ranker, paths, captions, _train.made_ahead))
-            timed = Timed()
-            seconds["in turn"].append(fit_seconds(ranker, paths, captions, timed))
-            seconds["reading alone"].append(timed.seconds)
-            seconds["network alone"].append(seconds["in turn"][-1] - timed.seconds)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    slower = max(medians["reading alone"], medians["network alone"])
-    told = {
-        "images": arguments.images,
-        "backbone": arguments.backbone,
-        "trainable": arguments.trainable,
-        "threads": torch.get_num_threads(),
-        "seconds": {name: round(value, 3) for name, value in medians.items()},
-        "in turn / ahead": round(medians["in turn"] / medians["ahead"], 3),
-        "ahead / the slower of both": round(medians["ahead"] / slower, 3),
-    }
-    print(json.dumps(told, indent=1))
-    if arguments.output is not None:
-        arguments.output.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        paths, captions = save_scenes(Path(folder), options.images)
+        for n_threads in options.threads or bench.thread_counts():
+            ranker = JointEmbeddingRanker(
+                image_encoder=ImageCNNEncoder(options.backbone, trainable=trainable, n_jobs=n_threads),
+                n_components=256,
+                max_epochs=1,
+                batch_size=32,
+                precision=options.precision,
+                random_state=0,
+                n_jobs=n_threads,
+            )
+            with bench.threads(n_threads):
+                seconds = turns(ranker, paths, captions, options.turns)
+                records.append(
+                    bench.report(
+                        f"training on JPEGs, {options.backbone}, trainable {options.trainable}",
+                        seconds,
+                        against="the slower of both",
+                        targets={"ahead": ("<=", 1.1)},
+                        n_images=options.images,
+                    )
+                )
+    bench.save(records, options.out)
+
+
+def turns(ranker, paths, captions, n_turns):
+    ranker.fit(paths[:64], captions[:64])
+    seconds = {name: [] for name in ("the slower of both", "ahead", "in turn", "reading alone", "network alone")}
+    for _ in range(n_turns):
+        seconds["ahead"].append(fit_seconds(ranker, paths, captions, _train.made_ahead))
+        timed = Timed()
+        seconds["in turn"].append(fit_seconds(ranker, paths, captions, timed))
+        seconds["reading alone"].append(timed.seconds)
+        seconds["network alone"].append(seconds["in turn"][-1] - timed.seconds)
+        seconds["the slower of both"].append(max(seconds["reading alone"][-1], seconds["network alone"][-1]))
+    return seconds
 
 
 if __name__ == "__main__":
