@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_mm._content import weights_digest
+from sklearn_mm._device import resolve_device
 from sklearn_mm.features._activations import TappedNetwork
 from sklearn_mm.features._layer_cache import LayerCache
 from sklearn_mm.images import PictureReader, RowCache
@@ -19,6 +20,7 @@ from sklearn_mm.nn.backbones import (
     network_identity,
     weights_identity,
 )
+from sklearn_mm.nn.engines import engine_identity
 from sklearn_mm.nn.families import Backbone, PixelConvention
 from sklearn_mm.nn.weights import read_state
 from sklearn_mm.persistence import PickleStateMixin
@@ -169,7 +171,12 @@ class NetworkOnDemandMixin(PickleStateMixin):
         with self._opening:
             identity = self._known_identity(key) or weights_identity(self.backbone, self._weights_now())
             self._identity = (key, identity)  # kept, as it digests all weights; what is built is compared with it
-        return f"{identity}\n{reader!r} {dtype}"
+        return f"{identity}\n{reader!r} {dtype}{self._engine_identity(dtype)}"
+
+    def _engine_identity(self, dtype: torch.dtype) -> str:
+        """Return the engine, as an ending of the cache's address, where it rounds otherwise than the others."""
+        identity = engine_identity(self.engine, resolve_device(self.device), dtype)
+        return f" engine:{identity}" if identity else ""
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the network out; it is built again when it is needed. Weights from a file travel along."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sklearn_mm.nn.engines import EngineError, build_engine, check_engine, chosen_engine
+from sklearn_mm.nn.engines import ENGINES, EngineError, build_engine, check_engine, chosen_engine, engine_identity
 from sklearn_mm.nn.lite import SameConv2d
 from sklearn_mm.nn.taps import TapReader
 
@@ -167,6 +167,13 @@ def test_auto_takes_an_engine_where_it_is_worth_its_start():
     # autocast rounds elsewhere: activations would differ by more than rounding in float32
     assert chosen_engine("auto", CPU, torch.bfloat16, 10_000) is None
     assert chosen_engine("auto", torch.device("cuda"), torch.float32, 10_000) is None
+
+
+def test_a_cache_tells_engines_apart_where_they_round_in_half_precision():
+    assert {engine_identity(engine, CPU, torch.float32) for engine in ENGINES} == {""}
+    assert engine_identity("auto", CPU, torch.bfloat16) == ""
+    assert engine_identity("torch", CPU, torch.bfloat16) == "torch"
+    assert engine_identity("torch", torch.device("cuda"), torch.bfloat16) == ""
 
 
 def test_openvino_is_for_the_cpu_and_float32(monkeypatch):

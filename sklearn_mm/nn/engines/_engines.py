@@ -13,7 +13,7 @@ from sklearn_mm.nn.engines._rewrite import fold_and_pool
 from sklearn_mm.nn.engines._trace import UntraceableError, trace
 from sklearn_mm.nn.taps import TapReader
 
-__all__ = ["ENGINES", "EngineError", "build_engine", "check_engine", "chosen_engine"]
+__all__ = ["ENGINES", "EngineError", "build_engine", "check_engine", "chosen_engine", "engine_identity"]
 
 ENGINES = ("auto", "torch", "compile", "openvino")
 _INSTALL_OPENVINO = "engine='openvino' needs openvino: pip install 'sklearn-mm[openvino]'"
@@ -60,6 +60,14 @@ def chosen_engine(engine: str, device: torch.device, dtype: torch.dtype, n_pictu
     if device.type != "cpu" or dtype != torch.float32 or n_pictures < _WORTH:
         return None
     return "openvino" if find_spec("openvino") is not None else "torch"
+
+
+def engine_identity(engine: str, device: torch.device, dtype: torch.dtype) -> str:
+    """Return what a cache has to tell activations of an engine by; empty where only rounding in float32 differs."""
+    if dtype == torch.float32:
+        return ""
+    # whatever the number of pictures: "auto" computes in half precision as torch does
+    return chosen_engine(engine, device, dtype, 0) or ""
 
 
 def build_engine(
