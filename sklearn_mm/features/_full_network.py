@@ -421,10 +421,10 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
                         f"statistics {place} are of {name} {part[name]!r}, those before of {first[name]!r}"
                     )
             moments.merge(RunningMoments(*(part[name] for name in ("n_rows", "mean", "squares", "resolution"))))
-        self.layers_ = [(name, width) for name, width in first["layers"]]
+        self.layers_: list[tuple[str, int]] = [(name, width) for name, width in first["layers"]]
         if first["precision"] is not None:
             self.precision_ = first["precision"]
-        self.errors_ = []
+        self.errors_: list[ReadFailure] = []
         return self._finish_learning(moments)
 
     def transform(self, X: Any) -> np.ndarray:
@@ -445,7 +445,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         self._check_parameters()
         if is_table(X):
             table = self._check_table(X, reset=False)
-            self.errors_: list[ReadFailure] = []
+            self.errors_ = []
             return self._embedder(table.dtype)(table)
         with self._open_pass(X) as activations:
             writer = self._writer(activations)
@@ -528,7 +528,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
 
     def _learn_table(self, table: np.ndarray, moments: RunningMoments) -> Self:
         if moments.n_rows == 0:
-            self.layers_: list[tuple[str, int]] = []
+            self.layers_ = []
             self.errors_ = []
         moments.update(table)
         return self._finish_learning(moments)

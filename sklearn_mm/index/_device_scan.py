@@ -41,7 +41,9 @@ def check_tensor(X: torch.Tensor, n_components: int | None, dtype: str) -> torch
 
 def longest_of(part: torch.Tensor) -> float:
     """Return the length of the longest vector."""
-    return max(float(torch.linalg.vector_norm(some.double(), dim=1).max()) for some in part.split(_PAIRS_AT_ONCE))
+    return max(
+        float(torch.linalg.vector_norm(some.double(), dim=1).max()) for some in torch.split(part, _PAIRS_AT_ONCE)
+    )
 
 
 def scan_on_device(items: Items, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -53,7 +55,9 @@ def scan_on_device(items: Items, queries: np.ndarray, k: int) -> tuple[np.ndarra
             best = Best(len(block), k)
             error = _error(block, items.longest)
             for part, first, places in blocks:
-                vectors = part[places if isinstance(places, slice) else torch.from_numpy(places).to(part.device)]
+                vectors: torch.Tensor = part[
+                    places if isinstance(places, slice) else torch.from_numpy(places).to(part.device)
+                ]
                 query, item, score = _candidates(torch.from_numpy(block).to(part.device), vectors, error, best)
                 index = item + (first + places.start) if isinstance(places, slice) else places[item] + first
                 best.merge(query, index, score)
@@ -86,8 +90,8 @@ def _candidates(
             nearest = torch.sort(exact, dim=1, descending=True, stable=True).indices[:, :k]
             candidate = torch.zeros_like(candidate).scatter_(1, nearest, True)
     query, item = candidate.nonzero(as_tuple=True)
-    exact = [
+    scored = [
         (queries[one].double() * vectors[other].double()).sum(1).float()
-        for one, other in zip(query.split(_PAIRS_AT_ONCE), item.split(_PAIRS_AT_ONCE), strict=True)
+        for one, other in zip(torch.split(query, _PAIRS_AT_ONCE), torch.split(item, _PAIRS_AT_ONCE), strict=True)
     ]
-    return query.cpu().numpy(), item.cpu().numpy(), torch.cat(exact).cpu().numpy()
+    return query.cpu().numpy(), item.cpu().numpy(), torch.cat(scored).cpu().numpy()

@@ -49,9 +49,9 @@ class Items:
     longest: float
     rows: np.ndarray | None = None
 
-    def blocks(self, size: int) -> list[tuple[np.ndarray, int, Any]]:
+    def blocks(self, size: int) -> list[tuple[Any, int, Any]]:
         """Return part, place of its first vector, and which vectors of it (a slice or places), block by block."""
-        found: list[tuple[np.ndarray, int, Any]] = []
+        found: list[tuple[Any, int, Any]] = []
         first = 0
         for part in self.parts:
             if self.rows is None:

@@ -104,10 +104,10 @@ def build_engine(
         found = run(pixels)
     except UntraceableError as error:
         raise EngineError(f"engine={engine!r} cannot run this network: {error}") from error
-    error, largest = (found - expected).abs().max(), expected.abs().max()
-    if found.shape != expected.shape or not error <= _TOLERANCE[dtype] * largest:
+    difference, largest = (found - expected).abs().max(), expected.abs().max()
+    if found.shape != expected.shape or not difference <= _TOLERANCE[dtype] * largest:
         raise EngineError(
-            f"engine={engine!r} answers other activations than the network, by up to {error:.3g} of {largest:.3g}"
+            f"engine={engine!r} answers other activations than the network, by up to {difference:.3g} of {largest:.3g}"
         )
     return run
 
@@ -129,6 +129,6 @@ def _built(
 
 def _in_chunks(module: fx.GraphModule, chunk_size: int) -> Callable[[Tensor], Tensor]:
     def run(pixels: Tensor) -> Tensor:
-        return torch.cat([torch.cat(module(chunk), dim=1) for chunk in pixels.split(chunk_size)])
+        return torch.cat([torch.cat(module(chunk), dim=1) for chunk in torch.split(pixels, chunk_size)])
 
     return run

@@ -21,9 +21,15 @@ _POINTWISE = {
 }
 
 
+def _arguments(node: fx.Node) -> tuple[Any, ...]:
+    """Return what an operator is given: its schema, not the graph, says of which kinds."""
+    return node.args
+
+
 def can_fuse() -> bool:
     """Whether this build of torch has the operators."""
-    return bool(torch.backends.mkldnn.is_available()) and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+    has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch's has no types
+    return has_onednn and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 
 
 def fuse(module: fx.GraphModule, dtype: torch.dtype) -> None:
@@ -47,13 +53,13 @@ def fuse(module: fx.GraphModule, dtype: torch.dtype) -> None:
 
 def _fuse_one(module: fx.GraphModule, node: fx.Node, name: str, dtype: torch.dtype) -> None:
     graph = module.graph
-    source, weight = node.args[0], _tensor(module, node.args[1])
-    bias = None if len(node.args) < 3 or node.args[2] is None else _tensor(module, node.args[2])
+    source, weight = _arguments(node)[0], _tensor(module, _arguments(node)[1])
+    bias = None if len(_arguments(node)) < 3 or _arguments(node)[2] is None else _tensor(module, _arguments(node)[2])
     stride, padding, dilation = (
         [value] * 2 if isinstance(value, int) else list(value) * (1 if len(value) == 2 else 2)
-        for value in (*node.args[3:6], *(1, 0, 1)[len(node.args[3:6]) :])
+        for value in (*_arguments(node)[3:6], *(1, 0, 1)[len(_arguments(node)[3:6]) :])
     )
-    groups = node.args[6] if len(node.args) > 6 else 1
+    groups = _arguments(node)[6] if len(_arguments(node)) > 6 else 1
     size = [1, *(int(side) for side in source.meta["val"].shape[1:])]
     packed = torch.ops.mkldnn._reorder_convolution_weight(weight.to(dtype), padding, stride, dilation, groups, size)
     module.register_buffer(f"{name}_weight", packed)
@@ -64,8 +70,8 @@ def _fuse_one(module: fx.GraphModule, node: fx.Node, name: str, dtype: torch.dty
     geometry = (padding, stride, dilation, groups)
     end, other = node, None
     add = _only_user(node)
-    if add is not None and add.target is _ATEN.add.Tensor and len(add.args) == 2 and not add.kwargs:
-        (other,) = [value for value in add.args if value is not node] or [None]
+    if add is not None and add.target is _ATEN.add.Tensor and len(_arguments(add)) == 2 and not add.kwargs:
+        (other,) = [value for value in _arguments(add) if value is not node] or [None]
         if _is_map_like(other, node):
             end = add
         else:
@@ -93,31 +99,34 @@ def _pad_evenly(module: fx.GraphModule, node: fx.Node) -> None:
 
     A copy of the map costs more than the products with zero.
     """
-    pad = node.args[0]
-    if pad.target is not _ATEN.pad.default or len(pad.users) > 1 or len(pad.args[1]) != 4:
+    pad = _arguments(node)[0]
+    if pad.target is not _ATEN.pad.default or len(pad.users) > 1 or len(_arguments(pad)[1]) != 4:
         return
     # mode and value, padding and dilation: zeros here, and nothing else there
-    if list(pad.args[2:]) not in ([], ["constant"], ["constant", None], ["constant", 0.0]) or pad.kwargs:
+    if list(_arguments(pad)[2:]) not in ([], ["constant"], ["constant", None], ["constant", 0.0]) or pad.kwargs:
         return
-    left, right, top, bottom = pad.args[1]
-    bias, stride, own, dilation, groups = (*node.args[2:], *(None, 1, 0, 1, 1)[len(node.args) - 2 :])
+    left, right, top, bottom = _arguments(pad)[1]
+    given, defaults = _arguments(node)[2:], [None, 1, 0, 1, 1]
+    filled: list[Any] = [*given, *defaults[len(given) :]]
+    bias, stride, own, dilation, groups = filled
     if right != left + 1 or bottom != top + 1 or own not in (0, [0, 0]) or dilation not in (1, [1, 1]):
         return
-    weight = F.pad(_tensor(module, node.args[1]), (1, 0, 1, 0))
+    weight = F.pad(_tensor(module, _arguments(node)[1]), (1, 0, 1, 0))
     name = f"_padded_{node.name}"
     module.register_buffer(name, weight)
     with module.graph.inserting_before(node):
         padded = module.graph.get_attr(name)
-    node.args = (pad.args[0], padded, bias, stride, [bottom, right], 1, groups)
+    node.args = (_arguments(pad)[0], padded, bias, stride, [bottom, right], 1, groups)
     module.graph.erase_node(pad)
 
 
 def _unary(node: fx.Node | None) -> tuple[str | None, list[Any]]:
-    name = None if node is None else _POINTWISE.get(node.target)
+    target: Any = None if node is None else node.target
+    name = _POINTWISE.get(target)
     if node is None or name is None:
         return None, []
     if name == "hardtanh":
-        return name, [float(value) for value in (*node.args[1:], *(-1.0, 1.0)[len(node.args) - 1 :])]
+        return name, [float(value) for value in (*_arguments(node)[1:], *(-1.0, 1.0)[len(_arguments(node)) - 1 :])]
     return name, []
 
 

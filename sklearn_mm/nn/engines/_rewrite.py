@@ -165,7 +165,8 @@ class _Rewriter:
 
     def _conv_mean(self, conv: _Conv, unfolded: set[fx.Node]) -> fx.Node:
         """Return the average of a convolution's output, read where that is cheapest."""
-        source, node = conv.node.args[0], conv.node
+        source: Any = conv.node.args[0]
+        node = conv.node
         users = [user for user in conv.end.users if user is not self._output]
         only = users[0] if len(users) == 1 else None
         is_pointwise = all(side == 1 for side in conv.weight.shape[2:]) and _geometry(node)[1:] == ((1, 1), (0, 0))
@@ -190,7 +191,8 @@ class _Rewriter:
         return self._insert(torch.addcmul, self._constant(summand), mean, self._constant(factor))
 
     def _mean_from_input(self, conv: _Conv, is_pointwise: bool) -> fx.Node:
-        source, node = conv.node.args[0], conv.node
+        source: Any = conv.node.args[0]
+        node = conv.node
         weight, bias = conv.weight.float(), None if conv.bias is None else conv.bias.float()
         groups, stride, padding = _geometry(node)
         if is_pointwise and groups == 1:
