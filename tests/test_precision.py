@@ -96,3 +96,11 @@ def test_a_model_saved_before_precision_was_noted_takes_that_of_the_machine(monk
     expected = ask(ranker.fit(X, y))
     del ranker.precision_
     np.testing.assert_array_equal(ask(ranker), expected)
+
+
+@pytest.mark.parametrize(("backbone", "precision"), [("mobilenet_v3_small", "float32"), ("resnet18", "bfloat16")])
+def test_on_a_cpu_auto_is_no_precision_that_gains_nothing(backbone, precision, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    images = np.random.default_rng(0).integers(256, size=(3, 32, 32, 3), dtype=np.uint8)
+    embedding = FullNetworkEmbedding(backbone, weights=None, image_size=32, layers="last", device="cpu")
+    assert embedding.fit(images).precision_ == precision
