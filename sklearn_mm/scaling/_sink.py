@@ -73,8 +73,21 @@ class ShardFolder:
         for path in paths:
             path.replace(self.folder / path.name)
         done = replace(shard, files=tuple(files))
-        _write_json(self.folder / _RECORDS / f"{shard.number:06d}.json", done.to_json())
+        self._write_json(f"{_RECORDS}/{shard.number:06d}.json", done.to_json())
         return done
+
+    def _write_json(self, name: str, content: Any) -> None:
+        """Write a file in one step: whoever reads it sees the old one or the new one."""
+        # where a run that goes on removes it, if this one is killed before it is moved
+        temporary = self.folder / _TEMPORARY / uuid.uuid4().hex
+        temporary.parent.mkdir(exist_ok=True)
+        try:
+            # dumps writes ASCII: names of files may hold bytes that are no text, and come back as they were
+            temporary.write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
+            _sync(temporary)
+            temporary.replace(self.folder / name)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def records(self) -> list[Shard]:
         """Return the shards done since the manifest was written."""
@@ -200,7 +213,7 @@ class Sink(ShardFolder):
     def _write(self, *, complete: bool) -> Manifest:
         shards = tuple(self.done[number] for number in sorted(self.done))
         manifest = Manifest(self.folder, self._header, shards, complete)
-        _write_json(self.folder / MANIFEST, manifest.to_json())
+        self._write_json(MANIFEST, manifest.to_json())
         return manifest
 
 
@@ -227,18 +240,6 @@ def _at(header: Any, path: Sequence[str]) -> Any:
     for name in path:
         header = header.get(name) if isinstance(header, dict) else None
     return header
-
-
-def _write_json(path: Path, content: Any) -> None:
-    """Write a file in one step: whoever reads it sees the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        # ensure_ascii: names of files may hold bytes that are no text, and come back as they were
-        temporary.write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
-        _sync(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

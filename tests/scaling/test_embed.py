@@ -261,6 +261,14 @@ def test_a_run_that_is_killed_goes_on_with_nothing_lost_or_doubled(tmp_path, n_k
     check_nothing_is_lost_or_doubled(tmp_path / "sink")
 
 
+def test_a_run_that_was_killed_before_its_manifest_was_there_is_no_other_folder(tmp_path):
+    for name in (".writing", "records"):
+        (tmp_path / "sink" / name).mkdir(parents=True)
+    (tmp_path / "sink" / ".writing" / "half a manifest").write_text("{")
+    (tmp_path / "sink" / ".lock").touch()
+    assert embed_shards(Slow(), ["a", "b"], tmp_path / "sink").complete
+
+
 def test_a_shard_that_was_half_written_or_lost_is_written_again(fitted, expected, photos, tmp_path):
     sink = tmp_path / "sink"
     embed_shards(fitted, photos, sink, shard_size=5)
