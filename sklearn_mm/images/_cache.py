@@ -127,9 +127,8 @@ class RowCache:
             connection = self._open(str(self._path))
             self._check_format(connection)
             connection.execute(f"PRAGMA page_size = {_PAGE}")
-            connection.execute(
-                "PRAGMA auto_vacuum = INCREMENTAL"
-            )  # so that what a smaller size frees can be given back
+            # so that what a smaller size frees can be given back
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             connection.execute("PRAGMA journal_mode = WAL")
             # a loss of power may cost the last vectors, which are computed again, but never the file
             connection.execute("PRAGMA synchronous = NORMAL")
@@ -179,8 +178,9 @@ class RowCache:
 
     def _check_format(self, connection: sqlite3.Connection, place: str = "main") -> bool:
         """Return whether there is a cache, if there is no other data base."""
-        found = connection.execute(f"PRAGMA {place}.user_version").fetchone()[0]
+        # In this order: another process may make the tables meanwhile, which come with the number.
         has_tables = bool(connection.execute(f"SELECT count(*) FROM {place}.sqlite_master").fetchone()[0])
+        found = connection.execute(f"PRAGMA {place}.user_version").fetchone()[0]
         if found != _FORMAT and has_tables:
             raise _OtherFormat(
                 f"the cache {str(self._path)!r} has format {found}, where this version of the library reads and writes "
