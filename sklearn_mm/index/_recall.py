@@ -10,7 +10,7 @@ __all__ = ["recall_against_exact"]
 
 
 def recall_against_exact(index: Any, exact: Any, Q: Any, k: int = 10) -> float:
-    """Return the share of the k exact neighbours that an index finds among its first k.
+    """Return the share of the exact neighbours that an index finds.
 
     Parameters
     ----------

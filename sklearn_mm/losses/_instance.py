@@ -218,7 +218,7 @@ def mean_instance_loss(
     unit_classes: bool = False,
     factor: float = 1.0,
 ) -> Tensor:
-    """Compute the mean of `instance_loss`, in the time of a cross-entropy whose logits are all held.
+    """Compute the mean of `instance_loss`, as fast as a plain cross-entropy.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 @dataclass(frozen=True)
 class Rates:
-    """What one machine does in a second, and what one picture takes: measured, not guessed.
+    """What one machine does in a second, and what one picture takes.
 
     Parameters
     ----------
