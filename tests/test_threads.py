@@ -2,7 +2,7 @@ import threading
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import threadpool_limits
 
 from sklearn_mm import _threads
 from sklearn_mm._threads import for_blocks, in_threads, n_workers
@@ -21,7 +21,8 @@ def four_cores(monkeypatch):
 
 
 def blas_threads():
-    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+    # of numpy and scipy: what other libraries of this process have brought along is theirs
+    return [library.num_threads for library in _threads._blas_libraries()]
 
 
 def test_every_task_is_done_once_and_each_thread_has_sums_of_its_own(four_cores):

@@ -689,7 +689,8 @@ def test_a_transformer_is_embedded_by_the_tokens_of_its_blocks(images, tmp_path,
     )
     for _ in range(2):
         cached = clone(plain).set_params(cache=tmp_path)
-        np.testing.assert_array_equal(cached.fit_transform(images), expected)
+        # while a cache watches what activation functions see, torch's attention takes the longer of its two ways
+        np.testing.assert_allclose(cached.fit_transform(images), expected, rtol=1e-3, atol=1e-5)
         assert cached.layers_ == plain.layers_
     opened = pickle.loads(pickle.dumps(plain))
     np.testing.assert_array_equal(opened.transform(images), plain.transform(images))
