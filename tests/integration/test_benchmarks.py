@@ -14,7 +14,6 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = {
     "bench_growth.py": ["--turns", "1", "--share", "0.04", "--steps", "gallery"],
     "bench_hubness.py": ["--turns", "1", "--items", "2000", "--queries", "20", "--components", "32"],
-    "bench_imports.py": ["--turns", "1"],
     "gpu_check.py": ["--turns", "1", "--device", "cpu", "--small"],
 }
 
