@@ -191,7 +191,7 @@ class Manifest:
         Parameters
         ----------
         number : int
-            Its place in `shards`.
+            Its place in ``shards``.
 
         Returns
         -------
