@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from sklearn_mm._checks import did_you_mean
 from sklearn_mm._content import UndigestibleError, attributes_digest, weights_digest
 from sklearn_mm._device import forked_rng
-from sklearn_mm.nn.blocks import find_blocks
 from sklearn_mm.nn.families import FAMILIES, IMAGENET_PIXELS, Backbone, BackboneFamily, PixelConvention
 from sklearn_mm.nn.lite import EfficientNetLite, load_lite_state
 from sklearn_mm.nn.weights import read_state
@@ -22,7 +21,6 @@ __all__ = [
     "build_backbone",
     "check_backbone",
     "gains_in_half_precision",
-    "may_have_blocks",
     "network_identity",
     "pixel_convention",
     "weights_identity",
@@ -144,14 +142,6 @@ def pixel_convention(backbone: str | nn.Module) -> PixelConvention:
 def gains_in_half_precision(backbone: str | nn.Module) -> bool:
     """Return whether a network is faster in bfloat16 on a CPU that computes in it: by a table of those that are not."""
     return isinstance(backbone, nn.Module) or not backbone.removeprefix("timm:").startswith(_NO_GAIN_IN_HALF)
-
-
-def may_have_blocks(backbone: str | nn.Module) -> bool:
-    """Return whether a network may be read by its blocks (`find_blocks`), without building it."""
-    if isinstance(backbone, nn.Module):
-        return bool(find_blocks(backbone))
-    family, name = _family_of(backbone)
-    return family.may_have_blocks(name)
 
 
 def weights_identity(

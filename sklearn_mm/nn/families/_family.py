@@ -107,10 +107,6 @@ class BackboneFamily(ABC):
             The pretrained weights are not to be had; the message says how to work offline.
         """
 
-    def may_have_blocks(self, name: str) -> bool:
-        """Return whether a network may be one of blocks (`find_blocks`), without building it."""
-        return False
-
     @abstractmethod
     def origin(self, name: str) -> str:
         """Return what tells the pretrained weights of a network from others of it."""

@@ -66,10 +66,6 @@ class TimmFamily(BackboneFamily):
         )
         return Backbone(network, class_layers)
 
-    def may_have_blocks(self, name: str) -> bool:
-        """Return whether a network may be one of blocks, without building it."""
-        return True
-
     def trained_on(self, name: str) -> tuple[str, ...] | None:
         """Return the names of the data that the pretrained weights of a network were learnt from."""
         return data_in_tag(str(_import_timm().get_pretrained_cfg(name).tag))

@@ -54,10 +54,6 @@ class TorchvisionFamily(BackboneFamily):
         # only SqueezeNet changes the answer of its class layer before it is returned
         return Backbone(network, ("classifier.1",) if name.startswith("squeezenet") else None)
 
-    def may_have_blocks(self, name: str) -> bool:
-        """Return whether a network may be one of blocks, without building it."""
-        return name.startswith(("convnext", "maxvit", "swin", "vit_"))
-
     def trained_on(self, name: str) -> tuple[str, ...] | None:
         """Return the names of the data that the pretrained weights of a network were learnt from."""
         # "IMAGENET1K_SWAG_E2E_V1": what stands in the name of the weights
