@@ -5,11 +5,9 @@ from typing import Any
 
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_mm.scaling._attempt import parameters_of, with_threads_of_its_process
-from sklearn_mm.scaling._engines import ENGINES
 from sklearn_mm.scaling._manifest import Manifest
 from sklearn_mm.scaling._open import Source, open_source
-from sklearn_mm.scaling._run import check_choice, check_shard_size, header_of, run_shards
+from sklearn_mm.scaling._run import check_choice, check_run, header_of, run_shards, running_on
 from sklearn_mm.scaling._sink import ShardFolder, Sink
 from sklearn_mm.scaling._work import EmbedShard
 from sklearn_mm.scaling._writers import SHARD_FORMATS
@@ -135,22 +133,13 @@ def embed_shards(
     (6, 2, True)
     >>> temporary.cleanup()
     """
-    check_shard_size(shard_size)
-    check_choice("engine", engine, ENGINES)
-    check_choice("on_error", on_error, ("skip", "raise"))
+    check_run(shard_size, engine, on_error)
     check_choice("format", format, SHARD_FORMATS)
     check_is_fitted(transformer)
     rows = open_source(source)
     header = header_of("embed_shards", transformer, rows, shard_size, format)
     with Sink(sink, header, resume) as opened:
-        running = with_threads_of_its_process(transformer) if engine == "ray" else transformer
-        work = EmbedShard(running, rows, ShardFolder(opened.folder), shard_size, format, on_error)
-        return run_shards(
-            opened,
-            rows,
-            shard_size,
-            work,
-            engine=engine,
-            parameters=parameters_of(transformer, deep=False),
-            verbose=verbose,
+        work = EmbedShard(
+            running_on(engine, transformer), rows, ShardFolder(opened.folder), shard_size, format, on_error
         )
+        return run_shards(opened, rows, shard_size, work, transformer=transformer, engine=engine, verbose=verbose)

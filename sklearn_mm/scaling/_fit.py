@@ -11,11 +11,10 @@ import numpy as np
 from sklearn.base import clone
 
 from sklearn_mm.images import ReadFailure
-from sklearn_mm.scaling._attempt import Attempt, own_copy, parameters_of, with_threads_of_its_process
-from sklearn_mm.scaling._engines import ENGINES
+from sklearn_mm.scaling._attempt import Attempt, own_copy
 from sklearn_mm.scaling._manifest import Manifest, Shard
 from sklearn_mm.scaling._open import Source, open_source
-from sklearn_mm.scaling._run import check_choice, check_shard_size, header_of, run_shards
+from sklearn_mm.scaling._run import check_run, header_of, run_shards, running_on
 from sklearn_mm.scaling._sink import ShardFolder, Sink
 from sklearn_mm.scaling._sources import Rows
 from sklearn_mm.scaling._work import blocks_ahead, shard_range
@@ -104,25 +103,14 @@ def fit_shards(
     6
     >>> temporary.cleanup()
     """
-    check_shard_size(shard_size)
-    check_choice("engine", engine, ENGINES)
-    check_choice("on_error", on_error, ("skip", "raise"))
+    check_run(shard_size, engine, on_error)
     _check_has_statistics(transformer)
     rows = open_source(source)
     unfitted = clone(transformer)
     header = header_of("fit_shards", unfitted, rows, shard_size, "statistics")
     with Sink(sink, header, resume) as opened:
-        running = with_threads_of_its_process(unfitted) if engine == "ray" else unfitted
-        work = FitShard(running, rows, ShardFolder(opened.folder), shard_size, on_error)
-        manifest = run_shards(
-            opened,
-            rows,
-            shard_size,
-            work,
-            engine=engine,
-            parameters=parameters_of(transformer, deep=False),
-            verbose=verbose,
-        )
+        work = FitShard(running_on(engine, unfitted), rows, ShardFolder(opened.folder), shard_size, on_error)
+        manifest = run_shards(opened, rows, shard_size, work, transformer=transformer, engine=engine, verbose=verbose)
         transformer.set_statistics(_statistics_of(manifest))
     return transformer
 

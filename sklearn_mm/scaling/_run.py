@@ -1,7 +1,7 @@
 """The frame of a run: checks, the sink, the engine, and what is told in the end."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,14 +12,14 @@ from sklearn_mm._params import Integral
 from sklearn_mm._unreadable import summarise
 from sklearn_mm._version import __version__
 from sklearn_mm.exceptions import ImageReadError, ImageReadWarning
-from sklearn_mm.scaling._attempt import own_copy
-from sklearn_mm.scaling._engines import run
+from sklearn_mm.scaling._attempt import own_copy, parameters_of, with_threads_of_its_process
+from sklearn_mm.scaling._engines import ENGINES, run
 from sklearn_mm.scaling._manifest import FORMAT, FORMAT_VERSION, Manifest, Shard
 from sklearn_mm.scaling._sink import Sink
 from sklearn_mm.scaling._sources import Rows
 from sklearn_mm.scaling._work import n_shards
 
-__all__ = ["check_choice", "check_shard_size", "header_of", "run_shards"]
+__all__ = ["check_choice", "check_run", "header_of", "run_shards", "running_on"]
 
 _CALLER = 3  # of the public function
 
@@ -30,10 +30,17 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, got {value!r}")
 
 
-def check_shard_size(shard_size: Any) -> None:
-    """Check the number of rows of a shard."""
+def check_run(shard_size: Any, engine: Any, on_error: Any) -> None:
+    """Check what every run takes: the number of rows of a shard, what does them, and what becomes of bad pictures."""
     if isinstance(shard_size, bool) or not isinstance(shard_size, Integral) or shard_size < 1:
         raise ValueError(f"shard_size must be an int of at least 1, got {shard_size!r}")
+    check_choice("engine", engine, ENGINES)
+    check_choice("on_error", on_error, ("skip", "raise"))
+
+
+def running_on(engine: str, estimator: Any) -> Any:
+    """Return the estimator as it is given to the processes of an engine."""
+    return with_threads_of_its_process(estimator) if engine == "ray" else estimator
 
 
 def header_of(purpose: str, estimator: Any, rows: Rows, shard_size: int, shard_format: str) -> dict[str, Any]:
@@ -68,8 +75,8 @@ def run_shards(
     shard_size: int,
     work: Callable[[int], Shard],
     *,
+    transformer: Any,
     engine: str,
-    parameters: Mapping[str, Any],
     verbose: int,
 ) -> Manifest:
     """Let an engine do the shards that are not done, and return the manifest of all.
@@ -87,7 +94,7 @@ def run_shards(
     missing = [number for number in range(n_shards(rows, shard_size)) if number not in sink.done]
     n_done = sum(shard.stop - shard.start for shard in sink.done.values())
     with tqdm(total=rows.n_rows, initial=n_done, desc="rows", unit="row", disable=not verbose) as bar:
-        for shard in run(engine, work, missing, parameters):
+        for shard in run(engine, work, missing, parameters_of(transformer, deep=False)):
             _check_alike(shard, sink)
             sink.done[shard.number] = shard
             bar.update(shard.stop - shard.start)
