@@ -1,6 +1,5 @@
 """Transformers that turn pictures and sentences into vectors."""
 
-from sklearn_mm.features._find_unreadable import find_unreadable
 from sklearn_mm.features._full_network import FullNetworkEmbedding
 from sklearn_mm.features._image_cnn import ImageCNNEncoder
 from sklearn_mm.features._multi_scale import MultiScaleCNNEncoder
@@ -11,6 +10,7 @@ from sklearn_mm.features._text_cnn import TextCNNEncoder
 from sklearn_mm.features._text_gru import TextGRUEncoder
 from sklearn_mm.features._text_ngram import TextNGramEncoder
 from sklearn_mm.features._text_sequence import TextSequenceEncoder
+from sklearn_mm.images import find_unreadable
 
 __all__ = [
     "FullNetworkEmbedding",

@@ -3,6 +3,7 @@
 from sklearn_mm.images._augment import Augmentation
 from sklearn_mm.images._batches import PictureRows, read_crops
 from sklearn_mm.images._cache import RowCache
+from sklearn_mm.images._find_unreadable import find_unreadable
 from sklearn_mm.images._reading import PICTURE_FORMATS, PictureReader, check_formats, describe
 from sklearn_mm.images._rows import Pictures, ReadFailure, check_sequence, is_table, read_ahead
 
@@ -17,6 +18,7 @@ __all__ = [
     "check_formats",
     "check_sequence",
     "describe",
+    "find_unreadable",
     "is_table",
     "read_ahead",
     "read_crops",

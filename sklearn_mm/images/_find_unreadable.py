@@ -6,7 +6,8 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from sklearn_mm._device import n_threads
-from sklearn_mm.images import PictureReader, Pictures, ReadFailure, check_formats, read_ahead
+from sklearn_mm.images._reading import PictureReader, check_formats
+from sklearn_mm.images._rows import Pictures, ReadFailure, read_ahead
 
 __all__ = ["find_unreadable"]
 
@@ -52,7 +53,7 @@ def find_unreadable(
 
     See Also
     --------
-    FullNetworkEmbedding : Its `on_error` leaves out or marks what cannot be read.
+    sklearn_mm.features.FullNetworkEmbedding : Its `on_error` leaves out or marks what cannot be read.
     sklearn_mm.model_selection.find_leaks : What training and test data must not share.
 
     Notes
