@@ -16,6 +16,7 @@ __all__ = ["ExactIndex"]
 
 _VECTORS = "vectors.npy"
 _DTYPES = ("float32", "float16", "int8")
+_SMALL_PART = 2**14  # items, as many as a search takes at once
 
 
 @stored_as("index.ExactIndex")
@@ -118,7 +119,20 @@ class ExactIndex:
         # already a copy where the dtype or the layout had to change
         self._parts.append(part.copy() if copy and np.may_share_memory(part, X) else part)
         self._longest = max(self._longest, float(lengths_of(part).max()))
+        self._join_small_parts()
         return self
+
+    def _join_small_parts(self) -> None:
+        """Join the last parts while they are small and of about one size: a search takes a step for each part.
+
+        Each vector is copied as often as the number of parts is halved, however many calls bring one item each.
+        """
+        while (
+            len(self._parts) > 1
+            and len(self._parts[-2]) <= 2 * len(self._parts[-1])
+            and len(self._parts[-2]) + len(self._parts[-1]) <= _SMALL_PART
+        ):
+            self._parts[-2:] = [np.concatenate(self._parts[-2:])]
 
     def _add_on_device(self, X: Any, copy: bool) -> None:
         from sklearn_mm.index._device_scan import check_tensor, longest_of
@@ -161,6 +175,39 @@ class ExactIndex:
             parts.append(left)
         self._parts = [part for part in parts if len(part)] or parts[:1]
         return self
+
+    def take(self, rows: Any) -> np.ndarray:
+        """Return the vectors of some items as they are kept.
+
+        Parameters
+        ----------
+        rows : array-like of shape (n_rows,), int, or mask of shape (n_items,), bool
+            Places of the items.
+
+        Returns
+        -------
+        ndarray of shape (n_rows, n_components), `dtype`
+            A copy, in the order of `rows`; of a mask in that of the items.
+
+        Raises
+        ------
+        ValueError
+            `rows` names no items of the index.
+        """
+        wanted = check_rows(rows, len(self))  # ascending, each once
+        taken = np.empty((len(wanted), self.n_components or 0), dtype=self.dtype)
+        first = 0
+        for part in self._parts:
+            low, high = np.searchsorted(wanted, [first, first + len(part)])
+            if low < high:
+                places = wanted[low:high] - first
+                whole = high - low == len(part)
+                taken[low:high] = _in_memory(part if whole else part[places])
+            first += len(part)
+        asked = np.asarray(rows)
+        if asked.dtype == bool or np.array_equal(asked, wanted):
+            return taken
+        return taken[np.searchsorted(wanted, asked)]
 
     def search(self, Q: Any, k: int, *, rows: Any = None) -> tuple[np.ndarray, np.ndarray]:
         """Find the k items of largest inner product with each query.

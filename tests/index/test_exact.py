@@ -296,3 +296,27 @@ def test_a_pickle_of_an_older_version_opens():
     old = ExactIndex.__new__(ExactIndex)
     old.__setstate__(state)
     assert old.add(np.eye(3)).search(np.eye(3), 1)[1].ravel().tolist() == [0, 1, 2]
+
+
+def test_vectors_come_out_as_they_are_kept_in_the_order_asked_for():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(30, 4)).astype(np.float32)
+    index = ExactIndex(dtype="float16").add(X[:7]).add(X[7:8]).add(X[8:])
+    for rows in ([3, 29, 7, 7, 0], np.arange(30), np.arange(30) % 3 == 0, [], range(20, 28)):
+        taken = index.take(rows)
+        assert taken.dtype == np.float16
+        np.testing.assert_array_equal(taken, X.astype(np.float16)[np.asarray(rows, dtype=None if len(rows) else int)])
+    with pytest.raises(ValueError, match="places from 0 to 29, got 30"):
+        index.take([30])
+
+
+def test_items_that_come_one_by_one_are_searched_in_few_parts():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 4)).astype(np.float32)
+    index = ExactIndex()
+    for row in range(300):
+        index.add(X[row : row + 1])
+    assert len(index._parts) < 10
+    truth = ExactIndex().add(X)
+    for found, expected in zip(index.search(X[:9], 5), truth.search(X[:9], 5), strict=True):
+        np.testing.assert_array_equal(found, expected)
