@@ -2,6 +2,7 @@
 
 __all__ = [
     "CacheWarning",
+    "GalleryWarning",
     "ImageReadError",
     "ImageReadWarning",
     "LabelWarning",
@@ -24,6 +25,10 @@ class WeightsError(OSError):
 
 class CacheWarning(UserWarning):
     """A cache cannot be written; what is new is computed and not kept."""
+
+
+class GalleryWarning(UserWarning):
+    """A gallery does less than it was asked for; the message says what."""
 
 
 class ImageReadWarning(UserWarning):

@@ -4,5 +4,13 @@ from sklearn_mm.retrieval._correlation import CorrelationRanker
 from sklearn_mm.retrieval._ensemble import RankerEnsemble
 from sklearn_mm.retrieval._hubness import NearestNeighborNormalization
 from sklearn_mm.retrieval._ranker import JointEmbeddingRanker
+from sklearn_mm.retrieval.gallery import Gallery, SearchResult
 
-__all__ = ["CorrelationRanker", "JointEmbeddingRanker", "NearestNeighborNormalization", "RankerEnsemble"]
+__all__ = [
+    "CorrelationRanker",
+    "Gallery",
+    "JointEmbeddingRanker",
+    "NearestNeighborNormalization",
+    "RankerEnsemble",
+    "SearchResult",
+]

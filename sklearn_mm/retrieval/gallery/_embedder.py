@@ -1,0 +1,96 @@
+"""Pictures and sentences as a fitted model embeds them for a gallery."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_mm._unreadable import raise_unreadable
+from sklearn_mm.images import ReadFailure, describe
+from sklearn_mm.metrics import unit_rows, unwrap_ranker
+from sklearn_mm.retrieval._members import embed_readable
+from sklearn_mm.retrieval._search import JointSpaceMixin
+
+__all__ = ["Embedder"]
+
+
+class Embedder:
+    """A fitted ranker, or a pipeline or a search that ends in one, as a gallery asks it.
+
+    Parameters
+    ----------
+    model : estimator
+
+    Raises
+    ------
+    TypeError
+        It embeds no images and texts.
+    NotFittedError
+        It is not fitted.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.ranker = unwrap_ranker(model)
+        check_is_fitted(self.ranker)
+        self.similarity: str = getattr(self.ranker, "similarity", "cosine")
+        self._hubness = getattr(self.ranker, "hubness_", None)
+        self._gives_unit_rows = isinstance(self.ranker, JointSpaceMixin)
+
+    @property
+    def corrects_hubs(self) -> bool:
+        """Whether something is taken off the scores of items: their vectors have one component more."""
+        return self._hubness is not None
+
+    def items(self, images: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        """Embed pictures as items.
+
+        Returns
+        -------
+        vectors : ndarray of shape (n_kept, n_columns), float32
+        kept : ndarray of shape (n_kept,), int64, or None
+            Where each stood, if an encoder's `on_error` has left pictures out.
+        """
+        vectors, kept = self._images(images)
+        if self._hubness is None or not len(vectors):
+            return vectors, kept
+        return np.column_stack([vectors, -self._hubness.image_offsets(vectors)]), kept
+
+    def pictures(self, images: Any) -> np.ndarray:
+        """Embed pictures as queries, (n_images, n_columns) float32: nothing is taken off the scores of items.
+
+        What is taken off says how near an item is to sentences.
+        """
+        vectors, kept = self._images(images)
+        if kept is not None:
+            n_images = images.shape[0] if hasattr(images, "shape") else len(images)
+            left_out = np.setdiff1d(np.arange(n_images), kept)
+            raise_unreadable(
+                [
+                    ReadFailure(int(row), describe(_safe_indexing(images, int(row))), "cannot be read")
+                    for row in left_out
+                ]
+            )
+        return np.column_stack([vectors, np.zeros(len(vectors), np.float32)]) if self.corrects_hubs else vectors
+
+    def sentences(self, texts: list[str]) -> np.ndarray:
+        """Embed sentences as queries, (n_texts, n_columns) float32."""
+        # BLAS sums the products of one row in another order than those of several
+        vectors = self._checked(self.ranker.transform_text(texts * 2 if len(texts) == 1 else texts))[: len(texts)]
+        return np.column_stack([vectors, np.ones(len(vectors), np.float32)]) if self.corrects_hubs else vectors
+
+    def _images(self, images: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        n_images = images.shape[0] if hasattr(images, "shape") else len(images)
+        if n_images == 1:
+            # Two rows of it, for BLAS sums the products of one row in another order than those of several: so a picture
+            # has one vector to the bit, whether it comes alone or among others.
+            vectors, kept = embed_readable(self.model, _safe_indexing(images, [0, 0]))
+            alone = self._checked(vectors)[:1]
+            return alone, None if len(alone) else np.empty(0, dtype=np.int64)
+        vectors, kept = embed_readable(self.model, images)
+        return self._checked(vectors), kept
+
+    def _checked(self, vectors: Any) -> np.ndarray:
+        array = np.ascontiguousarray(vectors, dtype=np.float32)
+        return array if self._gives_unit_rows else unit_rows(array)

@@ -1,0 +1,435 @@
+"""A gallery of pictures with names: added to, searched, saved."""
+
+import warnings
+from numbers import Real
+from typing import Any, Self
+
+import numpy as np
+from sklearn.utils import _safe_indexing
+
+from sklearn_mm._checks import check_k
+from sklearn_mm._docs import shared_docs
+from sklearn_mm._tables import with_length
+from sklearn_mm.exceptions import GalleryWarning
+from sklearn_mm.images import check_sequence, is_table
+from sklearn_mm.registry import stored_as
+from sklearn_mm.retrieval.gallery._embedder import Embedder
+from sklearn_mm.retrieval.gallery._items import Items, check_kind, check_metadata, check_once, listed_ids, paths_of
+from sklearn_mm.retrieval.gallery._queries import Queries, read_queries
+from sklearn_mm.retrieval.gallery._result import SearchResult
+from sklearn_mm.retrieval.gallery._vectors import Vectors
+from sklearn_mm.retrieval.gallery._where import rows_where
+
+__all__ = ["Gallery"]
+
+_FOUND = 10  # pictures for who does not say how many
+_AT_ONCE = 4096  # pictures whose features are held while they are embedded
+_SPREAD_SAMPLE = 1000  # items by which the parts of a mixture are brought to one scale
+
+
+@shared_docs
+@stored_as("retrieval.NamedGallery")
+class Gallery:
+    """Pictures with names and metadata, found by sentences and by pictures.
+
+    Parameters
+    ----------
+    model : estimator
+        A fitted ranker of this library or of one's own, or a `Pipeline` or a search that ends in one. It is kept as it
+        is; what it is fitted to anew does not change the vectors that are there.
+    index : ExactIndex, FaissIndex or another with `add` and `search`, default=None
+        Empty. None compares with every picture. An `ExactIndex` keeps vectors in its `dtype`; an approximate index is
+        searched where there is no `where`, beside the vectors themselves.
+
+    Attributes
+    ----------
+    ids : list of str or of int
+        The names, in the order in which the pictures came.
+    metadata : DataFrame
+        One row a picture, with the ids as its index. Needs pandas.
+
+    See Also
+    --------
+    SearchResult : What a search answers.
+    JointEmbeddingRanker, CorrelationRanker, RankerEnsemble : Models.
+
+    Notes
+    -----
+    Identical pictures under two ids are two pictures: both are found, with equal scores, in the order in which they
+    came. The order of `ids` is that of coming; what is updated comes last.
+
+    To add pictures costs to embed them alone, and answers are, to the bit, those of a gallery into which all came at
+    once, as long as the network before the ranker gives a picture one vector in whatever company (which those of this
+    library do in float32). Memory is 4 bytes a component and picture, ids and metadata.
+
+    Any number of threads may search at the same time; what changes a gallery takes one that no other thread uses.
+
+    %(threads)s
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_mm.retrieval import CorrelationRanker, Gallery
+    >>> captions = [f"a {colour} {shape}" for colour in ("red", "green", "blue") for shape in ("dot", "box")] * 8
+    >>> features = np.tile(np.eye(6), (8, 1)) + np.random.default_rng(0).normal(0, 0.1, (48, 6))
+    >>> model = CorrelationRanker(random_state=0).fit(features, captions)
+    >>> names = [f"{number}.jpg" for number in range(6)]
+    >>> gallery = Gallery(model).add(features[:6], ids=names, metadata={"year": [2019, 2020, 2021, 2022, 2023, 2024]})
+    >>> gallery.search("a green dot", k=1).ids
+    ['2.jpg']
+    >>> gallery.search("a green dot", k=1, where=[False, True] * 3).ids
+    ['3.jpg']
+    >>> gallery.similar("2.jpg", k=1).ids
+    ['3.jpg']
+    >>> len(gallery.remove(["2.jpg"]))
+    5
+    """
+
+    def __init__(self, model: Any, *, index: Any = None) -> None:
+        if index is not None and not (hasattr(index, "add") and hasattr(index, "search")):
+            raise TypeError(f"expected an index with add and search, or None, got {type(index).__name__}")
+        if index is not None and len(index):
+            raise ValueError(f"index must hold no items, which come with add(), got {len(index)}")
+        self.model = model
+        self.index = index
+        self._embedder = Embedder(model)
+        self._vectors = Vectors(self._embedder.similarity, index)
+        self._items = Items()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __contains__(self, id: Any) -> bool:
+        return id in self._items.place
+
+    def __repr__(self) -> str:
+        return f"<Gallery of {len(self)} pictures, model={type(self.model).__name__}>"
+
+    @property
+    def ids(self) -> list[Any]:
+        """The names, in the order in which the pictures came."""
+        return list(self._items.ids)
+
+    @property
+    def metadata(self) -> Any:
+        """What is known of the pictures, as a data frame of pandas with the ids as its index: a copy."""
+        return self._items.frame().copy()
+
+    # Changes ------------------------------------------------------------------------------------------------------
+
+    def add(self, images: Any, ids: Any = None, metadata: Any = None) -> Self:
+        """Add pictures.
+
+        Parameters
+        ----------
+        images : sequence of length n_images, or array-like of shape (n_images, n_features)
+            As the model takes them.
+        ids : sequence of (str or int), length n_images, optional
+            By default the paths, as they are given.
+        metadata : data frame, mapping of columns or sequence of mappings, of n_images rows, optional
+            A column that other pictures lack is missing there, and the other way round.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            An id stands twice or is there already, pictures that are no paths have no ids, or lengths differ. Nothing
+            is added then.
+        TypeError
+            Ids are neither all str nor all int.
+        ImageReadError
+            A picture cannot be read. With an encoder of ``on_error="skip"`` it is left out, with its id and metadata.
+        """
+        images, names, paths, columns = self._check_new(images, ids, metadata)
+        self._items.check_new(names)
+        self._add(images, names, paths, columns)
+        return self
+
+    def update(self, images: Any, ids: Any = None, metadata: Any = None) -> Self:
+        """Replace pictures that are there by new ones, and add those that are not.
+
+        Parameters
+        ----------
+        images, ids, metadata
+            As in `add`. A picture that is replaced comes last, and its metadata is what is given here, or missing.
+
+        Returns
+        -------
+        self
+        """
+        images, names, paths, columns = self._check_new(images, ids, metadata)
+        check_kind(names, self._items.ids[0] if len(self) else None)
+        check_once(names)
+        vectors, kept = self._embed(images)  # before anything is taken out: a picture may be no picture
+        there = [name for name in (names if kept is None else [names[row] for row in kept]) if name in self]
+        if there:
+            self.remove(there)
+        self._keep(vectors, kept, names, paths, columns)
+        return self
+
+    def remove(self, ids: Any) -> Self:
+        """Take pictures out.
+
+        Parameters
+        ----------
+        ids : sequence of (str or int), or one of them
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        KeyError
+            An id is not there. Nothing is removed then.
+        """
+        places = np.unique(self._items.places_of(ids))
+        if len(places):
+            self._vectors.remove(places)
+            self._items.remove(places)
+        return self
+
+    def _check_new(
+        self, images: Any, ids: Any, metadata: Any
+    ) -> tuple[Any, list[Any], list[str | None], dict[str, np.ndarray]]:
+        check_sequence(images)
+        images = with_length(images)
+        n_images = images.shape[0] if hasattr(images, "shape") else len(images)
+        if not n_images:
+            raise ValueError("expected at least one picture, got an empty sequence (0 sample(s))")
+        paths: list[str | None] = [None] * n_images if is_table(images) else paths_of(images)
+        if ids is None:
+            if None in paths:
+                raise ValueError(
+                    f"ids are the paths of pictures by default, and row {paths.index(None)} is no path; pass ids, one "
+                    "for each picture"
+                )
+            ids = paths
+        names = listed_ids(ids)
+        if len(names) != n_images:
+            raise ValueError(f"expected one id for each of the {n_images} pictures, got {len(names)}")
+        return images, names, paths, check_metadata(metadata, n_images)
+
+    def _add(self, images: Any, names: list[Any], paths: list[Any], columns: dict[str, np.ndarray]) -> None:
+        vectors, kept = self._embed(images)
+        self._keep(vectors, kept, names, paths, columns)
+
+    def _embed(self, images: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        n_images = images.shape[0] if hasattr(images, "shape") else len(images)
+        if is_table(images) or n_images <= _AT_ONCE:
+            return self._embedder.items(images)
+        # The features of many pictures are larger than their vectors by far.
+        parts, kept = [], []
+        for start in range(0, n_images, _AT_ONCE):
+            rows = np.arange(start, min(start + _AT_ONCE, n_images))
+            vectors, own = self._embedder.items(_safe_indexing(images, rows))
+            parts.append(vectors)
+            kept.append(rows if own is None else rows[own])
+        joined = np.concatenate(kept)
+        return np.concatenate(parts), None if len(joined) == n_images else joined
+
+    def _keep(
+        self,
+        vectors: np.ndarray,
+        kept: np.ndarray | None,
+        names: list[Any],
+        paths: list[Any],
+        columns: dict[str, np.ndarray],
+    ) -> None:
+        if kept is not None:
+            names, paths = [names[row] for row in kept], [paths[row] for row in kept]
+            columns = {name: column[kept] for name, column in columns.items()}
+        if len(names):
+            self._vectors.add(vectors)
+            self._items.add(names, paths, columns)
+
+    # Searches -----------------------------------------------------------------------------------------------------
+
+    def search(
+        self,
+        query: Any,
+        k: int | None = None,
+        where: Any = None,
+        min_score: float | None = None,
+    ) -> SearchResult:
+        """Find pictures.
+
+        Parameters
+        ----------
+        query : str, picture, dict, or list of these
+            A sentence; a picture as the model takes one (a path, a PIL image, an array, a row of features); a mixture,
+            such as ``{"image": "cat.jpg", "text": "but in red", "minus": "night"}``. In a mixture each part may be
+            several in a list, and each of these ``(part, weight)``: weights are 1, of "minus" 0.5, and count spreads of
+            scores. A str that ends like the name of a picture, or names a file, is a path.
+        k : int, default=None
+            How many to find at most: 10 by default, or all of fewer.
+        where : mask of shape (n_pictures,), callable or str, optional
+            Search among these alone: a mask in the order of `ids`, a function of the `metadata` that returns one, or
+            an expression that `pandas.DataFrame.query` understands (``"year > 2020"``).
+        min_score : float, optional
+            Leave out pictures of a lower score.
+
+        Returns
+        -------
+        SearchResult
+            Best first; of equal scores the picture that came first. Nothing, where `where` leaves nothing.
+
+        Raises
+        ------
+        ValueError
+            The gallery is empty, a sentence is, a mixture or `where` makes no sense, or `k` is no positive int.
+        FileNotFoundError, ImageReadError
+            A picture is not there, or cannot be read.
+
+        Warns
+        -----
+        GalleryWarning
+            The gallery holds less than `k` pictures; all are returned.
+        """
+        self._require_items()
+        if min_score is not None and not _is_number(min_score):
+            raise TypeError(f"min_score must be a number, got {type(min_score).__name__}")
+        rows = None if where is None else rows_where(where, self._items)
+        queries = read_queries(query)
+        n_searched = len(self) if rows is None else len(rows)
+        k = self._check_k(k, n_searched)
+        scores, places = self._search(queries, k, rows)
+        return self._result(queries.names, scores, places, min_score, several=queries.several)
+
+    def similar(self, id: Any, k: int | None = None, where: Any = None) -> SearchResult:
+        """Find the pictures most similar to one of the gallery, itself not among them.
+
+        Parameters
+        ----------
+        id : str or int
+        k, where
+            As in `search`.
+
+        Returns
+        -------
+        SearchResult
+            Scores are cosines.
+
+        Raises
+        ------
+        KeyError
+            There is no such id.
+        """
+        (place,) = self._items.places_of([id])
+        rows = np.arange(len(self)) if where is None else rows_where(where, self._items)
+        others = rows[rows != place]
+        k = self._check_k(k, len(others))
+        query = self._vectors.take(np.array([place]))
+        if self._embedder.corrects_hubs:
+            query[:, -1] = 0
+        scores, places = self._nearest(query, k, others)
+        return self._result([str(id)], scores, places)
+
+    def _require_items(self) -> None:
+        if not len(self):
+            raise ValueError("the gallery is empty; add pictures before it is searched: gallery.add(paths)")
+
+    def _check_k(self, k: int | None, n_searched: int) -> int:
+        if k is None:
+            return min(_FOUND, n_searched)
+        if isinstance(k, int | np.integer) and not isinstance(k, bool) and k > len(self):
+            warnings.warn(
+                f"k={k} is larger than the gallery, which has {len(self)} pictures; all are returned",
+                GalleryWarning,
+                stacklevel=3,
+            )
+            return n_searched
+        return min(check_k(k, len(self)), n_searched)
+
+    def _search(self, queries: Queries, k: int, rows: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        if self._embedder.similarity != "cosine":
+            return self._search_by_order(queries, k, rows)
+        return self._nearest(self._vectors_of(queries), k, rows)
+
+    def _nearest(self, vectors: np.ndarray, k: int, rows: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        if not k:
+            return np.empty((len(vectors), 0), np.float32), np.empty((len(vectors), 0), np.int64)
+        return self._vectors.search(vectors, k, rows)
+
+    def _vectors_of(self, queries: Queries) -> np.ndarray:
+        """Return a vector for each query, (n_queries, n_columns) float32."""
+        vectors: dict[bool, np.ndarray] = {}  # of sentences (True), and of pictures
+        if queries.texts:
+            vectors[True] = self._embedder.sentences(queries.texts)
+        if _n_rows(queries.images):
+            vectors[False] = self._embedder.pictures(queries.images)
+        return np.stack(
+            [
+                vectors[parts[0].is_text][parts[0].row]
+                if len(parts) == 1
+                else self._mixed(
+                    np.stack([vectors[part.is_text][part.row] for part in parts]), [part.weight for part in parts]
+                )
+                for parts in queries.parts
+            ]
+        )
+
+    def _mixed(self, vectors: np.ndarray, weights: list[float]) -> np.ndarray:
+        """Return the vector whose scores are the weighted sum of others', each divided by its spread here.
+
+        Pictures are nearer to pictures than sentences are: without the division a sentence would count for nothing.
+        """
+        places = np.unique(np.linspace(0, len(self) - 1, min(len(self), _SPREAD_SAMPLE)).astype(np.int64))
+        spreads = np.std(vectors.astype(np.float64) @ self._vectors.take(places).T, axis=1)
+        factors = np.array(weights) / np.where(spreads > np.finfo(np.float32).eps, spreads, 1)
+        joined = factors @ vectors.astype(np.float64)
+        width = len(joined) - self._embedder.corrects_hubs
+        length = np.linalg.norm(joined[:width])
+        mixed: np.ndarray = (joined / (length if length > 0 else 1)).astype(np.float32)
+        return mixed
+
+    def _search_by_order(self, queries: Queries, k: int, rows: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        if any(len(parts) > 1 for parts in queries.parts):
+            raise ValueError(
+                f"a mixture adds cosines, and the model compares by similarity={self._embedder.similarity!r}; ask by "
+                "one sentence or one picture"
+            )
+        scores = np.empty((len(queries), k), dtype=np.float32)
+        places = np.empty((len(queries), k), dtype=np.int64)
+        is_text = np.array([parts[0].is_text for parts in queries.parts])
+        if is_text.any() and k:
+            found = self._vectors.search_by_order(self._embedder.sentences(queries.texts), k, rows)
+            scores[is_text], places[is_text] = found
+        if not is_text.all():
+            found = self._nearest(self._embedder.pictures(queries.images), k, rows)
+            scores[~is_text], places[~is_text] = found
+        return scores, places
+
+    def _result(
+        self,
+        names: list[str],
+        scores: np.ndarray,
+        places: np.ndarray,
+        min_score: float | None = None,
+        *,
+        several: bool = False,
+    ) -> SearchResult:
+        found = places >= 0  # an approximate index may find fewer
+        if min_score is not None:
+            found &= scores >= min_score
+        rows = places[found]
+        return SearchResult(
+            names,
+            found.sum(axis=1).tolist(),
+            [self._items.ids[row] for row in rows],
+            scores[found],
+            self._items.take(rows),
+            [self._items.paths[row] for row in rows],
+            several,
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _n_rows(images: Any) -> int:
+    return int(images.shape[0]) if hasattr(images, "shape") else len(images)

@@ -1,0 +1,101 @@
+"""The vectors of a gallery, and how the nearest of them are found."""
+
+import copy
+from typing import Any
+
+import numpy as np
+
+from sklearn_mm.index import ExactIndex
+from sklearn_mm.losses import SIMILARITIES
+
+__all__ = ["Vectors"]
+
+_BLOCK = 8192  # items whose scores are computed at once, where an index has no way to
+
+
+class Vectors:
+    """Unit vectors, each with what is taken off its score as one component more, where hubs are corrected.
+
+    So a plain inner product is the score: of a query with a 1 behind it, or a 0 where nothing is to be taken off.
+
+    Parameters
+    ----------
+    similarity : {"cosine", "order", "order-root"}
+        Of sentences and pictures. Pictures are compared with each other by their cosine.
+    index : ExactIndex, FaissIndex or another with `add` and `search`, or None
+        Empty. An `ExactIndex` is what the vectors are kept in, by its `dtype`; another is searched beside them.
+    """
+
+    def __init__(self, similarity: str, index: Any) -> None:
+        self.similarity = similarity
+        self._empty = index
+        self.clear()
+
+    def __len__(self) -> int:
+        return len(self._exact)
+
+    def clear(self) -> None:
+        """Forget all."""
+        is_exact = isinstance(self._empty, ExactIndex)
+        self._exact = ExactIndex(dtype=self._empty.dtype if is_exact else "float32")
+        self._other = None if self._empty is None or is_exact else copy.deepcopy(self._empty)
+
+    @property
+    def exact(self) -> ExactIndex:
+        """All vectors, as they are kept."""
+        return self._exact
+
+    def open(self, exact: ExactIndex) -> None:
+        """Take over vectors that were saved."""
+        self.clear()
+        self._exact = exact
+        if self._other is not None:
+            self._other.add(exact.take(np.arange(len(exact))))
+
+    def add(self, vectors: np.ndarray) -> None:
+        """Put vectors (n, n_columns), float32, behind those that are there; they are kept without a copy."""
+        self._exact.add(vectors, copy=False)
+        if self._other is not None:
+            self._other.add(vectors)
+
+    def remove(self, places: np.ndarray) -> None:
+        """Take vectors out; those behind them move up."""
+        if len(places) == len(self):
+            self.clear()
+            return
+        self._exact.remove(places)
+        if self._other is None:
+            return
+        if hasattr(self._other, "remove"):
+            self._other.remove(places)
+        else:
+            self._other = copy.deepcopy(self._empty)
+            self._other.add(self.take(np.arange(len(self))))
+
+    def take(self, places: np.ndarray) -> np.ndarray:
+        """Return some vectors, (n_places, n_columns) float32."""
+        return np.asarray(self._exact.take(places), dtype=np.float32)
+
+    def search(self, queries: np.ndarray, k: int, rows: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Find the k items of largest inner product: scores and places, (n_query, k) each; -1 is none found.
+
+        Among some rows, (n_rows,) int64, the search is exact.
+        """
+        if rows is None and self._other is not None:
+            found: tuple[np.ndarray, np.ndarray] = self._other.search(queries, k)
+            return found
+        return self._exact.search(queries, k, rows=rows)
+
+    def search_by_order(self, queries: np.ndarray, k: int, rows: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Do as `search` with embedded sentences, by a similarity that is no inner product."""
+        import torch
+
+        places = np.arange(len(self)) if rows is None else rows
+        score, asked = SIMILARITIES[self.similarity], torch.from_numpy(queries)
+        table = np.empty((len(queries), len(places)), dtype=np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(places), _BLOCK):
+                part = slice(start, start + _BLOCK)
+                table[:, part] = score(torch.from_numpy(self.take(places[part])), asked).T.numpy()
+        order = np.argsort(-table, axis=1, kind="stable")[:, :k]  # of equals the first, as in an index
+        return np.take_along_axis(table, order, axis=1), places[order]
