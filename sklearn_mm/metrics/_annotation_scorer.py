@@ -13,6 +13,7 @@ from sklearn_mm._checks import check_labels, label_matrix
 from sklearn_mm._tables import as_number_table, frame_names, frame_part, is_frame, is_missing, shown
 from sklearn_mm._unicode import normal_label
 from sklearn_mm.metrics._annotation import annotation_report, check_annotation_options
+from sklearn_mm.metrics._one_number import check_annotation_metric, one_number
 from sklearn_mm.registry import stored_as
 
 __all__ = ["AnnotationScorer"]
@@ -37,6 +38,16 @@ class AnnotationScorer(BaseEstimator):
         See `annotation_report`.
     absent_labels : {"skip", "zero"}, default="skip"
         See `annotation_report`.
+    metric : str, default=None
+        Give one number instead of a dict, as halving searches, learning curves and a search's ``refit=True`` want it:
+        "O-F1", "mAP" or another of `annotation_report`; the error of the number of labels with its sign changed, as
+        "neg_count_mae".
+
+    Raises
+    ------
+    ValueError
+        `metric` names no number; the message lists those there are. It is looked at here already, as a search fits its
+        first model before it calls a scorer, and takes an error there for a bad score.
 
     See Also
     --------
@@ -45,8 +56,9 @@ class AnnotationScorer(BaseEstimator):
     Notes
     -----
     Any scikit-learn classifier of several labels will do, `MLPClassifier` and `OneVsRestClassifier` among
-    them. In a search name the number to refit by, ``refit="O-F1"``. Searches take the largest number for the
-    best: do not refit by "count_mae".
+    them. From a dict a search has to be told which number to refit by, ``refit="O-F1"``: with ``refit=True``
+    scikit-learn fits everything first and then says so. Searches take the largest number for the best: do not refit by
+    "count_mae". With a `metric` there is nothing to say.
 
     Where Y holds lists of labels, columns are those of the estimator's ``classes_``. A true label that it does
     not know is one that it missed: it counts as a column of its own, with the lowest score everywhere. The
@@ -72,12 +84,23 @@ class AnnotationScorer(BaseEstimator):
     (True, 0.0)
     """
 
-    def __init__(self, n_labels: str | int = "predict", zero_division: float = 0.0, absent_labels: str = "skip"):
+    metric: str | None = None  # of scorers saved before there was any
+
+    def __init__(
+        self,
+        n_labels: str | int = "predict",
+        zero_division: float = 0.0,
+        absent_labels: str = "skip",
+        metric: str | None = None,
+    ):
+        if metric is not None:  # not in a call: a search would have fitted its first model for nothing
+            check_annotation_metric(metric)
         self.n_labels = n_labels
         self.zero_division = zero_division
         self.absent_labels = absent_labels
+        self.metric = metric
 
-    def __call__(self, estimator: Any, X: Any, Y: Any, sample_weight: Any = None) -> dict[str, float]:
+    def __call__(self, estimator: Any, X: Any, Y: Any, sample_weight: Any = None) -> Any:
         """Score a fitted estimator.
 
         Parameters
@@ -94,8 +117,8 @@ class AnnotationScorer(BaseEstimator):
 
         Returns
         -------
-        dict of str to float
-            As `annotation_report` returns it.
+        dict of str to float, or float
+            As `annotation_report` returns it; the one number where there is a `metric`.
 
         Raises
         ------
@@ -105,6 +128,8 @@ class AnnotationScorer(BaseEstimator):
             A parameter is none of its options, or images, labels and weights do not fit together.
         """
         check_annotation_options(self.zero_division, self.absent_labels)
+        if self.metric is not None:
+            check_annotation_metric(self.metric)  # set_params has not looked
         if isinstance(self.n_labels, str) and self.n_labels not in ("predict", "true"):
             raise ValueError(f"n_labels must be 'predict', 'true' or a positive int, got {self.n_labels!r}")
         classifier, features = _enter(estimator, X)
@@ -123,7 +148,7 @@ class AnnotationScorer(BaseEstimator):
             scores = _widen(scores, n_unknown, -np.inf)
             if sparse.issparse(n_labels) or np.ndim(n_labels) == 2:
                 n_labels = _widen(n_labels, n_unknown, 0)
-        return annotation_report(
+        report = annotation_report(
             truth,
             scores,
             n_labels,
@@ -131,6 +156,7 @@ class AnnotationScorer(BaseEstimator):
             absent_labels=self.absent_labels,
             sample_weight=sample_weight,
         )
+        return report if self.metric is None else one_number(report, self.metric)
 
     def score(self, X: Any, Y: Any, sample_weight: Any = None) -> float:
         """Declare which metadata the scorer takes; call the scorer itself instead."""

@@ -8,6 +8,7 @@ from sklearn.base import BaseEstimator
 
 from sklearn_mm._checks import check_captions
 from sklearn_mm._unicode import normal_form
+from sklearn_mm.metrics._one_number import RetrievalMetric, check_retrieval_metric, one_number
 from sklearn_mm.metrics._ranking import check_offsets, check_retrieval_input
 from sklearn_mm.metrics._ranks import check_weights
 from sklearn_mm.metrics._report import DIRECTIONS, check_report_options, report_directions
@@ -39,6 +40,17 @@ class RetrievalScorer(BaseEstimator):
         each such caption for a right one of theirs, as training does. "wrong" counts as papers do: the image that the
         caption was written for is right alone. It can then be found by chance at best: 100 images with 4 captions in
         all have a hit@1 of 0.04.
+    metric : str, default=None
+        Give one number instead of a dict, as halving searches, learning curves and a search's ``refit=True`` want it:
+        "rsum" (with `k`, `direction` and `definition`), or "i2t_hit@5", "t2i_recall@10" and their like with any k, to
+        which the three others are of no effect. Of ranks the smallest is the best and a search takes the largest, so
+        they are called "neg_t2i_median_rank" and given with the sign changed.
+
+    Raises
+    ------
+    ValueError
+        `metric` names no number; the message lists those there are. It is looked at here already, as a search fits its
+        first model before it calls a scorer, and takes an error there for a bad score.
 
     See Also
     --------
@@ -49,8 +61,9 @@ class RetrievalScorer(BaseEstimator):
     The similarity is that of the estimator (its parameter `similarity`), cosine if it names none. What is near every
     query is corrected for as the estimator does it in its own searches (its attribute `hubness_`), if it does.
 
-    In a search name the number to refit by, ``refit="rsum"``. Searches take the largest number for the best:
-    do not refit by a median or mean rank.
+    From a dict a search has to be told which number to refit by, ``refit="rsum"``: with ``refit=True`` scikit-learn
+    fits everything first and then says so. Searches take the largest number for the best: do not refit by a median or
+    mean rank. With a `metric` there is nothing to say.
 
     `sample_weight` and `groups` reach the scorer under metadata routing, when asked for by
     ``set_score_request``. `sample_weight` weighs images, and captions as their images. Images of one group
@@ -70,7 +83,11 @@ class RetrievalScorer(BaseEstimator):
     >>> scores = RetrievalScorer(k=1)(LetterRanker(), [[1, 0], [0, 1]], [["aa", "aab"], "b"])
     >>> scores["i2t_hit@1"], scores["t2i_hit@1"], scores["n_texts"]
     (1.0, 1.0, 3)
+    >>> RetrievalScorer(metric="t2i_hit@1")(LetterRanker(), [[1, 0], [0, 1]], [["aa", "aab"], "b"])
+    1.0
     """
+
+    metric: str | None = None  # of scorers saved before there was any
 
     def __init__(
         self,
@@ -78,15 +95,17 @@ class RetrievalScorer(BaseEstimator):
         direction: str = "both",
         definition: str = "hit",
         equal_captions: str = "right",
+        metric: str | None = None,
     ):
+        if metric is not None:  # not in a call: a search would have fitted its first model for nothing
+            check_retrieval_metric(metric)
         self.k = k
         self.direction = direction
         self.definition = definition
         self.equal_captions = equal_captions
+        self.metric = metric
 
-    def __call__(
-        self, estimator: Any, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
-    ) -> dict[str, float]:
+    def __call__(self, estimator: Any, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Any:
         """Score a fitted estimator.
 
         Parameters
@@ -104,8 +123,8 @@ class RetrievalScorer(BaseEstimator):
 
         Returns
         -------
-        dict of str to float
-            As `retrieval_report` returns it.
+        dict of str to float, or float
+            As `retrieval_report` returns it; the one number where there is a `metric`.
 
         Raises
         ------
@@ -118,7 +137,9 @@ class RetrievalScorer(BaseEstimator):
             raise ValueError(f"direction must be 'both', 'i2t' or 't2i', got {self.direction!r}")
         if self.equal_captions not in ("right", "wrong"):
             raise ValueError(f"equal_captions must be 'right' or 'wrong', got {self.equal_captions!r}")
-        cutoffs = check_report_options(self.k, self.definition)
+        asked = RetrievalMetric() if self.metric is None else check_retrieval_metric(self.metric)
+        cutoffs = asked.cutoffs or check_report_options(self.k, self.definition)
+        direction = asked.direction or self.direction
         captions = check_captions(y, X)
         ranker = unwrap_ranker(estimator)
         text_embedding, wording = embed_captions(ranker, captions.texts)
@@ -127,7 +148,7 @@ class RetrievalScorer(BaseEstimator):
         )
         similarity = getattr(ranker, "similarity", "cosine")
         image_offset, text_offset = hub_offsets(ranker, image, text)
-        return report_directions(
+        report = report_directions(
             image,
             text,
             owner,
@@ -136,10 +157,11 @@ class RetrievalScorer(BaseEstimator):
             wording if self.equal_captions == "right" else None,
             check_offsets(image_offset, text_offset, len(image), len(text), similarity),
             cutoffs=cutoffs,
-            definition=self.definition,
+            definition=asked.definition or self.definition,
             similarity=similarity,
-            directions=DIRECTIONS if self.direction == "both" else (self.direction,),
+            directions=DIRECTIONS if direction == "both" else (direction,),
         )
+        return report if self.metric is None else one_number(report, self.metric)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> float:
         """Declare which metadata the scorer takes; call the scorer itself instead."""

@@ -230,7 +230,7 @@ def test_weights_are_routed_when_asked_for(data):
 def test_scorers_are_cloned_pickled_and_shown_by_their_parameters():
     scorer = AnnotationScorer(3, absent_labels="zero")
     for copy in (clone(scorer), pickle.loads(pickle.dumps(scorer))):
-        assert copy.get_params() == {"n_labels": 3, "zero_division": 0.0, "absent_labels": "zero"}
+        assert copy.get_params() == {"n_labels": 3, "zero_division": 0.0, "absent_labels": "zero", "metric": None}
     assert "n_labels=3" in repr(scorer)
 
 
