@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn_mm._tables import frame_column, frame_names, is_frame, is_missing, require_rows, to_list
 from sklearn_mm._unicode import normal_form, same_texts
 
-__all__ = ["image_keys"]
+__all__ = ["image_keys", "pictures_in"]
 
 
 def image_keys(X: Any, *, read_files: bool) -> list[Hashable]:
@@ -31,6 +31,26 @@ def image_keys(X: Any, *, read_files: bool) -> list[Hashable]:
     return [_key(row, read_files) for row in _rows(X)]
 
 
+def pictures_in(X: Any) -> Iterator[tuple[int, Any]]:
+    """Give the rows that may be pictures, and what each holds: a path that leads to a file, its bytes, or pixels.
+
+    Features are none, and neither are ids, nor rows of several cells.
+    """
+    if hasattr(X, "tocsr"):
+        return
+    for number, row in enumerate(_rows(X)):
+        if isinstance(row, str | os.PathLike):
+            if (path := _file_of(os.fspath(row))) is not None:
+                yield number, path
+        elif isinstance(row, bytes | Image.Image) or getattr(row, "ndim", 0) >= 2:
+            yield number, row
+
+
+def _file_of(name: str | bytes) -> Path | None:
+    paths = map(Path, same_texts(os.fsdecode(name)))  # macOS and lists of files spell accents otherwise
+    return next(filter(Path.is_file, paths), None)
+
+
 def _rows(X: Any) -> Iterator[Any]:
     if is_frame(X):  # iterating a frame gives its columns
         columns = [to_list(frame_column(X, number)) for number in range(len(frame_names(X)))]
@@ -44,8 +64,7 @@ def _key(row: Any, read_files: bool) -> Hashable:
     if isinstance(row, str | os.PathLike):
         name = os.fspath(row)
         if read_files:
-            paths = map(Path, same_texts(os.fsdecode(name)))  # macOS and lists of files spell accents otherwise
-            path = next(filter(Path.is_file, paths), None)
+            path = _file_of(name)
             if path is not None:
                 return _digest("file", path.read_bytes())
         return ("name", normal_form(name) if isinstance(name, str) else name)
