@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_mm._content import UndigestibleError, content_digest
 from sklearn_mm._unreadable import raise_unreadable
 from sklearn_mm.images import ReadFailure, describe
 from sklearn_mm.metrics import unit_rows, unwrap_ranker
@@ -42,6 +43,16 @@ class Embedder:
     def corrects_hubs(self) -> bool:
         """Whether something is taken off the scores of items: their vectors have one component more."""
         return self._hubness is not None
+
+    def fingerprint(self) -> str | None:
+        """Digest what decides on vectors and scores: 32 hexadecimal digits; None, where that cannot be looked into.
+
+        Not what the model has in galleries of its own, nor by what they are searched.
+        """
+        try:
+            return content_digest(_without_galleries(self.model))
+        except UndigestibleError:
+            return None
 
     def items(self, images: Any) -> tuple[np.ndarray, np.ndarray | None]:
         """Embed pictures as items.
@@ -94,3 +105,33 @@ class Embedder:
     def _checked(self, vectors: Any) -> np.ndarray:
         array = np.ascontiguousarray(vectors, dtype=np.float32)
         return array if self._gives_unit_rows else unit_rows(array)
+
+
+# What a ranker keeps beside the way from pictures and texts to vectors.
+_BESIDE = ("_image_gallery", "_text_gallery", "gallery_texts_", "history_", "_moments", "_continued")
+
+
+def _without_galleries(model: Any) -> Any:
+    """Return a model that embeds alike, without galleries: a shallow copy, for its digest alone."""
+    if hasattr(model, "best_estimator_"):
+        return _without_galleries(model.best_estimator_)
+    if hasattr(model, "steps"):
+        bare = _shallow(model)
+        bare.steps = [(name, _without_galleries(step)) for name, step in model.steps]
+        return bare
+    if not isinstance(model, JointSpaceMixin):
+        return model
+    bare = _shallow(model)
+    for name in _BESIDE:
+        bare.__dict__.pop(name, None)
+    bare.index = None
+    if "estimators_" in bare.__dict__:  # of an ensemble
+        bare.__dict__["estimators_"] = [_without_galleries(member) for member in bare.__dict__["estimators_"]]
+    return bare
+
+
+def _shallow(estimator: Any) -> Any:
+    kind: Any = type(estimator)
+    bare = kind.__new__(kind)
+    bare.__dict__.update(estimator.__dict__)
+    return bare

@@ -14,6 +14,7 @@ from sklearn_mm.exceptions import GalleryWarning
 from sklearn_mm.images import check_sequence, is_table
 from sklearn_mm.registry import stored_as
 from sklearn_mm.retrieval.gallery._embedder import Embedder
+from sklearn_mm.retrieval.gallery._files import read_facts, read_gallery, write_gallery
 from sklearn_mm.retrieval.gallery._items import Items, check_kind, check_metadata, check_once, listed_ids, paths_of
 from sklearn_mm.retrieval.gallery._queries import Queries, read_queries
 from sklearn_mm.retrieval.gallery._result import SearchResult
@@ -245,6 +246,89 @@ class Gallery:
         if len(names):
             self._vectors.add(vectors)
             self._items.add(names, paths, columns)
+
+    # Files --------------------------------------------------------------------------------------------------------
+
+    def save(self, folder: Any) -> None:
+        """Write the gallery into a folder, without the model: save that beside it.
+
+        Vectors are written as ``.npy``, names and metadata as Parquet, so that other programs read them as well.
+        Whatever interrupts it leaves what was in the folder before.
+
+        Parameters
+        ----------
+        folder : path
+            A new one, an empty one, or one that holds a gallery, which is replaced.
+
+        Raises
+        ------
+        FileExistsError
+            There is something else.
+        ImportError
+            pyarrow is not installed: ``pip install 'sklearn-mm[gallery]'``.
+        ValueError
+            A column of the metadata holds entries of several types.
+
+        Warns
+        -----
+        GalleryWarning
+            The model holds what cannot be looked into; it is then not checked when the gallery is opened.
+        """
+        fingerprint = self._embedder.fingerprint()
+        if fingerprint is None:
+            warnings.warn(
+                f"the {type(self.model).__name__} holds what cannot be told by its content; whether it is the model of "
+                "this gallery is not checked when that is opened",
+                GalleryWarning,
+                stacklevel=2,
+            )
+        facts = {
+            "model": {"class": type(self.model).__name__, "fingerprint": fingerprint},
+            "similarity": self._embedder.similarity,
+        }
+        write_gallery(folder, self._vectors, self._items, facts)
+
+    @classmethod
+    def load(cls, folder: Any, model: Any, *, index: Any = None, mmap: bool = True) -> Self:
+        """Open a gallery that `save` has written.
+
+        Parameters
+        ----------
+        folder : path
+        model : estimator
+            The fitted model that the gallery was made with.
+        index : as in the constructor, optional
+            By default the one that it was saved with.
+        mmap : bool, default=True
+            Leave the vectors in their file, mapped into memory: opening takes no time for them, and processes share
+            them. False reads them.
+
+        Returns
+        -------
+        Gallery
+            It may be added to, and saved to the same folder.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is no gallery.
+        ValueError
+            It was made with another model, by a later version of this library, or is damaged.
+        """
+        facts = read_facts(folder)
+        gallery = cls(model, index=index)
+        known, fingerprint = facts["model"]["fingerprint"], gallery._embedder.fingerprint()
+        if known is not None and known != fingerprint:
+            raise ValueError(
+                f"{folder} holds the gallery of another model, a {facts['model']['class']} with the fingerprint "
+                f"{known[:8]}, and this {type(model).__name__} has {str(fingerprint)[:8]}: its vectors would be "
+                "compared with those of another space; open it with the model it was saved with, or add the pictures "
+                "to a new Gallery(model)"
+            )
+        gallery._items, exact, other = read_gallery(folder, facts, mmap=mmap)
+        if exact is not None:
+            gallery._vectors.open(exact, other)
+        return gallery
 
     # Searches -----------------------------------------------------------------------------------------------------
 

@@ -1,12 +1,14 @@
 """The vectors of a gallery, and how the nearest of them are found."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sklearn_mm.index import ExactIndex
 from sklearn_mm.losses import SIMILARITIES
+from sklearn_mm.registry import name_of
 
 __all__ = ["Vectors"]
 
@@ -45,12 +47,24 @@ class Vectors:
         """All vectors, as they are kept."""
         return self._exact
 
-    def open(self, exact: ExactIndex) -> None:
-        """Take over vectors that were saved."""
+    def open(self, exact: ExactIndex, other: Any) -> None:
+        """Take over vectors that were saved, and an index beside them, if one was saved with them."""
         self.clear()
-        self._exact = exact
-        if self._other is not None:
-            self._other.add(exact.take(np.arange(len(exact))))
+        if isinstance(self._empty, ExactIndex) and self._empty.dtype != exact.dtype:
+            self._exact.add(exact.take(np.arange(len(exact))), copy=False)
+        else:
+            self._exact = exact
+        if other is not None and (self._empty is None or type(other) is type(self._empty)):
+            self._other = other
+        elif self._other is not None:
+            self._other.add(self.take(np.arange(len(self))))
+
+    def save_other(self, folder: Path) -> str | None:
+        """Save the index beside the vectors, if there is one that can be; return the name of its kind."""
+        if self._other is None or (name := name_of(type(self._other))) is None:
+            return None
+        self._other.save(folder)
+        return name
 
     def add(self, vectors: np.ndarray) -> None:
         """Put vectors (n, n_columns), float32, behind those that are there; they are kept without a copy."""
