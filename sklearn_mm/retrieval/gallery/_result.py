@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 
 from sklearn_mm._tables import shown
+from sklearn_mm.display import RetrievalGridDisplay
+from sklearn_mm.retrieval.gallery._html import pictures_as_html
 from sklearn_mm.retrieval.gallery._items import import_pandas
 
 __all__ = ["SearchResult"]
@@ -115,6 +117,45 @@ class SearchResult:
             )
             for query, count, start in zip(self.queries, self.counts, starts.tolist(), strict=False)
         ]
+
+    def show(self, *, figure: Any = None) -> RetrievalGridDisplay:
+        """Draw the pictures, a row for each query.
+
+        Parameters
+        ----------
+        figure : matplotlib Figure or SubFigure, optional
+            What to draw into; a new figure of fitting size by default.
+
+        Returns
+        -------
+        RetrievalGridDisplay
+            Drawn.
+
+        Raises
+        ------
+        ValueError
+            Nothing was found, or the files of pictures are not known, which came otherwise.
+        ImageReadError
+            A picture cannot be read any more.
+        ImportError
+            matplotlib is not installed.
+        """
+        if not len(self):
+            raise ValueError("nothing was found that could be shown")
+        unknown = [id for id, path in zip(self.ids, self.paths, strict=True) if path is None]
+        if unknown:
+            raise ValueError(
+                f"the files of {len(unknown)} pictures are not known, the first is {shown(unknown[0])}: they came as "
+                "arrays or features; draw them by display.RetrievalGridDisplay.from_predictions"
+            )
+        indices = np.full((len(self.counts), max(self.counts)), -1)
+        indices[np.arange(max(self.counts)) < np.array(self.counts)[:, None]] = np.arange(len(self))
+        scores = np.where(indices >= 0, self.scores[indices], np.nan)
+        display = RetrievalGridDisplay(texts=self.queries, images=self.paths, indices=indices, scores=scores)
+        return display.plot(figure=figure)
+
+    def _repr_html_(self) -> str:
+        return pictures_as_html(self.split())
 
     def _columns(self) -> dict[str, Any]:
         columns: dict[str, Any] = {}
