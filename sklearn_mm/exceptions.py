@@ -6,6 +6,7 @@ __all__ = [
     "ImageReadError",
     "ImageReadWarning",
     "LabelWarning",
+    "LeakWarning",
     "ShardWarning",
     "TokenizationWarning",
     "TruncationWarning",
@@ -37,6 +38,10 @@ class ImageReadWarning(UserWarning):
 
 class LabelWarning(UserWarning):
     """Labels cannot be learned, or are not known."""
+
+
+class LeakWarning(UserWarning):
+    """Rows that are scored were trained on."""
 
 
 class ShardWarning(UserWarning):

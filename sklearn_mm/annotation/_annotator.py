@@ -70,7 +70,7 @@ from sklearn_mm.losses import LABEL_LOSSES, AsymmetricLoss, LabelLoss, SoftmaxLo
 from sklearn_mm.nn.annotation import AnnotationNetwork
 from sklearn_mm.persistence import PickleStateMixin
 from sklearn_mm.registry import stored_as
-from sklearn_mm.towers import Tower, fit_image_encoder, is_trainable, n_rows_of
+from sklearn_mm.towers import Tower, TrainedRows, fit_image_encoder, is_trainable, n_rows_of
 from sklearn_mm.training import (
     EpochCallbacks,
     EpochRecord,
@@ -417,6 +417,9 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
             if place is not None:
                 labels = labels[place]
                 sample_weight, groups = (None if part is None else part[place] for part in (sample_weight, groups))
+            self._trained_rows = TrainedRows.of(readable).joined(
+                getattr(self, "_trained_rows", None) if resumed else None
+            )
             labeled = merge_labeled(self._told_apart_by(inputs), labels, sample_weight, groups)
             if not resumed:
                 self._note_labels(given, labeled)
@@ -721,6 +724,9 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
         float
             As "O-F1" of `AnnotationScorer`: 0 where no label is right, also where none is predicted and none is true.
         """
+        trained = getattr(self, "_trained_rows", None)  # none of a model saved before it was noted
+        if trained is not None:
+            trained.warn(X)
         chosen = self._choose(X).astype(np.float64)
         weight = check_weights(sample_weight, chosen.shape[0])
         given = read_labels(y, chosen.shape[0], self.label_separator, may_be_empty=True)

@@ -13,6 +13,7 @@ from sklearn_mm._checks import check_labels, label_matrix
 from sklearn_mm._tables import as_number_table, frame_names, frame_part, is_frame, is_missing, shown
 from sklearn_mm._unicode import normal_label
 from sklearn_mm.metrics._annotation import annotation_report, check_annotation_options
+from sklearn_mm.metrics._inside import enter, warn_of_trained_rows
 from sklearn_mm.metrics._one_number import check_annotation_metric, one_number
 from sklearn_mm.registry import stored_as
 
@@ -132,7 +133,8 @@ class AnnotationScorer(BaseEstimator):
             check_annotation_metric(self.metric)  # set_params has not looked
         if isinstance(self.n_labels, str) and self.n_labels not in ("predict", "true"):
             raise ValueError(f"n_labels must be 'predict', 'true' or a positive int, got {self.n_labels!r}")
-        classifier, features = _enter(estimator, X)
+        classifier, features = enter(estimator, X)
+        warn_of_trained_rows(classifier, features)
         if self.n_labels == "predict":
             scores, n_labels = _score_and_predict(classifier, features)
         else:
@@ -161,21 +163,6 @@ class AnnotationScorer(BaseEstimator):
     def score(self, X: Any, Y: Any, sample_weight: Any = None) -> float:
         """Declare which metadata the scorer takes; call the scorer itself instead."""
         raise TypeError("an AnnotationScorer scores an estimator: call it as scorer(estimator, X, Y)")
-
-
-def _enter(estimator: Any, X: Any) -> tuple[Any, Any]:
-    """Go through searches and pipelines to the classifier, and bring the images there."""
-    while True:
-        if hasattr(estimator, "best_estimator_"):
-            estimator = estimator.best_estimator_
-        elif hasattr(estimator, "steps"):
-            if len(estimator.steps) > 1:
-                # Once through the steps before the classifier, which is then asked twice: for scores and for what it
-                # predicts.
-                X = estimator[:-1].transform(X)
-            estimator = estimator.steps[-1][1]
-        else:
-            return estimator, X
 
 
 def _score_and_predict(classifier: Any, X: Any) -> tuple[Any, Any]:

@@ -8,6 +8,7 @@ from sklearn.base import BaseEstimator
 
 from sklearn_mm._checks import check_captions
 from sklearn_mm._unicode import normal_form
+from sklearn_mm.metrics._inside import enter, warn_of_trained_rows
 from sklearn_mm.metrics._one_number import RetrievalMetric, check_retrieval_metric, one_number
 from sklearn_mm.metrics._ranking import check_offsets, check_retrieval_input
 from sklearn_mm.metrics._ranks import check_weights
@@ -141,10 +142,12 @@ class RetrievalScorer(BaseEstimator):
         cutoffs = asked.cutoffs or check_report_options(self.k, self.definition)
         direction = asked.direction or self.direction
         captions = check_captions(y, X)
-        ranker = unwrap_ranker(estimator)
+        unwrap_ranker(estimator)  # says what is missing before pictures are read
+        ranker, images = enter(estimator, X)
+        warn_of_trained_rows(ranker, images, captions)
         text_embedding, wording = embed_captions(ranker, captions.texts)
         image, text, owner, label = check_retrieval_input(
-            estimator.transform(X), text_embedding, captions.image_index, groups
+            ranker.transform(images), text_embedding, captions.image_index, groups
         )
         similarity = getattr(ranker, "similarity", "cosine")
         image_offset, text_offset = hub_offsets(ranker, image, text)

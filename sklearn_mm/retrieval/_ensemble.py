@@ -33,6 +33,7 @@ from sklearn_mm.retrieval._members import (
 )
 from sklearn_mm.retrieval._ranker import JointEmbeddingRanker
 from sklearn_mm.retrieval._search import SEARCH_CONSTRAINTS, JointSpaceMixin
+from sklearn_mm.towers import TrainedRows
 
 __all__ = ["RankerEnsemble"]
 
@@ -262,6 +263,7 @@ class RankerEnsemble(JointSpaceMixin, MetaEstimatorMixin, PickleStateMixin, _Bas
         validate_params(self)
         self._check_search_parameters()
         rows = TrainingRows.check(X, y, sample_weight, groups)
+        self._trained_rows = TrainedRows.of(rows.X, rows.captions, rows.weight)
         random_state = check_random_state(self.random_state)
         members = self._new_members(random_state)
         weights = self._given_weights(len(members))
@@ -305,6 +307,8 @@ class RankerEnsemble(JointSpaceMixin, MetaEstimatorMixin, PickleStateMixin, _Bas
         validate_params(self)
         self._check_search_parameters()
         rows = TrainingRows.check(X, y, sample_weight, groups)
+        before = getattr(self, "_trained_rows", None)
+        self._trained_rows = TrainedRows.of(rows.X, rows.captions, rows.weight).joined(before)
         random_state = check_random_state(self.random_state)
         if self.__sklearn_is_fitted__():
             members = list(zip(self._names, self.estimators_, strict=True))

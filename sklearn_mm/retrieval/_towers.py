@@ -14,7 +14,7 @@ from sklearn_mm.images import check_sequence
 from sklearn_mm.retrieval._data import CaptionedImages, merge_captioned
 from sklearn_mm.retrieval._model import is_positive_only
 from sklearn_mm.retrieval._search import JointSpaceMixin, gallery_texts
-from sklearn_mm.towers import Tower, fit_image_encoder, is_trainable, n_rows_of, row_digests
+from sklearn_mm.towers import Tower, TrainedRows, fit_image_encoder, is_trainable, n_rows_of, row_digests
 
 __all__ = ["TwoTowersMixin"]
 
@@ -131,6 +131,8 @@ class TwoTowersMixin(JointSpaceMixin):
         images = merge_captioned(keys, captions, groups, sample_weight)
         if len(images) < 2:
             raise ValueError(f"expected at least 2 different images to train on, got {len(images)}")
+        before = getattr(self, "_trained_rows", None) if resumed else None
+        self._trained_rows = TrainedRows.of(X, captions, sample_weight).joined(before)
         return rows, images, captions, place
 
     def _embed_readable(self, images: Any) -> tuple[np.ndarray, np.ndarray | None]:

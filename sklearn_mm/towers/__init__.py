@@ -21,5 +21,6 @@ from sklearn_mm.towers._tower import fit_image_encoder as fit_image_encoder
 from sklearn_mm.towers._tower import make_head as make_head
 from sklearn_mm.towers._tower import output_width as output_width
 from sklearn_mm.towers._trainable import TrainableEncoder
+from sklearn_mm.towers._trained_rows import TrainedRows as TrainedRows
 
 __all__ = ["TowerEncoder", "TrainableEncoder"]

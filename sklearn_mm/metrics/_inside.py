@@ -1,0 +1,28 @@
+"""What stands at the end of pipelines and searches, and what reaches it."""
+
+from typing import Any
+
+__all__ = ["enter", "warn_of_trained_rows"]
+
+
+def enter(estimator: Any, X: Any) -> tuple[Any, Any]:
+    """Go through searches and pipelines to the last estimator, and bring the images there.
+
+    They pass the steps before it once: what scores asks the last one for several things.
+    """
+    while True:
+        if hasattr(estimator, "best_estimator_"):
+            estimator = estimator.best_estimator_
+        elif hasattr(estimator, "steps"):
+            if len(estimator.steps) > 1:
+                X = estimator[:-1].transform(X)
+            estimator = estimator.steps[-1][1]
+        else:
+            return estimator, X
+
+
+def warn_of_trained_rows(model: Any, X: Any, captions: Any = None) -> None:
+    """Warn where a model knows of rows that are scored that it was trained on them."""
+    trained = getattr(model, "_trained_rows", None)  # estimators of this library have it after `fit`
+    if trained is not None:
+        trained.warn(X, captions)
