@@ -178,6 +178,8 @@ class RecallCurveDisplay:
         ImportError
             matplotlib is not installed.
         """
+        if definition == "all":
+            raise ValueError("a curve shows one definition: 'hit' or 'recall', got 'all'")
         check_report_options(max_k, definition)
         image, text, owner, _ = check_retrieval_input(image_embedding, text_embedding, text_to_image, None)
         same = check_wording(wording, len(text))

@@ -2,6 +2,7 @@
 
 from sklearn_mm.metrics._annotation import annotation_report, format_annotation_report
 from sklearn_mm.metrics._annotation_scorer import AnnotationScorer
+from sklearn_mm.metrics._every_positive import map_at_r, ndcg_at_k
 from sklearn_mm.metrics._label_sums import choose_top as choose_top
 from sklearn_mm.metrics._ranking import check_offsets as check_offsets
 from sklearn_mm.metrics._ranking import check_retrieval_input as check_retrieval_input
@@ -35,8 +36,10 @@ __all__ = [
     "annotation_report",
     "format_annotation_report",
     "hit_at_k",
+    "map_at_r",
     "mean_rank",
     "median_rank",
+    "ndcg_at_k",
     "recall_at_k",
     "retrieval_ranks",
     "retrieval_report",

@@ -10,11 +10,13 @@ from sklearn_mm._checks import did_you_mean
 __all__ = ["RetrievalMetric", "check_annotation_metric", "check_retrieval_metric", "one_number"]
 
 _NEGATIVE = "neg_"  # before the name of a number of which the smallest is the best, as in scikit-learn
-_SHARE = re.compile(r"(i2t|t2i)_(hit|recall)@([1-9][0-9]*)")
+_SHARE = re.compile(r"(i2t|t2i)_(hit|recall|ndcg)@([1-9][0-9]*)")
+_MAP = re.compile(r"(i2t|t2i)_map@r")
 _RANK = re.compile(rf"{_NEGATIVE}(i2t|t2i)_(?:median|mean)_rank")
 _RETRIEVAL = (
     "rsum",
-    *(f"{way}_{share}@{k}" for share in ("hit", "recall") for way in ("t2i", "i2t") for k in (1, 5, 10)),
+    *(f"{way}_{share}@{k}" for share in ("hit", "recall", "ndcg") for way in ("t2i", "i2t") for k in (1, 5, 10)),
+    *("t2i_map@r", "i2t_map@r"),
     *(f"{_NEGATIVE}{way}_{rank}_rank" for rank in ("median", "mean") for way in ("t2i", "i2t")),
 )
 _ANNOTATION = (
@@ -51,7 +53,9 @@ def check_retrieval_metric(metric: Any) -> RetrievalMetric:
         if metric == "rsum":
             return RetrievalMetric()
         if (share := _SHARE.fullmatch(metric)) is not None:
-            return RetrievalMetric([int(share[3])], share[2], share[1])
+            return RetrievalMetric([int(share[3])], "all" if share[2] == "ndcg" else share[2], share[1])
+        if (average := _MAP.fullmatch(metric)) is not None:
+            return RetrievalMetric([1], "all", average[1])
         if (rank := _RANK.fullmatch(metric)) is not None:
             return RetrievalMetric([1], "hit", rank[1])
     raise ValueError(_unknown(metric, _RETRIEVAL, "a number of retrieval_report, with any k"))

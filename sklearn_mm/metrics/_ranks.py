@@ -17,6 +17,7 @@ __all__ = [
     "mean_rank",
     "median_rank",
     "recall_at_k",
+    "recalls",
 ]
 
 _FEW = 16  # tied positives that are gone through one by one
@@ -194,14 +195,17 @@ def recall_at_k(ranks: RetrievalRanks, k: int, *, sample_weight: Any = None) -> 
             "recall_at_k needs the place of every positive: pass retrieval_ranks(..., every_positive=True), "
             "or ask hit_at_k whether any positive is among the first k"
         )
-    pairs = ranks.positives
+    share = recalls(ranks.positives, k)
+    return float(np.average(share, weights=check_weights(sample_weight, len(share), "ranks")))
+
+
+def recalls(pairs: PositiveRanks, k: int) -> np.ndarray:
+    """Return the share of each query's positives among the first k, (n_query,) float64."""
     # In a random order of the tied each of them is as likely to be among the places left.
     found = np.clip((k - pairs.n_better) / pairs.n_tied, 0, 1)
     weight = np.ones(len(found)) if pairs.weight is None else pairs.weight
-    share = np.bincount(pairs.query, weights=found * weight) / np.bincount(pairs.query, weights=weight)
-    if pairs.shared_by is not None:
-        share = share[pairs.shared_by]
-    return float(np.average(share, weights=check_weights(sample_weight, len(share), "ranks")))
+    share: np.ndarray = np.bincount(pairs.query, weights=found * weight) / np.bincount(pairs.query, weights=weight)
+    return share if pairs.shared_by is None else share[pairs.shared_by]
 
 
 def median_rank(ranks: Any, *, sample_weight: Any = None) -> float:

@@ -34,7 +34,7 @@ class RetrievalScorer(BaseEstimator):
     direction : {"both", "i2t", "t2i"}, default="both"
         "i2t": images are the queries, captions the gallery; "t2i": the other way round. Keys of the other
         direction are left out, and "rsum" adds up what is there.
-    definition : {"hit", "recall"}, default="hit"
+    definition : {"hit", "recall", "all"}, default="hit"
         See `retrieval_report`.
     equal_captions : {"right", "wrong"}, default="right"
         Of images with a caption of one wording ("a photo of a cat"), "right" takes each for a right answer to it, and
@@ -43,9 +43,9 @@ class RetrievalScorer(BaseEstimator):
         all have a hit@1 of 0.04.
     metric : str, default=None
         Give one number instead of a dict, as halving searches, learning curves and a search's ``refit=True`` want it:
-        "rsum" (with `k`, `direction` and `definition`), or "i2t_hit@5", "t2i_recall@10" and their like with any k, to
-        which the three others are of no effect. Of ranks the smallest is the best and a search takes the largest, so
-        they are called "neg_t2i_median_rank" and given with the sign changed.
+        "rsum" (with `k`, `direction` and `definition`), or "i2t_hit@5", "t2i_recall@10", "t2i_ndcg@10" and their like
+        with any k, and "i2t_map@r", to which the three others are of no effect. Of ranks the smallest is the best and a
+        search takes the largest, so they are called "neg_t2i_median_rank" and given with the sign changed.
 
     Raises
     ------

@@ -25,8 +25,10 @@ def _naive_ranks(images, texts, owner):
 
 def test_numbers_are_those_of_the_published_formulas(embedded):
     report = retrieval_report(*embedded)
+    n_texts = len(embedded[1])
+    sizes = {"n_images": 60, "n_texts": n_texts, "i2t_n_gallery": n_texts, "t2i_n_gallery": 60}
     truth = reference.published_numbers(*_naive_ranks(*embedded))
-    assert report == pytest.approx(truth | {"n_images": 60, "n_texts": len(embedded[1])}, abs=EXACT)
+    assert report == pytest.approx(truth | sizes, abs=EXACT)
     assert 0 < report["i2t_hit@1"] < report["i2t_hit@10"] < 1
 
 
@@ -43,6 +45,8 @@ def test_keys_come_in_the_documented_order(embedded):
         "rsum",
         "n_images",
         "n_texts",
+        "i2t_n_gallery",
+        "t2i_n_gallery",
     ]
 
 
@@ -74,7 +78,7 @@ def test_folds_restrict_both_pools_and_average(embedded):
     assert folded["n_folds"] == 3
     assert (folded["n_images"], folded["n_texts"]) == (60, len(texts))
     for key in reports[0]:
-        if not key.startswith("n_"):
+        if not key.startswith("n_"):  # those of galleries are of a fold
             assert folded[key] == pytest.approx(np.mean([report[key] for report in reports]))
     assert folded["rsum"] > retrieval_report(*embedded)["rsum"]  # a smaller gallery is easier
 
@@ -142,7 +146,7 @@ def test_the_similarity_changes_the_ranks():
         ({"k": (1, 1)}, "none twice"),
         ({"k": (1, 0)}, "k must be a positive int, got 0"),
         ({"k": 2.5}, "k must be a positive int, got 2.5"),
-        ({"definition": "r-precision"}, "definition must be 'hit' or 'recall', got 'r-precision'"),
+        ({"definition": "r-precision"}, "definition must be 'hit', 'recall' or 'all', got 'r-precision'"),
         ({"similarity": "dot"}, "similarity must be one of"),
         ({"fold_size": 7}, "fold_size=7 must divide the number of images, which is 60"),
         ({"fold_size": 0}, "fold_size must be a positive int or None"),
