@@ -1,4 +1,4 @@
-"""What scores labels beside the network: votes of near neighbours, and a ridge, on what the network makes of images."""
+"""What scores labels beside the network: votes of near neighbours, a ridge, and a kernel."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,10 +13,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from sklearn_mm.annotation._data import LabeledImages
+from sklearn_mm.annotation._kernel import KernelScorer, KernelScores, Seen, SeenImages, kernel_bank_size
 from sklearn_mm.registry import stored_as
 
 __all__ = [
     "MEMBERS",
+    "Found",
     "LabelMembers",
     "MemberScorer",
     "NeighborVotes",
@@ -26,7 +28,7 @@ __all__ = [
     "fit_weights",
 ]
 
-MEMBERS = ("neighbors", "ridge")
+MEMBERS = ("neighbors", "ridge", "kernel")
 
 _N_NEIGHBORS = 64
 _TEMPERATURE = 0.05  # of the softmax over their cosines
@@ -37,7 +39,8 @@ _MAX_LEFT_OUT = 1 << 21  # left-out residuals that the strength is chosen by
 _STRENGTHS = 10.0 ** np.arange(-3, 1.5, 0.5)  # times the mean eigenvalue
 # Where nothing is held out to learn them from. A network that knows its images is too sure of others by about a half.
 _WEIGHTS = {"prior": 0.5, "network": 0.5, "neighbors": 0.25, "ridge": 0.25}
-_TRIED = (0.0, 0.25, 0.5, 1.0, 2.0)  # weights of a member beside 1 of the network
+_WEIGHTS_WITH_KERNEL = {"prior": 0.5, "network": 0.25, "neighbors": 0.0625, "ridge": 0.0, "kernel": 1.0}
+_TRIED = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)  # weights of a member beside 1 of the network
 _LEAST_GAIN = 0.005  # of precision, for which a weight is changed: less is chance among a thousand images
 _SCORE_PRIOR = 2.5  # curvature of ten labels of an even chance: as much is believed in the scores as they come
 _LEAST_SLOPE = 1e-2  # chance among few images never turns the order of the labels round
@@ -66,6 +69,27 @@ class Votes(NamedTuple):
             return None
         share = sparse.csr_array(sparse.vstack([part.share for part in found], format="csr"))
         return cls(share, np.concatenate([part.n_effective for part in found]))
+
+
+class Found(NamedTuple):
+    """What members look up of some images, whatever the label.
+
+    Attributes
+    ----------
+    votes : Votes or None
+        Of the neighbours.
+    likeness : Tensor of shape (n, n_bank), float32, or None
+        Of the kernel, on its device.
+    """
+
+    votes: Votes | None = None
+    likeness: Tensor | None = None
+
+    @classmethod
+    def together(cls, parts: "Sequence[Found]") -> "Found":
+        """Put what is found of images behind one another."""
+        likeness = [part.likeness for part in parts if part.likeness is not None]
+        return cls(Votes.together([part.votes for part in parts]), torch.cat(likeness) if likeness else None)
 
 
 @stored_as("annotation.NeighborVotes")
@@ -124,20 +148,27 @@ class LabelMembers:
     prior : ndarray of shape (n_labels,), float32
         The log odds of the share of the images of which each label is true.
     weights : ndarray of shape (3 + n_members,), float64
-        An intercept; then of the prior, of the log odds of the network, and of the scores of the others in this order.
+        An intercept; then of the prior, of the log odds of the network, and of the scores of the others, in the order
+        of `MEMBERS`.
+    kernel : KernelScores or None
     """
 
     neighbors: NeighborVotes | None
     ridge: RidgeScores | None
     prior: np.ndarray
     weights: np.ndarray
+    kernel: KernelScores | None = None  # of models saved before there was one
 
     @classmethod
-    def unweighted(cls, neighbors: NeighborVotes | None, ridge: RidgeScores | None, prior: np.ndarray) -> Self:
+    def unweighted(
+        cls, neighbors: NeighborVotes | None, ridge: RidgeScores | None, kernel: KernelScores | None, prior: np.ndarray
+    ) -> Self:
         """Return members with the weights that are taken where there is nothing to learn them from."""
-        there = {"prior": True, "network": True, "neighbors": neighbors is not None, "ridge": ridge is not None}
+        own = {"neighbors": neighbors, "ridge": ridge, "kernel": kernel}
+        there = ["prior", "network", *(name for name in MEMBERS if own[name] is not None)]
         log_odds = (np.log(prior) - np.log1p(-prior)).astype(np.float32)
-        return cls(neighbors, ridge, log_odds, np.array([0, *(_WEIGHTS[name] for name, own in there.items() if own)]))
+        weights = _WEIGHTS if kernel is None else _WEIGHTS_WITH_KERNEL
+        return cls(neighbors, ridge, log_odds, np.array([0, *(weights[name] for name in there)]), kernel)
 
     @property
     def named_weights(self) -> dict[str, float]:
@@ -162,8 +193,33 @@ class MemberScorer:
     def __init__(self, members: LabelMembers, device: torch.device) -> None:
         self.members = members
         self._device = device
+        self._kernel = None if members.kernel is None else KernelScorer(members.kernel, device)
 
-    def find(self, fused: Tensor) -> Votes | None:
+    def find(self, seen: Seen) -> Found:
+        """Look up what members have to know of some images."""
+        return Found(self._find_neighbors(seen.fused), None if self._kernel is None else self._kernel.likeness(seen))
+
+    def terms(self, odds: np.ndarray, fused: Tensor, found: Found, labels: slice) -> list[np.ndarray]:
+        """Return what each says of some labels, beginning with the network's log odds (n, n_some_labels)."""
+        terms = [odds]
+        if self.members.neighbors is not None and found.votes is not None:
+            terms.append(self._vote(self.members.neighbors.prior[labels], found.votes, labels))
+        if self.members.ridge is not None:
+            coef, intercept = (part.to(self._device) for part in self.members.ridge.of(labels))
+            terms.append(torch.addmm(intercept, fused.float(), coef).cpu().numpy())
+        if self._kernel is not None and found.likeness is not None:
+            terms.append(self._kernel.scores(found.likeness, labels))
+        return terms
+
+    def combine(self, odds: np.ndarray, fused: Tensor, found: Found, labels: slice) -> np.ndarray:
+        """Return the log odds of all together, (n, n_some_labels) float32."""
+        intercept, of_prior, *weights = self.members.weights.astype(np.float32)
+        combined = np.broadcast_to(intercept + of_prior * self.members.prior[labels], odds.shape).copy()
+        for weight, term in zip(weights, self.terms(odds, fused, found, labels), strict=True):
+            combined += weight * term
+        return combined
+
+    def _find_neighbors(self, fused: Tensor) -> Votes | None:
         """Find the neighbours of images, of whose features (n, n_fused) there are, and weight them by their cosines."""
         neighbors = self.members.neighbors
         if neighbors is None:
@@ -177,24 +233,6 @@ class MemberScorer:
         starts = np.arange(0, best.indices.numel() + 1, best.indices.shape[1])
         entries = (share.cpu().numpy().ravel(), best.indices.cpu().numpy().ravel(), starts)
         return Votes(sparse.csr_array(entries, (n, n_bank)), (1 / (share**2).sum(dim=1, keepdim=True)).cpu().numpy())
-
-    def terms(self, odds: np.ndarray, fused: Tensor, votes: Votes | None, labels: slice) -> list[np.ndarray]:
-        """Return what each says of some labels, beginning with the network's log odds (n, n_some_labels)."""
-        terms = [odds]
-        if self.members.neighbors is not None and votes is not None:
-            terms.append(self._vote(self.members.neighbors.prior[labels], votes, labels))
-        if self.members.ridge is not None:
-            coef, intercept = (part.to(self._device) for part in self.members.ridge.of(labels))
-            terms.append(torch.addmm(intercept, fused.float(), coef).cpu().numpy())
-        return terms
-
-    def combine(self, odds: np.ndarray, fused: Tensor, votes: Votes | None, labels: slice) -> np.ndarray:
-        """Return the log odds of all together, (n, n_some_labels) float32."""
-        intercept, of_prior, *weights = self.members.weights.astype(np.float32)
-        combined = np.broadcast_to(intercept + of_prior * self.members.prior[labels], odds.shape).copy()
-        for weight, term in zip(weights, self.terms(odds, fused, votes, labels), strict=True):
-            combined += weight * term
-        return combined
 
     def _vote(self, prior: np.ndarray, votes: Votes, labels: slice) -> np.ndarray:
         """Return by how much the votes raise the log odds of some labels over their prior.
@@ -239,44 +277,62 @@ class MemberScorer:
 
 def fit_members(
     names: Sequence[str],
-    blocks: Iterator[tuple[slice, Tensor]],
+    blocks: Iterator[tuple[slice, Seen]],
     images: LabeledImages,
     bank_size: int,
     rng: np.random.Generator,
 ) -> LabelMembers | None:
-    """Fit members to images, going once over what a network makes of them.
+    """Fit members to images, going once over what a network sees of them.
 
     Parameters
     ----------
     names : sequence of str
         Some of `MEMBERS`.
-    blocks : iterator of (slice, Tensor of shape (n, n_fused))
-        The features of all images, in their order, on the device.
+    blocks : iterator of (slice, Seen)
+        All images, in their order, on the device.
     images : LabeledImages
     bank_size : int
-        How many images the neighbours are sought among; where there are more, some of them.
+        How many images the neighbours are sought among, and at most, a kernel is solved for; where there are more, some
+        of them.
     rng : Generator
         Draws those.
     """
+    targets = _Targets(images)
+    n_labels = len(targets.prior)
     bank = np.arange(len(images))
     if len(images) > bank_size:
         bank = np.sort(rng.choice(len(images), bank_size, replace=False))
-    targets = _Targets(images)
-    kept: list[Tensor] = []
+    n_kernel = kernel_bank_size(len(images), n_labels, bank_size) if "kernel" in names else 0
+    kernel_bank = np.sort(rng.choice(bank, n_kernel, replace=False)) if n_kernel < len(bank) else bank
+    fused_of_bank: list[Tensor] = []
+    kernel_images: list[SeenImages] = []
     sums: _Sums | None = None
-    for rows, fused in blocks:
-        n_fused, n_labels = fused.shape[1], len(targets.prior)
+    device = torch.device("cpu")
+    for rows, seen in blocks:
+        n_fused, device = seen.fused.shape[1], seen.fused.device
         if sums is None and "ridge" in names and n_fused <= min(_MAX_RIDGE_WIDTH, _MAX_RIDGE // n_labels):
             sums = _Sums(n_fused, n_labels)
-        first, last = np.searchsorted(bank, [rows.start, rows.stop])
-        kept.append(fused[torch.from_numpy(bank[first:last] - rows.start).to(fused.device)].float().cpu())
+        fused_of_bank.append(seen.fused[torch.from_numpy(_within(bank, rows)).to(device)].float().cpu())
         if sums is not None:
-            sums.add(fused, targets.residuals(rows), images.weight[rows])
-    features = torch.cat(kept)
+            sums.add(seen.fused, targets.residuals(rows), images.weight[rows])
+        if n_kernel:
+            kernel_images.append(SeenImages.of(seen)[_within(kernel_bank, rows)])
+    features = torch.cat(fused_of_bank)
     prior = targets.prior.clip(_LEAST_PRIOR, 1 - _LEAST_PRIOR)
     neighbors = _keep_neighbors(features, images.take(bank), prior) if "neighbors" in names else None
     ridge = None if sums is None else _fit_ridge(sums, features, bank, targets)
-    return None if neighbors is None and ridge is None else LabelMembers.unweighted(neighbors, ridge, prior)
+    kernel = None
+    if n_kernel:
+        weight, residuals = images.weight[kernel_bank], targets.residuals(kernel_bank)
+        kernel = KernelScores.fit(SeenImages.together(kernel_images), residuals, weight, targets.deviation, device)
+    there = any(member is not None for member in (neighbors, ridge, kernel))
+    return LabelMembers.unweighted(neighbors, ridge, kernel, prior) if there else None
+
+
+def _within(bank: np.ndarray, rows: slice) -> np.ndarray:
+    """Return which of some rows are of a bank (n_bank,), as positions among them."""
+    first, last = np.searchsorted(bank, [rows.start, rows.stop])
+    return bank[first:last] - rows.start
 
 
 def _keep_neighbors(features: Tensor, bank: LabeledImages, prior: np.ndarray) -> NeighborVotes:
@@ -290,6 +346,12 @@ class _Targets:
     def __init__(self, images: LabeledImages) -> None:
         self.images = images
         self.prior = images.prevalence()
+
+    @property
+    def deviation(self) -> np.ndarray:
+        """Of each label, (n_labels,) float64."""
+        deviation: np.ndarray = np.sqrt(np.maximum(self.prior * (1 - self.prior), _LEAST_PRIOR))
+        return deviation
 
     def residuals(self, rows: Any) -> np.ndarray:
         """Return labels less how often they are true, (n, n_labels) float32; 0 where they are not known."""
@@ -343,9 +405,10 @@ def _fit_ridge(sums: _Sums, features: Tensor, bank: np.ndarray, targets: _Target
         errors.append(float(weight @ (left_out**2).sum(axis=1)))
     strength = float(_STRENGTHS[int(np.argmin(errors))])
     coef = vectors @ (projected / (values + strength * scale)[:, None])
-    deviation = np.sqrt(np.maximum(targets.prior * (1 - targets.prior), _LEAST_PRIOR))
     return RidgeScores(
-        (coef / deviation).astype(np.float32), ((offset - mean @ coef) / deviation).astype(np.float32), strength
+        (coef / targets.deviation).astype(np.float32),
+        ((offset - mean @ coef) / targets.deviation).astype(np.float32),
+        strength,
     )
 
 
@@ -386,8 +449,10 @@ def fit_weights(
     for member in range(1, len(weights)):
         rest = terms @ np.where(np.arange(len(weights)) == member, 0, weights).astype(np.float32)
         term = terms[:, :, member]
-        precision = {value: _mean_average_precision(rest + np.float32(value) * term, true, own) for value in _TRIED}
-        best, before = max(_TRIED, key=lambda value: precision[value]), float(weights[member])
+        before = float(weights[member])
+        tried = (*_TRIED, before)
+        precision = {value: _mean_average_precision(rest + np.float32(value) * term, true, own) for value in tried}
+        best = max(tried, key=lambda value: precision[value])
         if precision[best] > precision[before] + _LEAST_GAIN:
             weights[member] = best
     together = terms @ weights.astype(np.float32)

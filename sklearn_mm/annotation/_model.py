@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sklearn_mm._device import autocast, settle, to_device
-from sklearn_mm.annotation._members import LabelMembers, MemberScorer, Votes
+from sklearn_mm.annotation._kernel import Seen
+from sklearn_mm.annotation._members import Found, LabelMembers, MemberScorer
 from sklearn_mm.losses import LabelLoss
 from sklearn_mm.nn.annotation import AnnotationNetwork, TagBags
 from sklearn_mm.registry import stored_as
@@ -270,14 +271,14 @@ class FusedImages:
     normalizer : Tensor of shape (n_images,)
         The logarithm of the sum of a softmax over the labels.
     counts : Tensor of shape (n_images, n_counts), or None
-    votes : Votes or None
-        On the CPU.
+    found : Found
+        By the members.
     """
 
     features: Tensor
     normalizer: Tensor
     counts: Tensor | None
-    votes: Votes | None
+    found: Found
 
 
 # What is trained ------------------------------------------------------------------------------------------------
@@ -348,9 +349,14 @@ class AnnotationModel(nn.Module):
 
     def fuse(self, inputs: InputBatch) -> Tensor:
         """Compute the fused features of a batch on the device, (n, n_fused)."""
-        visual = None if inputs.visual is None else self.tower(inputs.visual)  # in autocast by itself
+        return self._fuse(self._look(inputs), inputs.tags)
+
+    def _look(self, inputs: InputBatch) -> Tensor | None:
+        return None if inputs.visual is None else self.tower(inputs.visual)  # in autocast by itself
+
+    def _fuse(self, visual: Tensor | None, tags: TagBags | None) -> Tensor:
         with autocast(self.tower.device, self.tower.dtype):
-            return self.network.fuse(visual, inputs.tags)
+            return self.network.fuse(visual, tags)
 
     def fuse_frozen(self, inputs: InputBatch) -> Tensor:
         """Compute them without a gradient."""
@@ -380,6 +386,17 @@ class AnnotationModel(nn.Module):
 
     def blocks(self, inputs: InputRows, rows: np.ndarray | None = None) -> Iterator[tuple[slice, Tensor]]:
         """Go over some rows in use, and yield the fused features of a block of them on the device."""
+        return ((part, seen.fused) for part, seen in self.seen_blocks(inputs, rows))
+
+    def seen_blocks(
+        self, inputs: InputRows, rows: np.ndarray | None = None, *, for_kernel: bool | None = None
+    ) -> Iterator[tuple[slice, Seen]]:
+        """Go over some rows in use, and yield what the network sees of a block of them, on the device.
+
+        Features are among it for a kernel alone: by default, where there is one.
+        """
+        if for_kernel is None:
+            for_kernel = self.members is not None and self.members.kernel is not None
         n_rows = len(inputs) if rows is None else len(rows)
         step = max(1, min(self.tower.batch_size, _BLOCK // self.network.label_head.out_features))
         settle(self, self.tower.device)
@@ -389,8 +406,14 @@ class AnnotationModel(nn.Module):
             batches = made_ahead(batches)
         for part, batch in zip(parts, batches, strict=True):
             with torch.inference_mode():  # not around the yield: who stops half way would be left in it
-                fused = self.fuse(to_device(batch, self.tower.device))
-            yield part, fused
+                seen = self._see(to_device(batch, self.tower.device), for_kernel)
+            yield part, seen
+
+    def _see(self, inputs: InputBatch, for_kernel: bool) -> Seen:
+        visual, branch, features = self._look(inputs), self.network.visual, None
+        if for_kernel and visual is not None and branch is not None:
+            features = branch.standardized(visual)
+        return Seen(self._fuse(visual, inputs.tags), features, inputs.tags, int(self.network.config["n_tags"]))
 
     # Scores -------------------------------------------------------------------------------------------------------
 
@@ -399,37 +422,39 @@ class AnnotationModel(nn.Module):
     ) -> Iterator[tuple[slice, np.ndarray, np.ndarray | None]]:
         """Yield some images, their scores (n, n_labels) float32, and the estimates of their number of labels."""
         n_labels = self.network.label_head.out_features
-        for part, fused in self.blocks(inputs, rows):
+        for part, seen in self.seen_blocks(inputs, rows):
             with torch.inference_mode():
+                fused = seen.fused
                 logits = self._head(self.network.label_head, fused)
                 counts = self._estimates(fused)
                 odds = self.scoring.log_odds(logits, torch.logsumexp(logits, dim=1), counts).cpu().numpy()
                 if self._scorer is not None:
-                    odds = self._scorer.combine(odds, fused, self._scorer.find(fused), slice(0, n_labels))
+                    odds = self._scorer.combine(odds, fused, self._scorer.find(seen), slice(0, n_labels))
             yield part, self.scoring.correct(odds, slice(0, n_labels)), None if counts is None else counts.cpu().numpy()
 
     def score_members(self, inputs: InputRows, rows: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield some images, and what each member says of their labels, (n, n_labels, n_members) float32."""
         if self._scorer is None:
             raise ValueError("there are no members beside the network")
-        for part, fused in self.blocks(inputs, rows):
+        for part, seen in self.seen_blocks(inputs, rows):
             with torch.inference_mode():
+                fused = seen.fused
                 logits = self._head(self.network.label_head, fused)
                 odds = self.scoring.log_odds(logits, torch.logsumexp(logits, dim=1), self._estimates(fused))
-                found, labels = self._scorer.find(fused), slice(0, logits.shape[1])
+                found, labels = self._scorer.find(seen), slice(0, logits.shape[1])
                 yield part, np.stack(self._scorer.terms(odds.cpu().numpy(), fused, found, labels), axis=2)
 
     def fuse_images(self, inputs: InputRows, rows: np.ndarray) -> FusedImages:
         """Compute once what the scores of some images come from."""
-        features, normalizers, estimates, votes = [], [], [], []
-        for _, fused in self.blocks(inputs, rows):
+        features, normalizers, estimates, found = [], [], [], []
+        for _, seen in self.seen_blocks(inputs, rows):
             with torch.inference_mode():
-                features.append(fused)
-                normalizers.append(torch.logsumexp(self._head(self.network.label_head, fused), dim=1))
-                estimates.append(self._estimates(fused))
-                votes.append(None if self._scorer is None else self._scorer.find(fused))
+                features.append(seen.fused)
+                normalizers.append(torch.logsumexp(self._head(self.network.label_head, seen.fused), dim=1))
+                estimates.append(self._estimates(seen.fused))
+                found.append(Found() if self._scorer is None else self._scorer.find(seen))
         counts = None if estimates[0] is None else torch.cat([own for own in estimates if own is not None])
-        return FusedImages(torch.cat(features), torch.cat(normalizers), counts, Votes.together(votes))
+        return FusedImages(torch.cat(features), torch.cat(normalizers), counts, Found.together(found))
 
     def score_labels(self, images: FusedImages, n_images: int) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield some labels, and the scores (n, n_some_labels) float32 of all images.
@@ -446,7 +471,7 @@ class AnnotationModel(nn.Module):
                 logits = self._head(some, images.features)
                 odds = self.scoring.log_odds(logits, images.normalizer, images.counts).cpu().numpy()
                 if self._scorer is not None:
-                    odds = self._scorer.combine(odds, images.features, images.votes, part)
+                    odds = self._scorer.combine(odds, images.features, images.found, part)
             yield part, self.scoring.correct(odds, part)
 
     def _estimates(self, fused: Tensor) -> Tensor | None:

@@ -10,6 +10,7 @@ from sklearn.linear_model import Ridge
 
 from sklearn_mm.annotation import MultiLabelAnnotator
 from sklearn_mm.annotation._data import merge_labeled
+from sklearn_mm.annotation._kernel import Seen
 from sklearn_mm.annotation._members import MemberScorer, fit_members, fit_weights
 from sklearn_mm.metrics import AnnotationScorer
 from sklearn_mm.persistence import load, save
@@ -32,11 +33,16 @@ def annotator(**parameters):
     return MultiLabelAnnotator(**{**settings, **parameters})
 
 
+def seen_of(features):
+    """What a network sees of features that it hands on as they are."""
+    return Seen(torch.from_numpy(features), torch.from_numpy(features), None)
+
+
 def fitted_members(names, n_images=120, bank_size=1000, unknown=0.0):
     X, Y = clusters(n_images)
     Y = np.where(np.random.default_rng(1).random(Y.shape) < unknown, np.nan, Y)
     images = merge_labeled([X], sparse.csr_array(Y.astype(np.float32)), None)
-    blocks = ((slice(start, min(start + 50, n_images)), torch.from_numpy(X[images.rows[start : start + 50]]))
+    blocks = ((slice(start, min(start + 50, n_images)), seen_of(X[images.rows[start : start + 50]]))
               for start in range(0, n_images, 50))  # fmt: skip
     return fit_members(names, blocks, images, bank_size, np.random.default_rng(0)), X[images.rows], images
 
@@ -46,9 +52,9 @@ def test_votes_are_those_of_a_loop(unknown):
     members, X, images = fitted_members(["neighbors"], unknown=unknown)
     queries = clusters(5, seed=3)[0]
     scorer = MemberScorer(members, torch.device("cpu"))
-    fused = torch.from_numpy(queries)
+    seen = seen_of(queries)
     odds = np.zeros((5, N_LABELS), np.float32)
-    _, votes = scorer.terms(odds, fused, scorer.find(fused), slice(0, N_LABELS))
+    _, votes = scorer.terms(odds, seen.fused, scorer.find(seen), slice(0, N_LABELS))
     labels, prior = images.labels.toarray(), images.prevalence()
     for query, own in zip(queries, votes, strict=True):
         cosine = X @ query / np.linalg.norm(X, axis=1) / np.linalg.norm(query)

@@ -1,0 +1,133 @@
+"""The kernel that scores labels beside the network of an annotator."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+
+from sklearn_mm.annotation import MultiLabelAnnotator
+from sklearn_mm.annotation._data import merge_labeled
+from sklearn_mm.annotation._kernel import KernelScorer, KernelScores, Seen, SeenImages, kernel_bank_size
+from sklearn_mm.annotation._members import fit_members
+from sklearn_mm.metrics import AnnotationScorer
+from sklearn_mm.nn.annotation import TagBags
+from sklearn_mm.persistence import load, save
+
+N_LABELS, N_TAGS = 4, 7
+
+
+def seen_of(features, tags):
+    """What a network sees of some images."""
+    bags = None
+    if tags is not None:
+        parts = (tags.indices.astype(np.int64), tags.data, tags.indptr[:-1].astype(np.int64))
+        bags = TagBags(*map(torch.from_numpy, parts))
+    features = None if features is None else torch.from_numpy(features)
+    return Seen(torch.zeros(len(features) if tags is None else tags.shape[0], 1), features, bags, N_TAGS)
+
+
+def some_images(n_images, seed):
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(n_images, 5)).astype(np.float32)
+    tags = rng.random((n_images, N_TAGS)) < 0.3
+    tags[0] = False  # an image without tags
+    return features, sparse.csr_array((tags * rng.random(tags.shape)).astype(np.float32))
+
+
+def naive_likeness(features, tags, other_features, other_tags):
+    likeness = np.zeros((1, 1))
+    if features is not None:
+        one, other = (own / np.linalg.norm(own, axis=1, keepdims=True) for own in (features, other_features))
+        likeness = likeness + np.exp(-((one[:, None] - other[None]) ** 2).sum(axis=2))
+    if tags is not None:
+        one, other = (own.toarray() for own in (tags, other_tags))
+        one, other = (own / np.maximum(np.linalg.norm(own, axis=1, keepdims=True), 1e-12) for own in (one, other))
+        likeness = likeness + 0.4 * np.exp(-((one[:, None] - other[None]) ** 2).sum(axis=2) / 2)
+    return likeness
+
+
+@pytest.mark.parametrize("with_features, with_tags", [(True, False), (False, True), (True, True)])
+def test_scores_are_those_of_a_gaussian_process(with_features, with_tags):
+    bank, queries = (
+        tuple(
+            part if there else None for part, there in zip(some_images(n, n), (with_features, with_tags), strict=True)
+        )
+        for n in (40, 6)
+    )
+    rng = np.random.default_rng(0)
+    residuals = rng.normal(size=(40, N_LABELS)).astype(np.float32)
+    weight, deviation = rng.uniform(0.5, 2, 40).astype(np.float32), np.array([0.5, 0.4, 0.3, 0.2])
+    kernel = KernelScores.fit(SeenImages.of(seen_of(*bank)), residuals, weight, deviation, torch.device("cpu"))
+    scorer = KernelScorer(kernel, torch.device("cpu"))
+    scores = scorer.scores(scorer.likeness(seen_of(*queries)), slice(1, 3))
+    system = naive_likeness(*bank, *bank) + np.diag(1 / weight)
+    expected = naive_likeness(*queries, *bank) @ np.linalg.solve(system, residuals / deviation)
+    np.testing.assert_allclose(scores, expected[:, 1:3], atol=2e-3)  # features are kept in half precision
+
+
+def clusters(n_images, seed=0):
+    """Images of many small clusters, each of which has labels of its own."""
+    rng = np.random.default_rng(seed)
+    centres, labels = rng.normal(size=(40, 8)), rng.random((40, N_LABELS)) < 0.35
+    own = rng.integers(40, size=n_images)
+    return (centres[own] + 0.1 * rng.normal(size=(n_images, 8))).astype(np.float32), labels[own].astype(int)
+
+
+def annotator(**parameters):
+    settings = {"hidden_layer_sizes": (6,), "max_epochs": 2, "batch_size": 32, "random_state": 0}
+    settings |= {"n_folds": None, "validation_fraction": 0.3, "label_count": "threshold", "members": ["kernel"]}
+    return MultiLabelAnnotator(**{**settings, **parameters})
+
+
+def test_a_kernel_finds_labels_that_a_small_network_does_not():
+    X, Y = clusters(300)
+    alone, together = (
+        AnnotationScorer()(annotator(members=members).fit(X[:200], Y[:200]), X[200:], Y[200:])
+        for members in (None, ["kernel"])
+    )
+    assert together["mAP"] > alone["mAP"] + 0.1
+    assert together["O-F1"] > alone["O-F1"] + 0.1
+
+
+def test_images_held_out_are_in_the_bank_in_the_end():
+    X, Y = clusters(120)
+    assert len(annotator().fit(X, Y)._members.kernel.coef) == len(np.unique(X, axis=0))
+
+
+def test_a_label_that_is_not_known_counts_as_its_share():
+    X, Y = clusters(40)
+    partly = np.where(np.random.default_rng(1).random(Y.shape) < 0.3, np.nan, Y).astype(np.float32)
+    images = merge_labeled([X], sparse.csr_array(partly), None)
+    blocks = iter([(slice(0, 40), seen_of(X[images.rows], None))])
+    kernel = fit_members(["kernel"], blocks, images, 100, np.random.default_rng(0)).kernel
+    share = np.nanmean(partly, axis=0)
+    residuals = np.nan_to_num(partly[images.rows] - share) / np.sqrt(share * (1 - share))
+    system = naive_likeness(X[images.rows], None, X[images.rows], None) + np.eye(40)
+    np.testing.assert_allclose(kernel.coef, np.linalg.solve(system, residuals), atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "n_images, n_labels, bank_size, expected",
+    [(100, 5, 1000, 100), (100, 5, 50, 50), (100_000, 5, 20_000, 8192), (100_000, 5000, 20_000, 3355),
+     (100_000, 200_000, 20_000, 0), (50, 200_000, 20_000, 50)],
+)  # fmt: skip
+def test_a_bank_is_of_all_images_unless_these_or_the_labels_are_many(n_images, n_labels, bank_size, expected):
+    assert kernel_bank_size(n_images, n_labels, bank_size) == expected
+
+
+def test_bank_of_a_fitted_kernel_is_no_larger_than_asked_for():
+    X, Y = clusters(120)
+    kernel = annotator(bank_size=30).fit(X, Y)._members.kernel
+    assert kernel.coef.shape == (30, N_LABELS)
+    assert kernel.features.dtype == np.float16
+
+
+def test_a_kernel_on_features_and_tags_is_saved_and_scores_row_by_row(tmp_path):
+    X, Y = clusters(120)
+    tags = sparse.csr_array(Y[:, :2] * (np.random.default_rng(0).random((120, 2)) < 0.8))
+    both = sparse.csr_array(sparse.hstack([sparse.csr_array(X), tags]))
+    model = annotator(tag_features=slice(8, None), tag_hidden_layer_sizes=(8,)).fit(both, Y)
+    save(model, tmp_path / "model")
+    np.testing.assert_array_equal(load(tmp_path / "model").predict_proba(both), model.predict_proba(both))
+    apart = np.concatenate([model.decision_function(both[row : row + 1]) for row in range(20)])
+    np.testing.assert_allclose(apart, model.decision_function(both)[:20], atol=2e-2)  # bfloat16
