@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sklearn_mm.registry import FORMAT_VERSION
 
-__all__ = ["EXPANSION", "Codec", "MalformedError", "Reader", "Writer", "join"]
+__all__ = ["EXPANSION", "Codec", "MalformedError", "Reader", "ScriptCodeError", "Writer", "join"]
 
 TAG = "$"
 # What a value takes in memory is bounded by what its file holds: so many times its size (an empty row of lists takes 16
@@ -41,6 +41,10 @@ class Codec:
     applies: Callable[[Any], bool]
     encode: Callable[[Any, "Writer", str], Any]
     decode: Callable[[Any, "Reader", str], Any]
+
+
+class ScriptCodeError(TypeError):
+    """What is to be saved needs the script that made it."""
 
 
 class Writer:
@@ -92,6 +96,11 @@ class Writer:
         finally:
             self._open.remove(id(value))
         name = getattr(value, "__name__", type(value).__name__)
+        if callable(value) and getattr(value, "__module__", None) == "__main__":
+            raise ScriptCodeError(
+                f"{where} ({name}) is a function or class of the script that runs (__main__), which no other process "
+                "finds; put it into a module that can be imported, and that goes along with the model"
+            )
         kind = "code" if callable(value) else f"of class {type(value).__module__}.{type(value).__qualname__}"
         raise TypeError(f"{where} ({name}) is {kind}, which the format does not hold")
 

@@ -19,7 +19,7 @@ from torch import distributed as dist
 from sklearn_mm._params import check_path
 from sklearn_mm._version import __version__
 from sklearn_mm.persistence._arrays import ARRAY_CODECS
-from sklearn_mm.persistence._codec import MalformedError, Reader, Writer
+from sklearn_mm.persistence._codec import MalformedError, Reader, ScriptCodeError, Writer
 from sklearn_mm.persistence._objects import OBJECT_CODECS
 from sklearn_mm.persistence._pickle import torch_version
 from sklearn_mm.persistence._values import VALUE_CODECS
@@ -118,6 +118,8 @@ def save(estimator: BaseEstimator, path: str | os.PathLike[str]) -> None:
         model = writer.encode(estimator, _ROOT)
     except TypeError as error:
         way_out = "Use joblib.dump, whose files run code when opened, or leave that part out."
+        if isinstance(error, ScriptCodeError):
+            way_out = "joblib.dump takes it then, whose files run code when opened."
         if hasattr(estimator, "best_estimator_"):
             way_out = "Save its best_estimator_, which answers the same; joblib.dump takes the search as a whole."
         raise TypeError(f"cannot save this {type(estimator).__name__} as data: {error}. {way_out}") from error

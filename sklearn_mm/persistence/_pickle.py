@@ -2,8 +2,8 @@
 
 import copy
 import warnings
-from pathlib import PurePath
-from typing import Any, cast
+from pathlib import Path, PurePath
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from sklearn_mm.registry import FORMAT_KEY, FORMAT_VERSION, to_current
 
 __all__ = ["PickleStateMixin", "torch_version", "warn_of_versions"]
 
+_OF_THE_PROCESS = ("verbose", "cache")
 _OURS, _TORCHS = "_sklearn_mm_version", "_torch_version"
 
 
@@ -24,6 +25,9 @@ class PickleStateMixin:
     the number of its format too: a class whose parameters or attributes have changed since says in `_from_format` how.
     Torch modules and tensors travel as CPU copies, so that a model trained on a GPU opens without one; paths travel as
     str, as a path of one system is none on another; what `_not_pickled` lists stays behind.
+
+    What is fitted is opened to be used, perhaps by somebody else: it shows no progress (`verbose` is 0) until it is
+    told to, and a `cache` whose folder is not there becomes None instead of a new folder. Copies keep both.
 
     Stands between scikit-learn's mixins and `BaseEstimator` in the list of bases.
 
@@ -54,12 +58,28 @@ class PickleStateMixin:
         kept = dict(state)
         warn_of_versions(type(self).__name__, kept.pop(_OURS, None), kept.pop(_TORCHS, None))
         kept = to_current(type(self), kept)
+        if any(name.endswith("_") and not name.startswith("_") for name in kept):
+            kept = _at_home_here(kept)
         parent = super()
         # BaseEstimator has one; an estimator of another base may not.
         if hasattr(parent, "__setstate__"):
             parent.__setstate__(kept)
         else:
             self.__dict__.update(kept)
+
+    def __copy__(self) -> Self:
+        """Copy as a pickle would, but keep what is this process's own."""
+        return self._copy(self.__getstate__())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Copy as a pickle would, but keep what is this process's own."""
+        return self._copy(copy.deepcopy(self.__getstate__(), memo))
+
+    def _copy(self, state: dict[str, Any]) -> Self:
+        made = type(self).__new__(type(self))
+        made.__setstate__(state)
+        made.__dict__.update({name: self.__dict__[name] for name in _OF_THE_PROCESS if name in self.__dict__})
+        return made
 
     @classmethod
     def _from_format(cls, state: dict[str, Any], number: int) -> dict[str, Any]:
@@ -89,6 +109,17 @@ def warn_of_versions(what: str, ours: str | None, torchs: str | None) -> None:
             VersionMismatchWarning,
             stacklevel=3,
         )
+
+
+def _at_home_here(state: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of a fitted estimator without what belonged to the process that has fitted it."""
+    changed: dict[str, Any] = {}
+    if state.get("verbose"):
+        changed["verbose"] = type(state["verbose"])(0)  # False stays one
+    cache = state.get("cache")
+    if isinstance(cache, str) and not Path(cache).expanduser().is_dir():
+        changed["cache"] = None
+    return {**state, **changed}
 
 
 def _portable(value: Any) -> Any:

@@ -375,6 +375,14 @@ def test_code_and_foreign_classes_are_refused_by_name_with_the_way_out(estimator
     assert not list(tmp_path.iterdir())
 
 
+def test_a_function_of_the_script_that_runs_is_refused_before_it_is_missed_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setattr(my_analyzer, "__module__", "__main__")
+    with pytest.raises(
+        TypeError, match=r"func \(my_analyzer\) is a function .* of the script .*module that can be imp"
+    ):
+        save(FunctionTransformer(my_analyzer), tmp_path / "model")
+
+
 def test_trees_are_refused(X, y, tmp_path):
     with pytest.raises(TypeError, match=r"model\.estimators_\.0.*tree_"):
         save(RandomForestClassifier(2).fit(X, y), tmp_path / "model")

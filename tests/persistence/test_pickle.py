@@ -180,3 +180,36 @@ def test_states_of_later_formats_are_refused():
     state = {**LinearMap().__getstate__(), "_sklearn_mm_format": 99}
     with pytest.raises(ValueError, match="this LinearMap is of format 99.*up to 2.*the sklearn_mm that saved it"):
         LinearMap().__setstate__(state)
+
+
+class Embedding(LinearMap):
+    def __init__(self, n_components=2, backbone=None, cache=None, verbose=0):
+        super().__init__(n_components, backbone)
+        self.cache = cache
+        self.verbose = verbose
+
+
+@pytest.fixture
+def elsewhere_cached(tmp_path, monkeypatch):
+    """Return a fitted embedding whose relative cache is in the folder that it was fitted in."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos.cache").mkdir()
+    return Embedding(cache="photos.cache", verbose=1).fit(np.ones((3, 4)))
+
+
+def test_a_model_handed_on_is_quiet_and_makes_no_cache_where_there_is_none(elsewhere_cached, tmp_path, monkeypatch):
+    handed_on = pickle.dumps(elsewhere_cached)
+    assert pickle.loads(handed_on).cache == "photos.cache"
+    monkeypatch.chdir(tmp_path.parent)
+    opened = pickle.loads(handed_on)
+    assert (opened.verbose, opened.cache) == (0, None)
+
+
+def test_copies_and_estimators_to_be_fitted_keep_cache_and_progress(elsewhere_cached, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path.parent)
+    made = [
+        copy.copy(elsewhere_cached),
+        copy.deepcopy(elsewhere_cached),
+        pickle.loads(pickle.dumps(clone(elsewhere_cached))),
+    ]
+    assert [(each.cache, each.verbose) for each in made] == [("photos.cache", 1)] * 3
