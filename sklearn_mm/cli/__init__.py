@@ -1,0 +1,1 @@
+"""The command line: ``sklearn-mm`` and ``python -m sklearn_mm``."""
