@@ -54,7 +54,7 @@ def ndcg_at_k(ranks: RetrievalRanks, k: int, *, sample_weight: Any = None) -> fl
 
 
 def map_at_r(ranks: RetrievalRanks, *, sample_weight: Any = None) -> float:
-    """Return the mean average precision at R, where R is how many right answers a query has.
+    """Return the mean average precision at R, the number of right answers.
 
     Of the first R items those that are right count the precision up to their place; the sum is divided by R. It is 1
     only where the right answers come first, and unlike recall it knows the order among them.
