@@ -70,7 +70,8 @@ class SeenImages(NamedTuple):
         tags = None if parts[0].tags is None else sparse.csr_array(sparse.vstack([part.tags for part in parts], "csr"))
         return cls(features, tags)
 
-    def __getitem__(self, rows: Any) -> "SeenImages":
+    def take(self, rows: Any) -> "SeenImages":
+        """Return some of the images."""
         return SeenImages(*(None if part is None else part[rows] for part in (self.features, self.tags)))
 
 

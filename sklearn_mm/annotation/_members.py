@@ -316,7 +316,7 @@ def fit_members(
         if sums is not None:
             sums.add(seen.fused, targets.residuals(rows), images.weight[rows])
         if n_kernel:
-            kernel_images.append(SeenImages.of(seen)[_within(kernel_bank, rows)])
+            kernel_images.append(SeenImages.of(seen).take(_within(kernel_bank, rows)))
     features = torch.cat(fused_of_bank)
     prior = targets.prior.clip(_LEAST_PRIOR, 1 - _LEAST_PRIOR)
     neighbors = _keep_neighbors(features, images.take(bank), prior) if "neighbors" in names else None

@@ -74,7 +74,7 @@ def check_bootstrap(n_bootstrap: Any, confidence: Any) -> None:
         isinstance(n_bootstrap, bool) or not isinstance(n_bootstrap, int | np.integer) or n_bootstrap < 2
     ):
         raise ValueError(f"n_bootstrap must be an int of at least 2, or None, got {n_bootstrap!r}")
-    if isinstance(confidence, bool) or not isinstance(confidence, Real) or not 0 < confidence < 1:
+    if isinstance(confidence, bool) or not isinstance(confidence, Real) or not 0 < float(confidence) < 1:
         raise ValueError(f"confidence must be a number between 0 and 1, got {confidence!r}")
 
 
