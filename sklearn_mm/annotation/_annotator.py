@@ -31,6 +31,16 @@ from sklearn_mm._params import HasMethods, Integral, Interval, StrOptions, posit
 from sklearn_mm._tables import frame_column, frame_names, is_frame
 from sklearn_mm._unreadable import n_pictures_of, refuse_unreadable, take_readable
 from sklearn_mm.annotation._columns import split_columns, split_frame, tag_mask
+from sklearn_mm.annotation._corrections import (
+    Corrections,
+    FeatureSample,
+    join_labels,
+    keep_sample,
+    learn_corrections,
+    look_at,
+    widen,
+    with_labels,
+)
 from sklearn_mm.annotation._count_predictor import LabelCountPredictor
 from sklearn_mm.annotation._data import LabeledImages, check_weights_and_groups, merge_labeled, n_ranks_for
 from sklearn_mm.annotation._labels import (
@@ -261,6 +271,8 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
     history_: list[EpochRecord]
     n_epochs_: int
     _members: LabelMembers | None
+    _sample: FeatureSample | None
+    _corrections: Corrections | None
 
     _parameter_constraints: dict[str, Any] = {
         **TRAINING_CONSTRAINTS,
@@ -397,6 +409,8 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
         _check_something_known(labels)
         self._check_against(self.classes_ if resumed else given.classes)
         sample_weight, groups = check_weights_and_groups(sample_weight, groups, n_rows)
+        if resumed:
+            self.network_ = widen(self.network_, len(self.classes_))  # corrections may have brought labels
         before = self.network_.state_dict() if resumed else None  # a run that goes on from other weights is another
         processes = join_processes(self.device)
         processes.check_alike(
@@ -443,7 +457,8 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
             if not resumed:
                 self.network_ = self._make_network(inputs, learnt)  # after the folds, whose networks draw weights too
                 self.history_, self.n_epochs_ = [], 0
-            self._members = None  # of the network of before; a callback asks for scores in between
+            # of the network of before; a callback asks for scores in between
+            self._members, self._corrections = None, None
             model = self._model(self.network_, learnt)
             stages = self._stages(model, inputs, learnt, held_out, rng, processes)
             train(
@@ -459,6 +474,7 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
             )
             self._join_members(model, inputs, learnt)
             self._members = model.members
+            self._sample = keep_sample(model, inputs, learnt, np.random.default_rng(self._split_seed))
             # Of too few images none is held out, and of those held out nothing may be known: then the rules are learnt
             # from those the network knows.
             told = learnt if held_out is None or not _is_something_known(held_out.labels) else held_out
@@ -471,6 +487,66 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
                 self._join_members(model, inputs, labeled)
                 self._members = None if model.members is None else model.members.weighted(weights)
         settle(model, settings.device)
+        return self
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """Learn from a few images that a person has labelled right, without the images of `fit`.
+
+        Log odds are corrected by one linear map of what the network makes of an image, as far as the images of `fit`
+        would let it go if they were learnt again beside these; the network, `members` and rules stay as they are.
+        Corrections are kept, the newest 2,000, and learnt from together, so that it does not matter in which order and
+        by how many calls they come; of an image that comes again the last labels hold. `fit` forgets them, also with
+        `warm_start`.
+
+        Parameters
+        ----------
+        X : as in `fit`
+        y : labels in any form that `fit` takes
+            All labels of each image; NaN in an indicator is a label that nothing is said of. New labels stand behind
+            the others in `classes_`. An indicator without names brings them, as columns behind the others, where labels
+            are numbers.
+        classes : Ignored
+            There by convention; new labels may come at any time.
+        sample_weight : array-like of shape (n_images,), optional
+            How much each image counts; 1 is as much as one of `fit`.
+
+        Returns
+        -------
+        self
+            If it has not been fitted before, fitted to these images.
+
+        Raises
+        ------
+        ValueError
+            X or y is nothing that `fit` takes, X has another width, an image has not one label where each had one, or
+            the annotator was saved by a version that knew no corrections.
+        TypeError
+            New labels are of another type than the others.
+        """
+        if not hasattr(self, "network_"):
+            fitted: Self = self.fit(X, y, sample_weight=sample_weight)
+            return fitted
+        self._check_parameters()
+        if self._sample is None:
+            raise ValueError("this annotator was saved by a version that knew no corrections; fit it again")
+        refuse_unreadable(X)
+        images, tags, n_rows = self._read(X, reset=False)
+        given = read_labels(y, n_rows, self.label_separator, may_be_empty=True)
+        if self.label_separator is None:
+            warn_of_joined(given, "set label_separator={separator} to split them")
+        single = self._form.kind == "single"
+        labels, classes = join_labels(given, self.classes_, single=single)
+        weight = check_weights(sample_weight, n_rows)
+        scoring, rules = with_labels(self._scoring, self._rules, labels)
+        model = self._model(self.network_)
+        model.scoring, model.corrections = scoring, None
+        with torch_threads(self.n_jobs):
+            features, odds = look_at(model, model.prepare(images, tags))
+        weight = np.ones(n_rows) if weight is None else weight
+        self._corrections = learn_corrections(
+            self._sample, self._corrections, features, odds, labels, weight, single=single
+        )
+        self.classes_, self._scoring, self._rules = classes, scoring, rules
         return self
 
     def _check_parameters(self) -> None:
@@ -599,7 +675,9 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
         fitted = getattr(self, "precision_", None)  # models saved before it was noted have none
         tower = Tower(self.image_encoder_, nn.Identity(), device, resolve_dtype(self.precision, device, fitted))
         if images is None:
-            return AnnotationModel(tower, network, self._scoring, members=self._members)
+            model = AnnotationModel(tower, network, self._scoring, members=self._members)
+            model.corrections = self._corrections
+            return model
         single = self._scoring.kind == "single"
         return AnnotationModel(
             tower,
@@ -796,6 +874,8 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
             state |= {"members": None, "bank_size": 20_000}
             if "_scoring" in state:
                 state["_members"] = None
+        if "_scoring" in state:  # models saved before there were corrections
+            state = {"_sample": None, "_corrections": None, **state}
         return state
 
 

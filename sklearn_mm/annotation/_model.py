@@ -320,6 +320,7 @@ class AnnotationModel(nn.Module):
         self.tower, self.network = tower, network
         self.join(members)
         self.scoring = scoring
+        self.corrections: Callable[[np.ndarray, Tensor], np.ndarray] | None = None  # of scores, by features
         self.loss = loss
         self.joint = joint
         weight = None if label_weight is None else torch.from_numpy(label_weight)
@@ -430,7 +431,10 @@ class AnnotationModel(nn.Module):
                 odds = self.scoring.log_odds(logits, torch.logsumexp(logits, dim=1), counts).cpu().numpy()
                 if self._scorer is not None:
                     odds = self._scorer.combine(odds, fused, self._scorer.find(seen), slice(0, n_labels))
-            yield part, self.scoring.correct(odds, slice(0, n_labels)), None if counts is None else counts.cpu().numpy()
+            odds = self.scoring.correct(odds, slice(0, n_labels))
+            if self.corrections is not None:
+                odds = self.corrections(odds, fused)
+            yield part, odds, None if counts is None else counts.cpu().numpy()
 
     def score_members(self, inputs: InputRows, rows: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield some images, and what each member says of their labels, (n, n_labels, n_members) float32."""
