@@ -273,6 +273,8 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
     _members: LabelMembers | None
     _sample: FeatureSample | None
     _corrections: Corrections | None
+    _scoring: Scoring
+    _rules: LabelRules | None
 
     _parameter_constraints: dict[str, Any] = {
         **TRAINING_CONSTRAINTS,
@@ -637,7 +639,7 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
             float(np.average(labeled.counts, weights=labeled.weight)),
             np.empty(0, np.int64) if single else warn_of_labels(labeled.labels, self.classes_),
         )
-        self._rules: LabelRules | None = None
+        self._rules = None
         self._least = int(labeled.counts.min() >= 1)  # where every image has a label, each gets one
         self._n_ranks = min(len(self.classes_), n_ranks_for(labeled.counts))
 

@@ -151,8 +151,8 @@ def join_labels(given: GivenLabels, known: np.ndarray, *, single: bool) -> tuple
     else:
         classes = known
     labels = given.among(classes)[0].toarray()
-    wrong = np.flatnonzero((labels == 1).sum(axis=1) != 1) if single else ()
-    if len(wrong):
+    wrong = np.flatnonzero((labels == 1).sum(axis=1) != 1)
+    if single and len(wrong):
         raise ValueError(
             f"expected one label for each image, as in fit, got {(labels[wrong[0]] == 1).sum()} in row {wrong[0]}"
         )
@@ -161,7 +161,7 @@ def join_labels(given: GivenLabels, known: np.ndarray, *, single: bool) -> tuple
 
 def _without(labels: np.ndarray, known: np.ndarray) -> np.ndarray:
     there = set(normal_labels(known).tolist())
-    return labels[[label not in there for label in labels.tolist()]]
+    return labels[np.array([label not in there for label in labels.tolist()], dtype=bool)]
 
 
 def _append(known: np.ndarray, new: np.ndarray) -> np.ndarray:
@@ -182,7 +182,8 @@ def widen(network: AnnotationNetwork, n_labels: int) -> AnnotationNetwork:
         return network
     wider = copy.deepcopy(network)
     wider.config["n_labels"] = n_labels
-    wider.label_head = nn.utils.skip_init(nn.Linear, head.in_features, n_labels, device=head.weight.device)
+    # not drawn: it is filled below
+    wider.label_head = nn.Linear(head.in_features, n_labels, device="meta").to_empty(device=head.weight.device)
     with torch.no_grad():
         wider.label_head.weight.copy_(functional.pad(head.weight, (0, 0, 0, n_new)))
         wider.label_head.bias.copy_(functional.pad(head.bias, (0, n_new), value=float(head.bias.min())))
