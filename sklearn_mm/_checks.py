@@ -73,6 +73,19 @@ class Captions:
         owner = np.repeat(np.arange(len(images)), np.diff(starts)[images])
         return Captions(texts, owner, len(images), None if self.numbers is None else self.numbers[images])
 
+    def merge(self, image_of_row: np.ndarray, n_images: int) -> "Captions":
+        """Put the captions of rows that are one image together, in the order of their rows.
+
+        Parameters
+        ----------
+        image_of_row : ndarray of shape (n_images before,), int64
+        n_images : int
+            How many are left.
+        """
+        owner = image_of_row[self.image_index]
+        order = np.argsort(owner, kind="stable")
+        return Captions([self.texts[place] for place in order.tolist()], owner[order], n_images)
+
 
 def _n_rows(X: Any) -> int:
     # len() of a sparse matrix is an error

@@ -1,4 +1,4 @@
-"""Features of pictures some of which could not be read: what tells the next step so."""
+"""Features of pictures some of which could not be read, or stand in several rows: what tells the next step so."""
 
 from collections.abc import Collection, Sequence
 from functools import partial
@@ -11,7 +11,7 @@ from sklearn_mm.exceptions import ImageReadError
 
 __all__ = [
     "MarkedFeatures",
-    "mark_unreadable",
+    "mark_features",
     "n_pictures_of",
     "raise_unreadable",
     "refuse_unreadable",
@@ -23,7 +23,7 @@ _SHOWN_FAILURES = 5
 
 
 class MarkedFeatures(np.ndarray):
-    """Features of pictures of which some could not be read: an array that says which.
+    """Features of pictures of which some could not be read, or stand in several rows: an array that says which.
 
     Rows left out, or marked by zeros where there is no NaN, cannot be told from the array itself. What comes next in
     a pipeline is given the array alone, and would answer for the wrong pictures. Whatever is made of the array, a slice
@@ -35,13 +35,17 @@ class MarkedFeatures(np.ndarray):
         The pictures that could not be read.
     n_pictures : int
         How many pictures there were: the number of rows, where none was left out.
+    first_rows : ndarray of shape (n_pictures,), int64, or None
+        The first row of each row's picture, where pictures are repeated.
     """
 
     failures: tuple[Any, ...]
     n_pictures: int
+    first_rows: np.ndarray | None
 
     def __array_finalize__(self, obj: Any) -> None:
         self.failures, self.n_pictures = (), len(self) if self.ndim else 0
+        self.first_rows = None
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         if func is np.hstack or (func is np.concatenate and _axis_of(args, kwargs) in (1, -1)):
@@ -51,10 +55,11 @@ class MarkedFeatures(np.ndarray):
 
     def __reduce__(self) -> tuple[Any, ...]:
         reduced: tuple[Any, ...] = tuple(super().__reduce__())
-        return (*reduced[:2], (reduced[2], self.failures, self.n_pictures))
+        return (*reduced[:2], (reduced[2], self.failures, self.n_pictures, self.first_rows))
 
     def __setstate__(self, state: Any) -> None:
-        own, self.failures, self.n_pictures = state
+        own, self.failures, self.n_pictures, *of_repeated = state
+        self.first_rows = of_repeated[0] if of_repeated else None  # of those that were stored before
         super().__setstate__(own)
 
 
@@ -73,22 +78,31 @@ def _put_side_by_side(parts: list[Any], join: Any) -> np.ndarray:
         raise_unreadable([failures[row] for row in sorted(failures)])
     joined = join([np.asarray(part) for part in parts])
     n_pictures = marked[0].n_pictures if marked else len(joined)
-    return mark_unreadable(joined, [failures[row] for row in sorted(failures)], n_pictures)
+    # Columns of their own, such as tags, may differ where the picture is the same.
+    first: list[Any] = [getattr(part, "first_rows", None) for part in parts]
+    is_alike = all(own is not None and np.array_equal(own, first[0]) for own in first)
+    return mark_features(
+        joined, [failures[row] for row in sorted(failures)], n_pictures, first[0] if is_alike else None
+    )
 
 
-def mark_unreadable(X: np.ndarray, failures: Sequence[Any], n_pictures: int) -> np.ndarray:
-    """Return features with the pictures that could not be read noted; the array itself, where there are none."""
-    if not failures:
+def mark_features(
+    X: np.ndarray, failures: Sequence[Any], n_pictures: int, first_rows: np.ndarray | None = None
+) -> np.ndarray:
+    """Return features with what is to be known of their pictures noted; the array itself, where there is nothing."""
+    if not failures and first_rows is None:
         return X
     marked = X.view(MarkedFeatures)
-    marked.failures, marked.n_pictures = tuple(failures), n_pictures
+    marked.failures, marked.n_pictures, marked.first_rows = tuple(failures), n_pictures, first_rows
     return marked
 
 
 def take_readable(X: Any) -> tuple[Any, np.ndarray | None]:
     """Return the rows that could be read, and where they stood among the pictures: None, where X says of none."""
-    if not isinstance(X, MarkedFeatures) or not X.failures:
+    if not isinstance(X, MarkedFeatures):
         return X, None
+    if not X.failures:
+        return X.view(np.ndarray), None
     kept = np.setdiff1d(np.arange(X.n_pictures), [failure[0] for failure in X.failures])
     plain = X.view(np.ndarray)
     return plain if len(plain) == len(kept) else plain[kept], kept

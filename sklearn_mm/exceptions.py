@@ -7,6 +7,7 @@ __all__ = [
     "ImageReadWarning",
     "LabelWarning",
     "LeakWarning",
+    "MergedRowsWarning",
     "ShardWarning",
     "TokenizationWarning",
     "TruncationWarning",
@@ -42,6 +43,10 @@ class LabelWarning(UserWarning):
 
 class LeakWarning(UserWarning):
     """Rows that are scored were trained on."""
+
+
+class MergedRowsWarning(UserWarning):
+    """Several rows are of one picture, and were taken together."""
 
 
 class ShardWarning(UserWarning):

@@ -193,6 +193,8 @@ class ActivationPass:
         What remembers activations; opened and closed by this context manager.
     verbose : bool
         Whether to show progress.
+    names : sequence of int, optional
+        The number of each picture's row for messages, where it is another one than its place in `pictures`.
 
     Attributes
     ----------
@@ -218,8 +220,10 @@ class ActivationPass:
         on_error: str,
         cache: LayerCache | None,
         verbose: bool,
+        names: Sequence[int] | None = None,
     ) -> None:
         self.failures: dict[int, ReadFailure] = {}
+        self._names = names
         self.n_rows = len(pictures)
         self._pictures, self._reader, self._open_network = pictures, reader, open_network
         self._batch_size, self._n_jobs = batch_size, n_jobs
@@ -264,7 +268,7 @@ class ActivationPass:
                 self._digest(self._cache)
                 self._each_window(self._cache, take, take_and_keep if keep else take, progress)
         if len(self.failures) == len(rows):
-            raise ImageReadError(f"not one picture could be read: {summarise(self.failures.values())}")
+            raise ImageReadError(f"not one picture could be read: {summarise(self._named(self.failures.values()))}")
 
     def layers(self) -> list[tuple[str, int]]:
         """Return name and width of the layers read, from the cache if there is one."""
@@ -297,7 +301,7 @@ class ActivationPass:
                     if run is None:
                         run = stack.enter_context(self._open_network(leave_out).running(self._n_expected))
                     read_rows = [row for row, _ in read]
-                    take(read_rows, _finite(run(np.stack([crops for _, crops in read])), read_rows))
+                    take(read_rows, _finite(run(np.stack([crops for _, crops in read])), self._names_of(read_rows)))
                 progress.update(len(batch))
 
     def _digest(self, cache: LayerCache) -> None:
@@ -433,9 +437,17 @@ class ActivationPass:
     def _fail(self, failures: Sequence[ReadFailure]) -> None:
         if failures and self._on_error == "raise":
             raise ImageReadError(
-                f"{summarise(failures)}; mend or drop these rows, or use on_error='skip' or on_error='nan'"
+                f"{summarise(self._named(failures))}; mend or drop these rows, or use on_error='skip' or on_error='nan'"
             )
         self.failures.update((failure.row, failure) for failure in failures)
+
+    def _names_of(self, rows: Sequence[int]) -> Sequence[int]:
+        return rows if self._names is None else [self._names[row] for row in rows]
+
+    def _named(self, failures: Collection[ReadFailure]) -> list[ReadFailure]:
+        """Return failures with the rows that they are to be told by."""
+        rows = self._names_of([failure.row for failure in failures])
+        return [failure._replace(row=row) for failure, row in zip(failures, rows, strict=True)]
 
     def _progress(self, n_rows: int) -> Any:
         return tqdm(total=n_rows, desc="pictures", unit="picture", disable=not self._verbose or not n_rows)

@@ -29,7 +29,8 @@ from sklearn_mm._params import (
     positive_int,
     validate_params,
 )
-from sklearn_mm._unreadable import mark_unreadable, raise_unreadable, summarise
+from sklearn_mm._repeated import Repeats
+from sklearn_mm._unreadable import mark_features, raise_unreadable, summarise
 from sklearn_mm.exceptions import ImageReadWarning
 from sklearn_mm.features._activations import ActivationPass, RowWriter
 from sklearn_mm.features._aligned import agreeing_layers, sample_rows
@@ -153,7 +154,8 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
     n_features_out_ : int
         Number of activations.
     n_samples_seen_ : int
-        Number of pictures in the statistics.
+        Number of pictures in the statistics: one that stands in several rows of a call, by its path or as the same
+        object, is one, and the network sees it once.
     errors_ : list of ReadFailure
         ``(row, source, reason)`` for each picture of the last call that could not be read.
     precision_ : {"float32", "bfloat16", "float16"}
@@ -314,8 +316,9 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         captions = self._captions_to_align(X, y)
         if is_table(X):
             return self._learn_table(self._check_table(X, reset=True), RunningMoments())
-        with self._open_pass(X) as activations:
-            return self._learn(activations, RunningMoments(), captions, keep=captions is not None)
+        repeats = Repeats.of(X)
+        with self._open_pass(X, repeats) as activations:
+            return self._learn(activations, RunningMoments(), captions, keep=captions is not None, repeats=repeats)
 
     def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
         """Fit, and return the embedding of X; the network sees each picture once.
@@ -337,11 +340,12 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         if is_table(X):
             table = self._check_table(X, reset=True)
             return self._learn_table(table, RunningMoments())._embedder(table.dtype)(table)
-        with self._open_pass(X) as activations:
-            self._learn(activations, RunningMoments(), captions, keep=True)
+        repeats = Repeats.of(X)
+        with self._open_pass(X, repeats) as activations:
+            self._learn(activations, RunningMoments(), captions, keep=True, repeats=repeats)
             writer = self._writer(activations)
             activations.each_block_again(writer.take)
-            return self._marked(writer, activations)
+            return self._marked(writer, activations, repeats)
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Take more rows into the statistics; the result is that of one `fit` on all rows seen.
@@ -364,8 +368,9 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         moments = copy.deepcopy(self._moments)  # an error on the way leaves the old ones
         if is_table(X):
             return self._learn_table(self._check_table(X, reset=False), moments)
-        with self._open_pass(X) as activations:
-            return self._learn(activations, moments)
+        repeats = Repeats.of(X)
+        with self._open_pass(X, repeats) as activations:
+            return self._learn(activations, moments, repeats=repeats)
 
     def get_statistics(self) -> dict[str, Any]:
         """Return what `fit` has learnt of its pictures, to be merged with what others have learnt of theirs.
@@ -447,11 +452,12 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
             table = self._check_table(X, reset=False)
             self.errors_ = []
             return self._embedder(table.dtype)(table)
-        with self._open_pass(X) as activations:
+        repeats = Repeats.of(X)
+        with self._open_pass(X, repeats) as activations:
             writer = self._writer(activations)
             activations.each_block(writer.take)
-            self._report(activations)
-            return self._marked(writer, activations)
+            self._report(activations, repeats)
+            return self._marked(writer, activations, repeats)
 
     def get_feature_names_out(self, input_features: ArrayLike | None = None) -> np.ndarray:
         """Name the columns of the output: ``layer4.2.conv3_17`` is the mean of filter 17 of that layer.
@@ -491,7 +497,9 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
                 "layers='aligned' chooses layers by their agreement with the captions and requires y to be passed, but "
                 "the target y is None; pass the captions of each picture, fit(images, captions)"
             )
-        return check_captions(y, X)
+        captions = check_captions(y, X)
+        repeats = Repeats.of(X)
+        return captions if repeats is None else captions.merge(repeats.place, len(repeats.rows))
 
     def _check_parameters(self) -> None:
         validate_params(self)
@@ -539,6 +547,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         moments: RunningMoments,
         captions: Captions | None = None,
         keep: bool = False,
+        repeats: Repeats | None = None,
     ) -> Self:
         """Take the activations into the moments; with `keep` they can be gone through again."""
         starts = moments.n_rows == 0
@@ -558,7 +567,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
             for of_a_table in ("n_features_in_", "feature_names_in_"):
                 if hasattr(self, of_a_table):
                     delattr(self, of_a_table)
-        self._report(activations)
+        self._report(activations, repeats)
         return self._finish_learning(moments)
 
     def _choose_layers(self, activations: ActivationPass, moments: RunningMoments, captions: Captions) -> None:
@@ -611,25 +620,31 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         out = np.empty((activations.n_rows, self.n_features_out_), dtype=dtype)
         return RowWriter(out, lambda block: embed(self._kept_of(block)), self.on_error == "skip")
 
-    def _marked(self, writer: RowWriter, activations: ActivationPass) -> np.ndarray:
-        """Return the embedding, which tells a ranker or an annotator of the pictures that could not be read."""
-        failures = [failure for _, failure in sorted(activations.failures.items())]
+    def _marked(self, writer: RowWriter, activations: ActivationPass, repeats: Repeats | None) -> np.ndarray:
+        """Return the embedding, which tells a ranker or an annotator of pictures that are repeated or unreadable."""
+        failures, n_rows = _failures_of(activations, repeats)
+        first = None
         out = writer.close(activations.failures)
+        if repeats is not None:
+            first = repeats.first
+            out = out[repeats.places_in(len(out), activations.failures)]
         if failures and self._gives_frames():
             if self.on_error == "skip":
                 raise_unreadable(failures)
             # A frame cannot say which of its rows are no pictures, and rows of 0 would be learnt from.
             out = out.astype(np.float32, copy=False)
             out[[failure.row for failure in failures]] = np.nan
-        return mark_unreadable(out, failures, activations.n_rows)
+        return mark_features(out, failures, n_rows, first)
 
     def _gives_frames(self) -> bool:
         """Whether `set_output` asks for frames, here or everywhere."""
         own = getattr(self, "_sklearn_output_config", {}).get("transform")
         return (get_config()["transform_output"] if own is None else own) != "default"
 
-    def _open_pass(self, X: Any) -> ActivationPass:
+    def _open_pass(self, X: Any, repeats: Repeats | None) -> ActivationPass:
         pictures = Pictures(X)
+        if repeats is not None:
+            pictures = Pictures([pictures[row] for row in repeats.rows.tolist()])
         pixels = pixel_convention(self.backbone)
         if self.image_size is not None:
             pixels = pixels.resized(self.image_size)
@@ -646,6 +661,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
             on_error=self.on_error,
             cache=self._open_cache(reader, dtype),
             verbose=bool(self.verbose),
+            names=None if repeats is None else repeats.rows.tolist(),
         )
 
     def _resolve(self) -> tuple[torch.device, torch.dtype]:
@@ -659,14 +675,13 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
             precision = "float32"
         return device, resolve_dtype(precision, device)
 
-    def _report(self, activations: ActivationPass) -> None:
-        failures = [failure for _, failure in sorted(activations.failures.items())]
+    def _report(self, activations: ActivationPass, repeats: Repeats | None) -> None:
+        failures, n_rows = _failures_of(activations, repeats)
         self.errors_ = failures
         if failures:
             what = {"skip": "left out", "nan": "marked"}[self.on_error]
             warnings.warn(
-                f"{len(failures)} of {activations.n_rows} pictures could not be read and were {what}: "
-                f"{summarise(failures)}",
+                f"{len(failures)} of {n_rows} pictures could not be read and were {what}: {summarise(failures)}",
                 ImageReadWarning,
                 stacklevel=3,
             )
@@ -682,3 +697,10 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         tags.input_tags.string = True
         tags.transformer_tags.preserves_dtype = [] if self.discretize else ["float32"]
         return tags
+
+
+def _failures_of(activations: ActivationPass, repeats: Repeats | None) -> tuple[list[ReadFailure], int]:
+    """Return what could not be read, by the rows that were given, and how many these are."""
+    if repeats is not None:
+        return repeats.in_all_rows(activations.failures), len(repeats.place)
+    return [failure for _, failure in sorted(activations.failures.items())], activations.n_rows

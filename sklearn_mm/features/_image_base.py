@@ -22,7 +22,8 @@ from sklearn_mm._params import (
     positive_real,
     validate_params,
 )
-from sklearn_mm._unreadable import mark_unreadable, summarise
+from sklearn_mm._repeated import Repeats
+from sklearn_mm._unreadable import mark_features, summarise
 from sklearn_mm.exceptions import ImageReadError, ImageReadWarning
 from sklearn_mm.images import (
     Augmentation,
@@ -198,13 +199,16 @@ class ImageEncoderBase(TrainableEncoder):
         """
         check_is_fitted(self, "module_")
         self._check_parameters()
-        out, failures = self._embed_readable(X, self.on_error)
+        repeats = Repeats.of(X)
+        out, failures = self._embed_readable(X, self.on_error, repeats)
         n_rows = len(X)
         self._report(failures, n_rows)
-        return mark_unreadable(out, failures, n_rows)
+        return mark_features(out, failures, n_rows, None if repeats is None else repeats.first)
 
-    def _embed_readable(self, images: Any, on_error: str) -> tuple[np.ndarray, list[ReadFailure]]:
-        """Embed pictures, and list those that could not be read."""
+    def _embed_readable(
+        self, images: Any, on_error: str, repeats: Repeats | None
+    ) -> tuple[np.ndarray, list[ReadFailure]]:
+        """Embed pictures, each once, and list the rows of those that could not be read."""
         pictures = _check_pictures(images)
         way_out = "mend or drop these rows, or use on_error='skip' or on_error='nan'"
         # Headers of files cost little, and save hours before a broken one; getting at a row of a lazy container costs
@@ -220,9 +224,13 @@ class ImageEncoderBase(TrainableEncoder):
             failures.extend(failed)  # their crops are black, and so no other row's answer depends on them
             return torch.from_numpy(crops)
 
-        out = self._embed(PictureRows(pictures, n_threads=n_threads(self.n_jobs)), collate, shown=self.verbose)
+        rows = PictureRows(pictures, None if repeats is None else repeats.rows, n_threads=n_threads(self.n_jobs))
+        out = self._embed(rows, collate, shown=self.verbose)
         if len(failures) == len(out):
             raise ImageReadError(f"not one picture could be read: {summarise(failures)}")
+        if repeats is not None:
+            failures = repeats.in_all_rows({int(repeats.place[failure.row]): failure for failure in failures})
+            out = out[repeats.place]
         failed = [failure.row for failure in failures]
         if on_error == "skip":
             return np.delete(out, failed, axis=0), failures

@@ -10,6 +10,7 @@ from sklearn_mm._checks import check_captions
 from sklearn_mm._unicode import normal_form
 from sklearn_mm.metrics._inside import enter, warn_of_trained_rows
 from sklearn_mm.metrics._one_number import RetrievalMetric, check_retrieval_metric, one_number
+from sklearn_mm.metrics._merged_rows import merge_rows
 from sklearn_mm.metrics._ranking import check_offsets, check_retrieval_input
 from sklearn_mm.metrics._ranks import check_weights
 from sklearn_mm.metrics._report import DIRECTIONS, check_report_options, report_directions
@@ -70,6 +71,10 @@ class RetrievalScorer(BaseEstimator):
     ``set_score_request``. `sample_weight` weighs images, and captions as their images. Images of one group
     and their captions are neither negatives nor positives of each other, as in training; without routing
     groups steer the splitter alone.
+
+    Pictures that stand in several rows, one for each caption, are one image each with all of these captions, and are
+    embedded once; a `MergedRowsWarning` says so. That is told by paths, or by one object in several rows: equal
+    features need not be one picture, and a model to which all are alike must not find them all.
 
     Any number of threads may use a scorer at the same time.
 
@@ -143,6 +148,7 @@ class RetrievalScorer(BaseEstimator):
         direction = asked.direction or self.direction
         captions = check_captions(y, X)
         unwrap_ranker(estimator)  # says what is missing before pictures are read
+        X, captions, sample_weight, groups = merge_rows(X, captions, sample_weight, groups, stacklevel=2)
         ranker, images = enter(estimator, X)
         warn_of_trained_rows(ranker, images, captions)
         text_embedding, wording = embed_captions(ranker, captions.texts)

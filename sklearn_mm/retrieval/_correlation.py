@@ -13,7 +13,6 @@ from sklearn.pipeline import FeatureUnion
 from sklearn.utils import check_random_state
 from torch import Tensor
 
-from sklearn_mm._checks import check_groups, check_weights
 from sklearn_mm._device import forked_rng, generator_from, precision_of, resolve_device, resolve_dtype, torch_threads
 from sklearn_mm._docs import shared_docs
 from sklearn_mm._params import (
@@ -272,9 +271,8 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
 
     def _learn(self, X: Any, y: Any, sample_weight: Any, groups: Any, *, first: bool) -> Self:
         self._check_parameters()
-        X, captions, place = self._check_training_data(X, y, reset=first)
-        groups = check_groups(groups, captions.n_images)
-        weight = check_weights(sample_weight, captions.n_images)
+        given = self._check_training_data(X, y, sample_weight, groups, reset=first)
+        X, captions, place, weight, groups = given.parts
         random_state = check_random_state(self.random_state)
         rng = generator_from(random_state)
         self.precision_ = precision_of(
@@ -282,7 +280,7 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
         )
         with torch_threads(self.n_jobs), forked_rng(random_state):
             rows, images, captions, place = self._encode_images(
-                X, captions, place, sample_weight, groups, random_state, not first
+                X, captions, place, weight, groups, random_state, not first
             )
             if first:
                 self.text_encoder_, texts = fit_encoder(_text_encoder(self.text_encoder), images.texts, random_state)
@@ -295,7 +293,7 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
             if first:
                 self._choose_coordinates(pairs, images.texts[0], rng)
             self._solve(pairs, images, rng, first)
-        return self._set_training_gallery(rows, captions, images, texts, place, rng)
+        return self._set_training_gallery(rows, captions, images, texts, given.rows_of(place), rng)
 
     def _check_parameters(self) -> None:
         validate_params(self)

@@ -339,7 +339,7 @@ class RankerEnsemble(JointSpaceMixin, MetaEstimatorMixin, PickleStateMixin, _Bas
         image, text = self._join(aligned.images), self._join(aligned.texts)
         self._n_features_out = image.shape[1]
         self._set_hubness(image, text, aligned.rows.texts, aligned.rows.images, rng)
-        return self._set_galleries(image, aligned.rows.place, aligned.rows.listed, text)
+        return self._set_galleries(image, aligned.rows.given, aligned.rows.listed, text)
 
     # Embedding ----------------------------------------------------------------------------------------------------
 

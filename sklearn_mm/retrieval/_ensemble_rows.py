@@ -10,11 +10,13 @@ import numpy as np
 from scipy import sparse
 
 from sklearn_mm._checks import Captions, check_captions, check_groups, check_weights
+from sklearn_mm._repeated import first_rows
 from sklearn_mm._unicode import normal_form
 from sklearn_mm._unreadable import n_pictures_of, take_readable
 from sklearn_mm.retrieval._blend import learn_weights, spread_of
 from sklearn_mm.retrieval._data import CaptionedImages, merge_captioned
 from sklearn_mm.retrieval._members import FittedMember
+from sklearn_mm.retrieval._pairs import GivenRows
 from sklearn_mm.retrieval._search import gallery_texts
 from sklearn_mm.sampling import MIN_FOR_VALIDATION
 from sklearn_mm.towers import row_digests
@@ -40,6 +42,8 @@ class TrainingRows:
     weight, groups : ndarray of shape (n_rows,) or None
     keys : ndarray of shape (n_rows,), int64
         Equal for rows of one image: rows of features that are equal.
+    first : ndarray of int64, or None
+        The row in which each picture was given first, where some stood in several.
     """
 
     X: Any
@@ -48,6 +52,7 @@ class TrainingRows:
     weight: np.ndarray | None
     groups: np.ndarray | None
     keys: np.ndarray
+    first: np.ndarray | None = None
 
     @classmethod
     def check(cls, X: Any, y: Any, sample_weight: Any, groups: Any) -> "TrainingRows":
@@ -59,15 +64,23 @@ class TrainingRows:
             raise ValueError("Complex data not supported: expected images, or features that are real numbers")
         readable, place = take_readable(X)
         captions = check_captions(y, X if place is None else range(n_pictures_of(X)))
-        weight = check_weights(sample_weight, captions.n_images)
-        checked = check_groups(groups, captions.n_images)
+        given = GivenRows(
+            readable,
+            captions,
+            place,
+            check_weights(sample_weight, captions.n_images),
+            check_groups(groups, captions.n_images),
+        ).merged(first_rows(X), stacklevel=3)
+        readable, captions, place, weight, checked = given.parts
+        if sample_weight is None and weight is not None and np.ptp(weight) == 0:
+            weight = None  # not every member takes weights
         keys = np.arange(captions.n_images)
         if sparse.issparse(readable) or (isinstance(readable, np.ndarray) and readable.ndim == 2):
             keys = np.unique(np.array(row_digests(readable), dtype=object), return_inverse=True)[1]
         if place is not None:
             captions = captions.take(place)
             weight, checked = (None if part is None else part[place] for part in (weight, checked))
-        return cls(readable, captions, place, weight, checked, keys)
+        return cls(readable, captions, place, weight, checked, keys, given.rows)
 
     def take(self, rows: np.ndarray | None) -> "TrainingRows":
         """Keep some rows, in order, for all but X; None keeps all."""
@@ -75,7 +88,12 @@ class TrainingRows:
             return self
         weight, groups = (None if part is None else part[rows] for part in (self.weight, self.groups))
         place = rows if self.place is None else self.place[rows]
-        return TrainingRows(self.X, self.captions.take(rows), place, weight, groups, self.keys[rows])
+        return TrainingRows(self.X, self.captions.take(rows), place, weight, groups, self.keys[rows], self.first)
+
+    @property
+    def given(self) -> np.ndarray | None:
+        """In which row of `fit` each picture stood, (n_rows,) int64, or None where each in its own place."""
+        return self.place if self.first is None else self.first if self.place is None else self.first[self.place]
 
     @cached_property
     def y(self) -> Any:

@@ -12,7 +12,6 @@ from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import check_random_state
 from torch import Tensor, nn
 
-from sklearn_mm._checks import check_groups
 from sklearn_mm._content import FilesIn
 from sklearn_mm._device import forked_rng, generator_from, precision_of, resolve_device, resolve_dtype, torch_threads
 from sklearn_mm._docs import shared_docs
@@ -179,8 +178,10 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
     Notes
     -----
     One row is one image, with one caption (a str) or several (a list of str). Rows with equal features are one image,
-    if of one group: their captions are joined, their weights added, so that the pair form (one row per caption) can be
-    given as well.
+    if of one group: their captions are joined, their weights added. So the pair form (one row per caption) can be given
+    as well: pictures that stand in several rows by their paths, or as the same object, and equal features with a
+    caption each, are one item of the gallery, found by the first of its rows, and a `MergedRowsWarning` tells how many
+    are left. An encoder of this library before the ranker in a `Pipeline` looks at each once and passes that on.
     Captions of the same image, of the same group, or of the same wording are never negatives of each other.
 
     With `chunk_size` the gradient is that of the whole batch, to rounding: losses, heads and the instance loss's
@@ -363,8 +364,8 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
         """
         self._check_parameters()
         resumed = self.warm_start and hasattr(self, "image_head_")
-        X, captions, place = self._check_training_data(X, y, reset=not resumed)
-        groups = check_groups(groups, captions.n_images)
+        given = self._check_training_data(X, y, sample_weight, groups, reset=not resumed)
+        X, captions, place, sample_weight, groups = given.parts
         processes = join_processes(self.device)
         # How a model is searched decides nothing of its training.
         decisive = {key: value for key, value in self.get_params(deep=False).items() if key not in SEARCH_CONSTRAINTS}
@@ -439,7 +440,7 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
             )
             self.loss_ = model.objective.learnt_loss()
             self.interpolation_ = 1.0 if start is None else self._interpolate(towers, start, validate)
-        return self._set_training_gallery(rows, captions, images, text_rows, place, rng)
+        return self._set_training_gallery(rows, captions, images, text_rows, given.rows_of(place), rng)
 
     def _interpolate(
         self, towers: nn.Module, start: dict[str, Tensor], validate: Callable[[], tuple[str, float]] | None
@@ -475,8 +476,8 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
                 "set instance_loss=None, or call fit with all images"
             )
         first = not hasattr(self, "image_head_")
-        X, captions, place = self._check_training_data(X, y, reset=first)
-        groups = check_groups(groups, captions.n_images)
+        given = self._check_training_data(X, y, sample_weight, groups, reset=first)
+        X, captions, place, sample_weight, groups = given.parts
         random_state = check_random_state(self.random_state)
         if not first and not isinstance(self.random_state, np.random.RandomState):
             # A seed drawn anew by every call would repeat the same batches and the same dropout.
@@ -492,7 +493,7 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
             )
             text_rows = self._encode_texts(rows, images, random_state, not first)
             self._train_one_epoch(self._batches(rows, text_rows, images, rng), settings)
-        return self._set_training_gallery(rows, captions, images, text_rows, place, rng)
+        return self._set_training_gallery(rows, captions, images, text_rows, given.rows_of(place), rng)
 
     def _train_one_epoch(self, batches: JointBatches, settings: TrainingSettings) -> None:
         """Train with the optimiser of the pass before, as long as all that it depends on is the same."""

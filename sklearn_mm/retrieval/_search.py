@@ -14,6 +14,7 @@ from sklearn_mm.metrics import RetrievalScorer
 from sklearn_mm.retrieval._data import CaptionedImages, distinct_texts
 from sklearn_mm.retrieval._gallery import Gallery
 from sklearn_mm.retrieval._hubness import NearestNeighborNormalization
+from sklearn_mm.retrieval._pairs import distinct_pictures
 
 __all__ = ["SEARCH_CONSTRAINTS", "JointSpaceMixin", "gallery_texts"]
 
@@ -57,7 +58,7 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         ----------
         images : as X in `fit`, optional
             Pictures that cannot be read are left out if the encoder's `on_error` says so: they are never found, and the
-            others keep their numbers.
+            others keep their numbers. A picture that stands in several rows is one, and has the number of the first.
         texts : sequence of str, optional
             Kept in the order given, equal texts included.
 
@@ -67,7 +68,10 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         """
         check_is_fitted(self)
         if images is not None:
+            images, given = distinct_pictures(images, stacklevel=2)
             embedding, rows = self._embed_readable(images)
+            if given is not None:
+                rows = given if rows is None else given[rows]
             self._image_gallery = self._gallery(embedding, rows, holds_images=True)
         if texts is not None:
             listed = check_texts(texts)

@@ -6,13 +6,15 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_mm._checks import Captions, check_captions, check_features, check_texts, check_weights
+from sklearn_mm._checks import Captions, check_captions, check_features, check_groups, check_texts, check_weights
 from sklearn_mm._device import resolve_device, resolve_dtype, torch_threads
+from sklearn_mm._repeated import first_rows
 from sklearn_mm._unicode import normal_form
 from sklearn_mm._unreadable import n_pictures_of, refuse_unreadable, take_readable
 from sklearn_mm.images import check_sequence
 from sklearn_mm.retrieval._data import CaptionedImages, merge_captioned
 from sklearn_mm.retrieval._model import is_positive_only
+from sklearn_mm.retrieval._pairs import GivenRows
 from sklearn_mm.retrieval._search import JointSpaceMixin, gallery_texts
 from sklearn_mm.towers import Tower, TrainedRows, fit_image_encoder, is_trainable, n_rows_of, row_digests
 
@@ -85,8 +87,8 @@ class TwoTowersMixin(JointSpaceMixin):
         refuse_unreadable(X)
         return check_features(self, X, reset=reset)
 
-    def _check_training_data(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Captions, np.ndarray | None]:
-        """Return X, the captions of all pictures, and where the rows of X stood among these if some are not in it."""
+    def _check_training_data(self, X: Any, y: Any, sample_weight: Any, groups: Any, *, reset: bool) -> GivenRows:
+        """Check what `fit` is given, and bring it to a row a picture."""
         # First, so that a missing y is the error that is named, whatever X is.
         if y is None:
             check_captions(y)
@@ -97,7 +99,14 @@ class TwoTowersMixin(JointSpaceMixin):
         # scikit-learn's check of a fit on one row wants to read "n_samples=1" in the message.
         if captions.n_images < 2:
             raise ValueError(f"expected at least 2 images to train on, got {captions.n_images} (n_samples=1)")
-        return checked, captions, place
+        given = GivenRows(
+            checked,
+            captions,
+            place,
+            check_weights(sample_weight, captions.n_images),
+            check_groups(groups, captions.n_images),
+        )
+        return given.merged(first_rows(X), stacklevel=4)
 
     def _encode_images(
         self,

@@ -236,10 +236,10 @@ def test_an_image_encoder_comes_before(data):
 
 
 def test_unreadable_pictures_are_left_out(data):
-    from sklearn_mm._unreadable import mark_unreadable
+    from sklearn_mm._unreadable import mark_features
 
     X, captions = data
-    marked = mark_unreadable(X[2:].copy(), [(0, "a.png", "broken"), (1, "b.png", "broken")], len(X))
+    marked = mark_features(X[2:].copy(), [(0, "a.png", "broken"), (1, "b.png", "broken")], len(X))
     ranker = CorrelationRanker(_hashes(), **FIXED).fit(marked, captions)
     plain = CorrelationRanker(_hashes(), **FIXED).fit(X[2:], captions[2:])
     np.testing.assert_allclose(ranker.transform(X), plain.transform(X), atol=TOLERANCE)
