@@ -121,6 +121,14 @@ class TextEncoderBase(TrainableEncoder):
             torch.from_numpy(self._draw_shifts(len(rows), rng)),
         )
 
+    def known_words(self) -> tuple[Callable[[str], list[str]], Mapping[str, int] | frozenset[str]] | None:
+        """Return the function from a text to its words, and those that are known; None for an encoder of letters."""
+        check_is_fitted(self, "module_")
+        if self.analyzer != "word" or self._ngram_range()[0] != 1:
+            return None
+        split = build_tokenizer(self.lowercase, self.token_pattern, self.analyzer, (1, 1), self.unicode_form)
+        return split, frozenset(self.vocabulary_)
+
     def _tell_coverage(self, found: np.ndarray) -> None:
         missing = [word for word, is_there in zip(self.vocabulary_, found.tolist(), strict=True) if not is_there]
         told = f"word_vectors hold {len(found) - len(missing)} of the {len(found)} words of the vocabulary"

@@ -15,6 +15,7 @@ from sklearn_mm._device import generator_from
 from sklearn_mm._docs import shared_docs
 from sklearn_mm._params import HasMethods, Interval, StrOptions, positive_int, validate_params
 from sklearn_mm._unreadable import refuse_unreadable
+from sklearn_mm.metrics import unwrap_ranker
 from sklearn_mm.persistence import PickleStateMixin
 from sklearn_mm.registry import stored_as
 from sklearn_mm.retrieval._blend import join_spaces
@@ -374,6 +375,25 @@ class RankerEnsemble(JointSpaceMixin, MetaEstimatorMixin, PickleStateMixin, _Bas
         check_is_fitted(self)
         listed = check_texts(texts)
         return self._join([embed_texts(member, listed) for member in self.estimators_])
+
+    def unknown_words(self, texts: Any) -> list[str]:
+        """Return the words of texts that no member has seen in training.
+
+        Parameters
+        ----------
+        texts : sequence of str
+
+        Returns
+        -------
+        list of str
+            Each once; empty where a member cannot tell.
+        """
+        check_is_fitted(self)
+        rankers = [unwrap_ranker(member) for member in self.estimators_]
+        if not all(hasattr(ranker, "unknown_words") for ranker in rankers):
+            return []
+        unknown = [ranker.unknown_words(texts) for ranker in rankers]
+        return [word for word in unknown[0] if all(word in own for own in unknown[1:])]
 
     def _embed_readable(self, images: Any) -> tuple[np.ndarray, np.ndarray | None]:
         parts = [embed_readable(member, images) for member in self.estimators_]

@@ -259,7 +259,7 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
     loss_: PairLoss
     _n_features_out: int
 
-    _not_pickled = ("_continued",)  # what partial_fit hands from one call to the next
+    _not_pickled = ("_told_words", "_continued")  # the last is what partial_fit hands from one call to the next
 
     def __init__(
         self,

@@ -1,5 +1,6 @@
 """What a fitted joint space answers: embeddings, and the images and texts nearest to them."""
 
+import warnings
 from typing import Any, Self
 
 import numpy as np
@@ -10,13 +11,17 @@ from sklearn_mm._checks import Captions, check_texts
 from sklearn_mm._params import HasMethods, StrOptions, validate_params
 from sklearn_mm._unicode import normal_form
 from sklearn_mm._unreadable import refuse_unreadable
+from sklearn_mm.exceptions import UnknownWordsWarning
 from sklearn_mm.metrics import RetrievalScorer
 from sklearn_mm.retrieval._data import CaptionedImages, distinct_texts
 from sklearn_mm.retrieval._gallery import Gallery
 from sklearn_mm.retrieval._hubness import NearestNeighborNormalization
+from sklearn_mm.retrieval._known_words import looks_like_picture, words_unknown_to
 from sklearn_mm.retrieval._pairs import distinct_pictures
 
 __all__ = ["SEARCH_CONSTRAINTS", "JointSpaceMixin", "gallery_texts"]
+
+_N_NAMED = 5  # unknown words in a warning
 
 SEARCH_CONSTRAINTS: dict[str, Any] = {
     "hubness": [StrOptions({"auto", "nnn"}), NearestNeighborNormalization, None],
@@ -35,6 +40,8 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     hubness: Any
     index: Any
     hubness_: NearestNeighborNormalization | None
+
+    _not_pickled: tuple[str, ...] = ("_told_words",)
 
     def transform_text(self, texts: Any) -> np.ndarray:
         """Embed texts: unit vectors, shape (n_texts, n_components), float32."""
@@ -93,6 +100,7 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             The texts as `predict` answers them.
         texts : ndarray of shape (n_texts, n_components), float32
         """
+        self.__dict__.pop("_told_words", None)  # of another vocabulary
         self.gallery_texts_ = listed
         self._text_gallery = self._gallery(texts)
         self._image_gallery = self._gallery(images, image_rows, holds_images=True)
@@ -148,7 +156,25 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     def _gallery(self, embedding: np.ndarray, rows: np.ndarray | None = None, *, holds_images: bool = False) -> Gallery:
         return Gallery(embedding, self.similarity, rows, self.hubness_, holds_images, self.index)
 
-    def search_images(self, texts: Any, k: int | None = None, *, rows: Any = None) -> tuple[np.ndarray, np.ndarray]:
+    def unknown_words(self, texts: Any) -> list[str]:
+        """Return the words of texts that training has not seen: they have no say in what is found.
+
+        Parameters
+        ----------
+        texts : sequence of str
+
+        Returns
+        -------
+        list of str
+            Each once, as the text encoder splits words. Empty where it knows pieces of words, or where that cannot be
+            told (of an encoder of another library that is no vectorizer).
+        """
+        check_is_fitted(self)
+        return words_unknown_to(getattr(self, "text_encoder_", None), check_texts(texts))
+
+    def search_images(
+        self, texts: Any, k: int | None = None, *, rows: Any = None, warn_unknown: bool = True
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Find the gallery's images for texts.
 
         Parameters
@@ -158,6 +184,8 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             By default 10, or all where the gallery has fewer.
         rows : array-like of int or bool, optional
             Rows of the image gallery, or a mask of them: others are not found.
+        warn_unknown : bool, default=True
+            Whether to warn of words that training has not seen, of each once.
 
         Returns
         -------
@@ -165,9 +193,31 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             The highest first.
         indices : ndarray of shape (n_texts, k), int64
             Rows of the image gallery: after `fit`, of its X.
+
+        Raises
+        ------
+        ValueError
+            A text is the path of a picture.
         """
         check_is_fitted(self)
-        return self._image_gallery.search(self.transform_text(texts), k, query_is_image=False, rows=rows)
+        listed = check_texts(texts)
+        _refuse_pictures(listed)
+        if warn_unknown:
+            self._warn_of_unknown(listed)
+        return self._image_gallery.search(self.transform_text(listed), k, query_is_image=False, rows=rows)
+
+    def _warn_of_unknown(self, texts: list[str]) -> None:
+        told = self.__dict__.setdefault("_told_words", set())
+        new = [word for word in self.unknown_words(texts) if word not in told]
+        if new:
+            told.update(new)
+            shown = ", ".join(map(repr, new[:_N_NAMED])) + (f" and {len(new) - _N_NAMED} more" * (len(new) > _N_NAMED))
+            warnings.warn(
+                f"not seen in training, and so of no effect on what is found: {shown}; say it in words of the captions "
+                "(warn_unknown=False keeps this quiet)",
+                UnknownWordsWarning,
+                stacklevel=3,
+            )
 
     def search_texts(self, X: Any, k: int | None = None, *, rows: Any = None) -> tuple[np.ndarray, np.ndarray]:
         """Find the gallery's texts for images.
@@ -232,6 +282,16 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         refuse_unreadable(X)  # before it is compared with captions of all pictures
         report = RetrievalScorer()(self, X, y, sample_weight=sample_weight, groups=groups)
         return float(report["rsum"]) / 600  # six recalls in percent
+
+
+def _refuse_pictures(texts: list[str]) -> None:
+    """Check that what is to be looked for are sentences."""
+    row = next((row for row, text in enumerate(texts) if looks_like_picture(text)), None)
+    if row is not None:
+        raise ValueError(
+            f"expected sentences to search pictures by, got the path of a picture in row {row}: {texts[row]!r}; "
+            "search_texts finds sentences for a picture, and sklearn_mm.retrieval.Gallery pictures that are like one"
+        )
 
 
 def gallery_texts(captions: Captions) -> np.ndarray:
