@@ -2,6 +2,7 @@
 
 from sklearn_mm.metrics._annotation import annotation_report, format_annotation_report
 from sklearn_mm.metrics._annotation_scorer import AnnotationScorer
+from sklearn_mm.metrics._compare import Comparison, compare
 from sklearn_mm.metrics._every_positive import map_at_r, ndcg_at_k
 from sklearn_mm.metrics._label_sums import choose_top as choose_top
 from sklearn_mm.metrics._ranking import check_offsets as check_offsets
@@ -31,9 +32,11 @@ from sklearn_mm.metrics._similarity import unit_rows as unit_rows
 
 __all__ = [
     "AnnotationScorer",
+    "Comparison",
     "RetrievalRanks",
     "RetrievalScorer",
     "annotation_report",
+    "compare",
     "format_annotation_report",
     "hit_at_k",
     "map_at_r",

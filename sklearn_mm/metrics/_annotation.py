@@ -7,10 +7,12 @@ import numpy as np
 from scipy import sparse
 
 from sklearn_mm._tables import as_number_table, require_rows
+from sklearn_mm.metrics._bootstrap import Evidence, check_bootstrap, draw_samples, intervals
+from sklearn_mm.metrics._label_bootstrap import label_numbers
 from sklearn_mm.metrics._label_sums import LabelMatrix, LabelSums, average_precisions, sum_labels
 from sklearn_mm.metrics._ranks import check_weights
 
-__all__ = ["annotation_report", "check_annotation_options", "format_annotation_report"]
+__all__ = ["annotation_report", "check_annotation_options", "format_annotation_report", "report_labels"]
 
 _CHECKED_ENTRIES = 1 << 22  # looked at in one go
 _TABLE = ("C-P", "C-R", "C-F1", "O-P", "O-R", "O-F1", "H-F1", "mAP")
@@ -24,6 +26,9 @@ def annotation_report(
     zero_division: float = 0.0,
     absent_labels: str = "skip",
     sample_weight: Any = None,
+    n_bootstrap: int | None = None,
+    confidence: float = 0.95,
+    random_state: Any = 0,
 ) -> dict[str, float]:
     """Report how well images are annotated with several labels each.
 
@@ -46,6 +51,12 @@ def annotation_report(
         its recall as 0, as sums over all labels of a data set do. It never enters "mAP".
     sample_weight : array-like of shape (n_images,), optional
         Weights of the images.
+    n_bootstrap : int, optional
+        Draw the images so many times again, for intervals of all numbers; 1,000 are usual.
+    confidence : float, default=0.95
+        Share of the draws that an interval holds.
+    random_state : int, RandomState instance or None, default=0
+        What images are drawn by: the same int draws the same in every call.
 
     Returns
     -------
@@ -62,7 +73,8 @@ def annotation_report(
           of images where it is right;
         - ``"n_images"``, ``"n_labels"``: of how many images, and how many labels are true somewhere.
 
-        All but the errors and numbers are fractions in [0, 1].
+        All but the errors and numbers are fractions in [0, 1]. With `n_bootstrap` ``"O-F1_low"``, ``"O-F1_high"`` and
+        so on for every number but the last two.
 
     Raises
     ------
@@ -84,7 +96,8 @@ def annotation_report(
     NaN if none is left; under ``n_labels="true"`` labels are chosen among those whose truth is known.
 
     Memory beyond the inputs is some tens of megabytes, or that of a transposed copy where an input is sparse.
-    Time goes into one sort of the scores of each label: about 2 ms for 100,000 images.
+    Time goes into one sort of the scores of each label: about 2 ms for 100,000 images. A bootstrap ranks the images of
+    each label anew for each draw, without sorting: about 20 ns an image, label and draw.
 
     References
     ----------
@@ -103,6 +116,33 @@ def annotation_report(
     >>> annotation_report(Y_true, scores, "true")["O-P"]
     0.75
     """
+    check_bootstrap(n_bootstrap, confidence)
+    evidence: list[Evidence] = []
+    report = report_labels(
+        Y_true,
+        scores,
+        n_labels,
+        zero_division=zero_division,
+        absent_labels=absent_labels,
+        sample_weight=sample_weight,
+        evidence=evidence if n_bootstrap is not None else None,
+    )
+    if n_bootstrap is None:
+        return report
+    return report | intervals(draw_samples([evidence], n_bootstrap, random_state), confidence)
+
+
+def report_labels(
+    Y_true: Any,
+    scores: Any,
+    n_labels: Any,
+    *,
+    zero_division: float,
+    absent_labels: str,
+    sample_weight: Any,
+    evidence: list[Evidence] | None = None,
+) -> dict[str, float]:
+    """Report as `annotation_report` does; add what the numbers are made of to `evidence`."""
     check_annotation_options(zero_division, absent_labels)
     truth, scored = _check_truth(Y_true), _check_scores(scores)
     if scored.shape != truth.shape:
@@ -112,6 +152,8 @@ def annotation_report(
     predicted = _check_n_labels(n_labels, truth.shape)
     weight = check_weights(sample_weight, truth.shape[0], "images")
     sums = sum_labels(truth, scored, predicted, weight)
+    if evidence is not None:
+        evidence.append(label_numbers(truth, scored, predicted, weight, zero_division, absent_labels))
     report = _label_means(sums, zero_division, absent_labels)
     precisions = average_precisions(truth, scored, weight)
     found = ~np.isnan(precisions)

@@ -12,7 +12,8 @@ from sklearn.base import BaseEstimator
 from sklearn_mm._checks import check_labels, label_matrix
 from sklearn_mm._tables import as_number_table, frame_names, frame_part, is_frame, is_missing, shown
 from sklearn_mm._unicode import normal_label
-from sklearn_mm.metrics._annotation import annotation_report, check_annotation_options
+from sklearn_mm.metrics._annotation import check_annotation_options, report_labels
+from sklearn_mm.metrics._bootstrap import Evidence
 from sklearn_mm.metrics._inside import enter, warn_of_trained_rows
 from sklearn_mm.metrics._one_number import check_annotation_metric, one_number
 from sklearn_mm.registry import stored_as
@@ -128,6 +129,13 @@ class AnnotationScorer(BaseEstimator):
         ValueError
             A parameter is none of its options, or images, labels and weights do not fit together.
         """
+        report = self._report(estimator, X, Y, sample_weight)
+        return report if self.metric is None else one_number(report, self.metric)
+
+    def _report(
+        self, estimator: Any, X: Any, Y: Any, sample_weight: Any = None, evidence: list[Evidence] | None = None
+    ) -> dict[str, float]:
+        """Return all numbers, and add what they are made of to `evidence`."""
         check_annotation_options(self.zero_division, self.absent_labels)
         if self.metric is not None:
             check_annotation_metric(self.metric)  # set_params has not looked
@@ -150,15 +158,15 @@ class AnnotationScorer(BaseEstimator):
             scores = _widen(scores, n_unknown, -np.inf)
             if sparse.issparse(n_labels) or np.ndim(n_labels) == 2:
                 n_labels = _widen(n_labels, n_unknown, 0)
-        report = annotation_report(
+        return report_labels(
             truth,
             scores,
             n_labels,
             zero_division=self.zero_division,
             absent_labels=self.absent_labels,
             sample_weight=sample_weight,
+            evidence=evidence,
         )
-        return report if self.metric is None else one_number(report, self.metric)
 
     def score(self, X: Any, Y: Any, sample_weight: Any = None) -> float:
         """Declare which metadata the scorer takes; call the scorer itself instead."""

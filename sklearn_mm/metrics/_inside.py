@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["enter", "warn_of_trained_rows"]
+__all__ = ["enter", "enter_class", "warn_of_trained_rows"]
 
 
 def enter(estimator: Any, X: Any) -> tuple[Any, Any]:
@@ -19,6 +19,17 @@ def enter(estimator: Any, X: Any) -> tuple[Any, Any]:
             estimator = estimator.steps[-1][1]
         else:
             return estimator, X
+
+
+def enter_class(estimator: Any) -> type:
+    """Return the class of the last estimator in pipelines and searches, without an image to bring there."""
+    while True:
+        if hasattr(estimator, "best_estimator_"):
+            estimator = estimator.best_estimator_
+        elif hasattr(estimator, "steps"):
+            estimator = estimator.steps[-1][1]
+        else:
+            return type(estimator)
 
 
 def warn_of_trained_rows(model: Any, X: Any, captions: Any = None) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-__all__ = ["LabelMatrix", "LabelSums", "average_precisions", "choose_top", "sum_labels"]
+__all__ = ["LabelMatrix", "LabelSums", "average_precisions", "choose_top", "mark_labels", "sum_labels"]
 
 _BLOCK = 1 << 21  # entries of a block: 8 MB of float32
 
@@ -120,9 +120,35 @@ def sum_labels(truth: LabelMatrix, scores: LabelMatrix, predicted: Any, weight: 
     weight : ndarray of shape (n_images,), optional
         Weights of the images.
     """
-    n_images, n_labels = truth.shape
-    sums = LabelSums(*np.zeros((3, n_labels)))
-    for part in _parts(n_images, n_labels):
+    sums = LabelSums(*np.zeros((3, truth.shape[1])))
+    for part, chosen, correct, true, complete, error in mark_labels(truth, scores, predicted):
+        part_weight = np.ones(len(true)) if weight is None else weight[part]
+        sums.count_error += float(part_weight[complete] @ error[complete])
+        sums.n_right_counts += float(part_weight[complete] @ (error[complete] == 0))
+        sums.n_counts += float(part_weight[complete].sum())
+        sums.n_predicted += _sum_marks(chosen, part_weight)
+        sums.n_correct += _sum_marks(correct, part_weight)
+        sums.n_true += _sum_marks(true, part_weight)
+    return sums
+
+
+def mark_labels(
+    truth: LabelMatrix, scores: LabelMatrix, predicted: Any
+) -> Iterator[tuple[slice, Any, Any, Any, Any, Any]]:
+    """Mark what is predicted, what of it is right and what is true, block by block; see `sum_labels`.
+
+    Yields
+    ------
+    part : slice
+        Some images.
+    chosen, correct, true : ndarray of shape (n_part, n_labels), bool
+        What is predicted, where the truth is known; rightly predicted; and true.
+    complete : ndarray of shape (n_part,), bool, or slice
+        Images whose truth is known for all labels.
+    error : ndarray of shape (n_part,), int
+        Absolute error of the number of labels.
+    """
+    for part in _parts(*truth.shape):
         true = truth.rows(part)
         known = ~np.isnan(true) if true.dtype.kind == "f" else None
         if known is not None and known.all():
@@ -139,17 +165,9 @@ def sum_labels(truth: LabelMatrix, scores: LabelMatrix, predicted: Any, weight: 
             # Not among labels of unknown truth: n_true counts the known ones, and a place given to another would be
             # lost.
             chosen = choose_top(np.where(known, scores.rows(part), -np.inf), n_true, known)
-        part_weight = np.ones(len(true)) if weight is None else weight[part]
-
         complete = slice(None) if known is None else known.all(axis=1)
-        error = np.abs(np.count_nonzero(chosen, axis=1) - n_true)[complete]
-        sums.count_error += float(part_weight[complete] @ error)
-        sums.n_right_counts += float(part_weight[complete] @ (error == 0))
-        sums.n_counts += float(part_weight[complete].sum())
-        sums.n_predicted += _sum_marks(chosen if known is None else chosen & known, part_weight)
-        sums.n_correct += _sum_marks(chosen & true, part_weight)
-        sums.n_true += _sum_marks(true, part_weight)
-    return sums
+        error = np.abs(np.count_nonzero(chosen, axis=1) - n_true)
+        yield part, chosen if known is None else chosen & known, chosen & true, true, complete, error
 
 
 def _sum_marks(marks: np.ndarray, weight: np.ndarray) -> np.ndarray:

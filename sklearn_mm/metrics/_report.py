@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_mm.metrics._bootstrap import QueryNumbers, check_bootstrap, draw_samples, intervals
+from sklearn_mm.metrics._bootstrap import Evidence, QueryNumbers, check_bootstrap, draw_samples, intervals
 from sklearn_mm.metrics._counting import Offsets
 from sklearn_mm.metrics._every_positive import average_precisions_at_r, map_at_r, ndcg_at_k, ndcgs
 from sklearn_mm.metrics._ranking import check_offsets, check_retrieval_input, check_wording, rank_directions
@@ -148,14 +148,14 @@ def retrieval_report(
         similarity=similarity,
         directions=DIRECTIONS,
     )
-    evidence: list[list[QueryNumbers]] = []
+    evidence: list[list[Evidence]] = []
 
     def ends() -> dict[str, float]:
         if n_bootstrap is None:
             return {}
         return intervals(with_rsum(draw_samples(evidence, n_bootstrap, random_state)), confidence)
 
-    def own() -> list[QueryNumbers] | None:
+    def own() -> list[Evidence] | None:
         if n_bootstrap is None:
             return None
         evidence.append([])
@@ -216,7 +216,7 @@ def report_directions(
     definition: str,
     similarity: str,
     directions: Sequence[str],
-    evidence: list[QueryNumbers] | None = None,
+    evidence: list[Evidence] | None = None,
 ) -> dict[str, float]:
     """Report on checked input, in some directions; add what the numbers are made of to `evidence`."""
     every_positive = definition != "hit"

@@ -8,6 +8,7 @@ from sklearn.base import BaseEstimator
 
 from sklearn_mm._checks import check_captions
 from sklearn_mm._unicode import normal_form
+from sklearn_mm.metrics._bootstrap import Evidence
 from sklearn_mm.metrics._inside import enter, warn_of_trained_rows
 from sklearn_mm.metrics._one_number import RetrievalMetric, check_retrieval_metric, one_number
 from sklearn_mm.metrics._merged_rows import merge_rows
@@ -139,6 +140,19 @@ class RetrievalScorer(BaseEstimator):
         ValueError
             A parameter is none of its options, or images, captions, weights and groups do not fit together.
         """
+        report = self._report(estimator, X, y, sample_weight, groups)
+        return report if self.metric is None else one_number(report, self.metric)
+
+    def _report(
+        self,
+        estimator: Any,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        groups: Any = None,
+        evidence: list[Evidence] | None = None,
+    ) -> dict[str, float]:
+        """Return the numbers that are asked for, and add what they are made of to `evidence`."""
         if self.direction not in ("both", *DIRECTIONS):
             raise ValueError(f"direction must be 'both', 'i2t' or 't2i', got {self.direction!r}")
         if self.equal_captions not in ("right", "wrong"):
@@ -157,7 +171,7 @@ class RetrievalScorer(BaseEstimator):
         )
         similarity = getattr(ranker, "similarity", "cosine")
         image_offset, text_offset = hub_offsets(ranker, image, text)
-        report = report_directions(
+        return report_directions(
             image,
             text,
             owner,
@@ -169,8 +183,8 @@ class RetrievalScorer(BaseEstimator):
             definition=asked.definition or self.definition,
             similarity=similarity,
             directions=DIRECTIONS if direction == "both" else (direction,),
+            evidence=evidence,
         )
-        return report if self.metric is None else one_number(report, self.metric)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> float:
         """Declare which metadata the scorer takes; call the scorer itself instead."""
