@@ -23,7 +23,7 @@ _NEGATIVE = "neg_"
 @stored_as("metrics.Comparison")
 @dataclass(frozen=True)
 class Comparison:
-    """Numbers of several models, with intervals, and their differences from those of the first.
+    """Numbers of several models, and how they differ from the first, with intervals.
 
     Made by `compare`; printed, a table.
 

@@ -10,8 +10,8 @@ from sklearn_mm._checks import check_captions
 from sklearn_mm._unicode import normal_form
 from sklearn_mm.metrics._bootstrap import Evidence
 from sklearn_mm.metrics._inside import enter, warn_of_trained_rows
-from sklearn_mm.metrics._one_number import RetrievalMetric, check_retrieval_metric, one_number
 from sklearn_mm.metrics._merged_rows import merge_rows
+from sklearn_mm.metrics._one_number import RetrievalMetric, check_retrieval_metric, one_number
 from sklearn_mm.metrics._ranking import check_offsets, check_retrieval_input
 from sklearn_mm.metrics._ranks import check_weights
 from sklearn_mm.metrics._report import DIRECTIONS, check_report_options, report_directions

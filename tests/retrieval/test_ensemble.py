@@ -479,13 +479,13 @@ def test_members_with_encoders_of_their_own_leave_out_what_one_of_them_cannot_re
     ensemble = RankerEnsemble(members, weights=None, random_state=0)
     with pytest.warns(UserWarning, match="no picture|could not be read|row 3"):
         ensemble.fit(pictures, shapes.captions[:12])
-    found = ensemble.search_images(["a red square"], 11)[1]
+    found = ensemble.search_images(["a square"], 11)[1]
     assert sorted(found[0]) == [row for row in range(12) if row != 3]
     with pytest.warns(UserWarning), pytest.raises(ImageReadError):
         ensemble.transform(pictures)
     with pytest.warns(UserWarning):
         ensemble.set_gallery(images=pictures[2:5])
-    assert sorted(ensemble.search_images(["a red square"], 2)[1][0]) == [0, 2]
+    assert sorted(ensemble.search_images(["a square"], 2)[1][0]) == [0, 2]
 
 
 def test_pictures_that_an_embedding_before_has_left_out_are_never_found(shapes):
