@@ -13,7 +13,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, cross_val_p
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from sklearn_mm.exceptions import UnknownWordsWarning
+from sklearn_mm.exceptions import MergedRowsWarning, UnknownWordsWarning
 from sklearn_mm.features import TextCNNEncoder, TextGRUEncoder, TextNGramEncoder, TextSequenceEncoder
 from sklearn_mm.losses import InfoNCELoss, InstanceLoss, PairLoss, RankingLoss, SigmoidLoss
 from sklearn_mm.metrics import RetrievalScorer
@@ -224,7 +224,8 @@ def test_pair_form_is_the_same_as_nested_form(data):
     features, captions = data
     pairs = [(x, caption) for x, own in zip(features, captions, strict=True) for caption in own]
     nested = JointEmbeddingRanker(**FAST).fit(features, captions)
-    paired = JointEmbeddingRanker(**FAST).fit(np.array([x for x, _ in pairs]), [caption for _, caption in pairs])
+    with pytest.warns(MergedRowsWarning, match="192 rows are 96 pictures"):
+        paired = JointEmbeddingRanker(**FAST).fit(np.array([x for x, _ in pairs]), [caption for _, caption in pairs])
     np.testing.assert_array_equal(nested.transform(features), paired.transform(features))
 
 
