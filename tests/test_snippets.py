@@ -3,14 +3,17 @@
 import re
 import runpy
 import sys
+import textwrap
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
+from sklearn_mm.annotation import MultiLabelAnnotator
 from sklearn_mm.datasets import make_captioned_shapes
 from sklearn_mm.features import PretrainedTextEncoder
 from sklearn_mm.retrieval import JointEmbeddingRanker
@@ -69,6 +72,22 @@ def test_snippets_with_encoders_of_others_run(monkeypatch, tmp_path):
         exec(compile(re.sub("^   ", "", snippet, flags=re.MULTILINE), "getting_started", "exec"), names)
         ranker = names["ranker"].set_params(n_components=16, max_epochs=1, random_state=0).fit(X, scenes.captions)
         assert ranker.search_images(["a red star"], k=3)[1].shape == (1, 3)
+
+
+def test_snippets_of_learning_from_people_run(monkeypatch, tmp_path):
+    pytest.importorskip("pandas")
+    guide = (ROOT / "docs" / "learning_from_people.rst").read_text(encoding="utf-8")
+    snippets = re.findall(r"^\.\. code-block:: python\n\n((?:   .*\n|\n)+)", guide, flags=re.MULTILINE)
+    assert len(snippets) == 2
+    names, truth = np.array(["cat", "dog", "snow"]), np.random.default_rng(0).random((40, 3)) < 0.4
+    labels = [names[row].tolist() for row in truth]
+    annotator = MultiLabelAnnotator(hidden_layer_sizes=(4,), max_epochs=1, n_folds=None, label_count=1, random_state=0)
+    model = make_pipeline(FunctionTransformer(), annotator).fit(truth, labels)
+    given = {"model": model, "seen": truth[:3], "pictures": truth, "labels": labels}
+    monkeypatch.chdir(tmp_path)
+    exec(compile(textwrap.dedent("\n".join(snippets)), "learning_from_people", "exec"), given)
+    assert model.classes_.tolist() == ["cat", "dog", "snow", "sofa"]
+    assert (tmp_path / "issues.csv").read_text().startswith(",row,label,kind,score,given")
 
 
 @pytest.mark.slow
