@@ -226,9 +226,10 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
     Of `members`, "neighbors" and "ridge" see what the network hands to its heads, of pictures, features and tags alike.
     The 64 nearest images by cosine vote, each by a softmax of it at a temperature of 0.05; the strength of the ridge is
     the best for images left out, which costs no other fit. The "kernel" sees what comes before any hidden layer: the
-    covariance of two images is ``exp(2 cos - 2)`` of their standardised features, and beside it ``0.4 exp(cos - 1)`` of
-    their tags, against noise of variance 1; it is solved for at most 8,192 images, drawn where there are more, which
-    takes 600 MB and some seconds of a core. What members say is added to the network's log odds, with the weights of
+    covariance of two images is ``exp(s (cos - 1))`` of their standardised features, and beside it ``0.4 exp(cos - 1)``
+    of their tags; s, of 1 and 2, and the variance of the noise, of 0.1 to 3, are the best for up to 1,024 images left
+    out, one of each group. It is solved for at most 8,192 images, drawn where there are more, which takes 600 MB and
+    some seconds of a core. What members say is added to the network's log odds, with the weights of
     the best mean average precision of images held out, where these are clearly better than weights that are good
     elsewhere. Then members are fitted again, to the images held out, too. Given one label a row the network scores
     alone; without hidden layers and with more than 2,048 features the ridge is left out, and with more than 65,536

@@ -15,11 +15,10 @@ from sklearn_mm.registry import stored_as
 
 __all__ = ["KernelScorer", "KernelScores", "Seen", "SeenImages", "kernel_bank_size"]
 
-# Of these the best on Flickr8k, OpenMoji and drawn scenes, where halves and doubles differ by less than half a point.
-_FEATURE_SCALE = 2.0
-_TAG_SCALE = 1.0
-_TAG_SHARE = 0.4  # what tags say beside 1 of the features
-_NOISE = 1.0  # variance of what images say of labels, beside 1 of the process
+_TAG_SHARE = 0.4  # what tags say beside 1 of the features; a half and a double of it are within half a point
+_SCALES = (1.0, 2.0)  # of cosines; at 4 less is found on Flickr8k, OpenMoji and drawn scenes alike
+_NOISES = (0.1, 0.3, 1.0, 3.0)  # variances of what images say of labels, beside 1 of the process
+_MAX_TRIED = 1024  # images that scale and noise are chosen on, which does not hang on how many there are
 _MAX_BANK = 8192  # images: their system of equations takes 270 MB, and some seconds of one core
 _MAX_COEFFICIENTS = 1 << 24
 _MIN_BANK = 256  # where there are so many labels that fewer images would be taken there is none
@@ -87,38 +86,46 @@ class KernelScores:
     tags : csr_array of shape (n_bank, n_tags), float32, or None
         Of unit length, or none.
     coef : ndarray of shape (n_bank, n_labels), float32
-        In standard deviations of each label.
+    scale, noise : float
     """
 
     features: np.ndarray | None
     tags: Any
     coef: np.ndarray
+    scale: float
+    noise: float
 
     @classmethod
     def fit(
-        cls, bank: SeenImages, residuals: np.ndarray, weight: np.ndarray, deviation: np.ndarray, device: torch.device
+        cls, bank: SeenImages, targets: np.ndarray, weight: np.ndarray, group: np.ndarray, device: torch.device
     ) -> Self:
-        """Solve for what each image of a bank says.
+        """Solve for what each image of a bank says, with the scale and the noise that are best for images left out.
 
         Parameters
         ----------
         bank : SeenImages
-        residuals : ndarray of shape (n_bank, n_labels), float32
-            Labels less how often they are true; 0 where they are not known.
+        targets : ndarray of shape (n_bank, n_labels), float32
+            Labels less how often they are true, in standard deviations; 0 where they are not known.
         weight : ndarray of shape (n_bank,), float32
             Above 0.
-        deviation : ndarray of shape (n_labels,), float
-            Of each label.
+        group : ndarray of shape (n_bank,), int64
+            Of each group one image takes part in the choice: of two that are alike, neither is left out.
         device : torch.device
         """
-        unsolved = cls(*bank, np.empty((0, residuals.shape[1]), np.float32))
-        system = KernelScorer(unsolved, device).likeness_of(bank)
-        system.diagonal().add_(_NOISE / torch.from_numpy(weight).to(device))
-        # The noise keeps the system well conditioned, so that float32 is enough.
+        one_each = np.sort(np.unique(group, return_index=True)[1])
+        some = one_each[np.linspace(0, len(one_each) - 1, min(len(one_each), _MAX_TRIED)).astype(np.int64)]
+        images, own_targets, own_weight = bank[some], targets[some], weight[some]
+        errors = {}
+        for scale in _SCALES:
+            likeness = _Likeness(images, scale, device)(images)
+            for noise in _NOISES:
+                errors[scale, noise] = _left_out_error(likeness, own_targets, own_weight, noise)
+        scale, noise = min(errors, key=lambda tried: errors[tried])
+        system = _with_noise(_Likeness(bank, scale, device)(bank), weight, noise)
         factor = torch.linalg.cholesky(system)
         del system
-        targets = torch.from_numpy((residuals / deviation).astype(np.float32)).to(device)
-        return cls(*bank, torch.cholesky_solve(targets, factor).cpu().numpy())
+        coef = torch.cholesky_solve(torch.from_numpy(targets).to(device), factor).cpu().numpy()
+        return cls(*bank, coef, scale, noise)
 
 
 class KernelScorer:
@@ -132,42 +139,63 @@ class KernelScorer:
 
     def __init__(self, kernel: KernelScores, device: torch.device) -> None:
         self._kernel, self._device = kernel, device
+        self._likeness = _Likeness(SeenImages(kernel.features, kernel.tags), kernel.scale, device)
 
     def likeness(self, seen: Seen) -> Tensor:
         """Return how much images are like those of the bank, (n, n_bank) float32: by features, and by tags beside."""
-        return self.likeness_of(SeenImages.of(seen))
-
-    def likeness_of(self, images: SeenImages) -> Tensor:
-        """Return the same of images as a bank has them."""
-        parts = []
-        if images.features is not None:
-            own = torch.from_numpy(images.features).to(self._device).float()
-            parts.append((own @ self._bank.T).sub_(1).mul_(_FEATURE_SCALE).exp_())
-        if images.tags is not None:
-            distances = torch.from_numpy(self._tag_distances(images.tags)).to(self._device)
-            parts.append(distances.mul_(-_TAG_SCALE).exp_().mul_(_TAG_SHARE))
-        return parts[0] if len(parts) == 1 else parts[0].add_(parts[1])
+        return self._likeness(SeenImages.of(seen))
 
     def scores(self, likeness: Tensor, labels: slice) -> np.ndarray:
         """Return the scores (n, n_some_labels) of some labels by the likeness (n, n_bank) of images."""
         scores: np.ndarray = (likeness @ torch.from_numpy(self._kernel.coef[:, labels]).to(self._device)).cpu().numpy()
         return scores
 
+
+class _Likeness:
+    """How much images are like those of a bank: the covariance of the process."""
+
+    def __init__(self, bank: SeenImages, scale: float, device: torch.device) -> None:
+        self._images, self._scale, self._device = bank, scale, device
+
+    def __call__(self, images: SeenImages) -> Tensor:
+        parts = []
+        if images.features is not None:
+            own = torch.from_numpy(images.features).to(self._device).float()
+            parts.append((own @ self._bank.T).sub_(1).mul_(self._scale).exp_())
+        if images.tags is not None:
+            distances = torch.from_numpy(self._tag_distances(images.tags)).to(self._device)
+            parts.append(distances.neg_().exp_().mul_(_TAG_SHARE))
+        return parts[0] if len(parts) == 1 else parts[0].add_(parts[1])
+
     def _tag_distances(self, tags: Any) -> np.ndarray:
         """Return half the squared distances of tags to those of the bank, (n, n_bank) float32; images may have none."""
         cosines = (tags @ self._bank_tags).toarray()
-        length, bank_length = ((np.diff(own.indptr) > 0).astype(np.float32) for own in (tags, self._kernel.tags))
+        length, bank_length = ((np.diff(own.indptr) > 0).astype(np.float32) for own in (tags, self._images.tags))
         distances: np.ndarray = (length[:, None] + bank_length) / 2 - cosines
         return distances
 
     @cached_property
     def _bank(self) -> Tensor:
         """The features of the bank: in half precision a CPU takes many times as long for a product."""
-        return torch.from_numpy(self._kernel.features).to(self._device).float()
+        return torch.from_numpy(self._images.features).to(self._device).float()
 
     @cached_property
     def _bank_tags(self) -> Any:
-        return sparse.csc_array(self._kernel.tags.T)
+        return sparse.csc_array(self._images.tags.T)
+
+
+def _with_noise(likeness: Tensor, weight: np.ndarray, noise: float) -> Tensor:
+    """Add the noise of each image of a bank, in place: the system is well conditioned, and float32 enough."""
+    likeness.diagonal().add_(noise / torch.from_numpy(weight).to(likeness.device))
+    return likeness
+
+
+def _left_out_error(likeness: Tensor, targets: np.ndarray, weight: np.ndarray, noise: float) -> float:
+    """Return the squared error of each image by all others, (n, n) likeness; no other system is solved for that."""
+    factor = torch.linalg.cholesky(_with_noise(likeness.clone(), weight, noise))
+    inverse = torch.cholesky_inverse(factor)
+    left_out = (inverse @ torch.from_numpy(targets).to(likeness.device)) / inverse.diagonal()[:, None]
+    return float((torch.from_numpy(weight).to(likeness.device)[:, None] * left_out**2).sum(dtype=torch.float64))
 
 
 def kernel_bank_size(n_images: int, n_labels: int, bank_size: int) -> int:

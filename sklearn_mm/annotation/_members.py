@@ -323,8 +323,9 @@ def fit_members(
     ridge = None if sums is None else _fit_ridge(sums, features, bank, targets)
     kernel = None
     if n_kernel:
-        weight, residuals = images.weight[kernel_bank], targets.residuals(kernel_bank)
-        kernel = KernelScores.fit(SeenImages.together(kernel_images), residuals, weight, targets.deviation, device)
+        own, deviations = images.take(kernel_bank), targets.residuals(kernel_bank) / targets.deviation
+        seen_by_kernel = SeenImages.together(kernel_images)
+        kernel = KernelScores.fit(seen_by_kernel, deviations.astype(np.float32), own.weight, own.group, device)
     there = any(member is not None for member in (neighbors, ridge, kernel))
     return LabelMembers.unweighted(neighbors, ridge, kernel, prior) if there else None
 

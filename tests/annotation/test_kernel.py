@@ -34,11 +34,11 @@ def some_images(n_images, seed):
     return features, sparse.csr_array((tags * rng.random(tags.shape)).astype(np.float32))
 
 
-def naive_likeness(features, tags, other_features, other_tags):
+def naive_likeness(features, tags, other_features, other_tags, scale):
     likeness = np.zeros((1, 1))
     if features is not None:
         one, other = (own / np.linalg.norm(own, axis=1, keepdims=True) for own in (features, other_features))
-        likeness = likeness + np.exp(-((one[:, None] - other[None]) ** 2).sum(axis=2))
+        likeness = likeness + np.exp(-scale * ((one[:, None] - other[None]) ** 2).sum(axis=2) / 2)
     if tags is not None:
         one, other = (own.toarray() for own in (tags, other_tags))
         one, other = (own / np.maximum(np.linalg.norm(own, axis=1, keepdims=True), 1e-12) for own in (one, other))
@@ -55,14 +55,35 @@ def test_scores_are_those_of_a_gaussian_process(with_features, with_tags):
         for n in (40, 6)
     )
     rng = np.random.default_rng(0)
-    residuals = rng.normal(size=(40, N_LABELS)).astype(np.float32)
-    weight, deviation = rng.uniform(0.5, 2, 40).astype(np.float32), np.array([0.5, 0.4, 0.3, 0.2])
-    kernel = KernelScores.fit(SeenImages.of(seen_of(*bank)), residuals, weight, deviation, torch.device("cpu"))
+    targets, weight = rng.normal(size=(40, N_LABELS)).astype(np.float32), rng.uniform(0.5, 2, 40).astype(np.float32)
+    kernel = KernelScores.fit(SeenImages.of(seen_of(*bank)), targets, weight, np.arange(40), torch.device("cpu"))
     scorer = KernelScorer(kernel, torch.device("cpu"))
     scores = scorer.scores(scorer.likeness(seen_of(*queries)), slice(1, 3))
-    system = naive_likeness(*bank, *bank) + np.diag(1 / weight)
-    expected = naive_likeness(*queries, *bank) @ np.linalg.solve(system, residuals / deviation)
+    system = naive_likeness(*bank, *bank, kernel.scale) + np.diag(kernel.noise / weight)
+    expected = naive_likeness(*queries, *bank, kernel.scale) @ np.linalg.solve(system, targets)
     np.testing.assert_allclose(scores, expected[:, 1:3], atol=2e-3)  # features are kept in half precision
+
+
+def test_scale_and_noise_are_the_best_of_images_left_out_one_of_each_group():
+    (features, _), rng = some_images(40, 0), np.random.default_rng(0)
+    group = np.arange(40) // 2
+    features[1::2] = features[::2]  # each image twice: one would say all of the other
+    targets = rng.normal(size=(40, 2)).astype(np.float32)
+    targets[1::2] = targets[::2]
+    kernel = KernelScores.fit(
+        SeenImages.of(seen_of(features, None)), targets, np.ones(40, np.float32), group, torch.device("cpu")
+    )
+    errors = {}
+    for scale in (1.0, 2.0):
+        likeness = naive_likeness(features[::2], None, features[::2], None, scale)
+        for noise in (0.1, 0.3, 1.0, 3.0):
+            errors[scale, noise] = 0.0
+            for left_out in range(20):
+                rest = np.arange(20) != left_out
+                coef = np.linalg.solve(likeness[np.ix_(rest, rest)] + noise * np.eye(19), targets[::2][rest])
+                errors[scale, noise] += ((likeness[left_out, rest] @ coef - targets[::2][left_out]) ** 2).sum()
+    assert (kernel.scale, kernel.noise) == min(errors, key=errors.get)
+    assert kernel.noise > 0.1  # as it would be by the twins
 
 
 def clusters(n_images, seed=0):
@@ -102,7 +123,8 @@ def test_a_label_that_is_not_known_counts_as_its_share():
     kernel = fit_members(["kernel"], blocks, images, 100, np.random.default_rng(0)).kernel
     share = np.nanmean(partly, axis=0)
     residuals = np.nan_to_num(partly[images.rows] - share) / np.sqrt(share * (1 - share))
-    system = naive_likeness(X[images.rows], None, X[images.rows], None) + np.eye(40)
+    own = X[images.rows]
+    system = naive_likeness(own, None, own, None, kernel.scale) + kernel.noise * np.eye(40)
     np.testing.assert_allclose(kernel.coef, np.linalg.solve(system, residuals), atol=1e-2)
 
 
