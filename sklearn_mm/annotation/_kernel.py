@@ -114,7 +114,7 @@ class KernelScores:
         """
         one_each = np.sort(np.unique(group, return_index=True)[1])
         some = one_each[np.linspace(0, len(one_each) - 1, min(len(one_each), _MAX_TRIED)).astype(np.int64)]
-        images, own_targets, own_weight = bank[some], targets[some], weight[some]
+        images, own_targets, own_weight = bank.take(some), targets[some], weight[some]
         errors = {}
         for scale in _SCALES:
             likeness = _Likeness(images, scale, device)(images)
