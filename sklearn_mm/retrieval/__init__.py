@@ -3,6 +3,7 @@
 from sklearn_mm.retrieval._correlation import CorrelationRanker
 from sklearn_mm.retrieval._ensemble import RankerEnsemble
 from sklearn_mm.retrieval._hubness import NearestNeighborNormalization
+from sklearn_mm.retrieval._pipeline import make_search_pipeline
 from sklearn_mm.retrieval._ranker import JointEmbeddingRanker
 from sklearn_mm.retrieval.gallery import Gallery, SearchResult
 
