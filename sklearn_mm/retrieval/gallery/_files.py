@@ -20,6 +20,7 @@ from sklearn_mm._params import check_path
 from sklearn_mm._version import __version__
 from sklearn_mm.index import ExactIndex
 from sklearn_mm.registry import find
+from sklearn_mm.retrieval.gallery._cutoff import Cutoff
 from sklearn_mm.retrieval.gallery._items import Items
 from sklearn_mm.retrieval.gallery._vectors import Vectors
 
@@ -28,10 +29,11 @@ __all__ = ["read_facts", "read_gallery", "write_gallery"]
 _FACTS, _FORMAT, _VERSION = "gallery.json", "sklearn_mm.gallery", 1
 _GENERATION = "generation-"
 _VECTORS, _ITEMS, _METADATA, _INDEX = "vectors", "items.parquet", "metadata.parquet", "index"
+_BANK, _MARGINS = "cutoff_bank.npy", "cutoff_margins.npy"
 _ABANDONED_S = 3600  # a generation of nobody that is older was left by a process that was killed
 
 
-def write_gallery(path: Any, vectors: Vectors, items: Items, facts: dict[str, Any]) -> None:
+def write_gallery(path: Any, vectors: Vectors, items: Items, cutoff: Cutoff | None, facts: dict[str, Any]) -> None:
     """Write a gallery into a folder, where it replaces one that is there, or into a new one.
 
     Raises
@@ -58,6 +60,9 @@ def write_gallery(path: Any, vectors: Vectors, items: Items, facts: dict[str, An
         if len(items):
             vectors.exact.save(generation / _VECTORS)
             index = vectors.save_other(generation / _INDEX)
+        if cutoff is not None:
+            np.save(generation / _BANK, cutoff.bank)
+            np.save(generation / _MARGINS, cutoff.margins)
         sizes = {
             each.relative_to(generation).as_posix(): each.stat().st_size
             for each in sorted(generation.rglob("*"))
@@ -71,6 +76,7 @@ def write_gallery(path: Any, vectors: Vectors, items: Items, facts: dict[str, An
             "n_items": len(items),
             "dtypes": {name: column.dtype.str for name, column in items.columns.items()},
             "index": index,
+            "cutoff": None if cutoff is None else cutoff.to_facts(),
             "files": sizes,
             **facts,
         }
@@ -133,8 +139,10 @@ def read_facts(path: Any) -> dict[str, Any]:
     return facts
 
 
-def read_gallery(path: Any, facts: dict[str, Any], *, mmap: bool) -> tuple[Items, ExactIndex | None, Any]:
-    """Return names and metadata, the vectors, and an index beside them that was saved with them.
+def read_gallery(
+    path: Any, facts: dict[str, Any], *, mmap: bool
+) -> tuple[Items, ExactIndex | None, Any, Cutoff | None]:
+    """Return names and metadata, the vectors, an index beside them that was saved with them, and the cutoff.
 
     Raises
     ------
@@ -153,14 +161,18 @@ def read_gallery(path: Any, facts: dict[str, Any], *, mmap: bool) -> tuple[Items
                 "gallery anew"
             )
     items = _read_items(generation, facts)
+    cutoff = None
+    if facts["cutoff"] is not None:
+        bank, margins = (np.load(generation / name, allow_pickle=False) for name in (_BANK, _MARGINS))
+        cutoff = Cutoff(bank, margins, **facts["cutoff"])
     if not facts["n_items"]:
-        return items, None, None
+        return items, None, None, cutoff
     exact = ExactIndex.load(generation / _VECTORS, mmap=mmap)
     other = None
     if facts["index"] is not None:
         kind: Any = find(facts["index"])
         other = kind.load(generation / _INDEX, mmap=False)  # so that more can be added
-    return items, exact, other
+    return items, exact, other, cutoff
 
 
 def _write_items(folder: Path, items: Items) -> None:

@@ -13,6 +13,9 @@ from sklearn_mm.registry import name_of
 __all__ = ["Vectors"]
 
 _BLOCK = 8192  # items whose scores are computed at once, where an index has no way to
+_PAIRS = 4096  # of a query and an item, in float64
+_EPS = float(np.finfo(np.float32).eps)
+_NOTHING = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
 
 
 class Vectors:
@@ -100,6 +103,33 @@ class Vectors:
             return found
         return self._exact.search(queries, k, rows=rows)
 
+    def search_above(
+        self, queries: np.ndarray, least: np.ndarray, rows: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Find all items of at least a score of each query, (n_queries,): exactly, however many they are.
+
+        Returns
+        -------
+        query, place : ndarray of shape (n_found,), int64
+            By query; the best first, of equals the lower place.
+        score : ndarray of shape (n_found,), float32
+            To the bit what `search` gives.
+        """
+        places = np.arange(len(self)) if rows is None else rows
+        longest = np.linalg.norm(queries.astype(np.float64), axis=1)
+        found = []
+        for start in range(0, len(places), _BLOCK):
+            part = places[start : start + _BLOCK]
+            items = self.take(part)
+            # A float32 sum of d products is off by at most d units of roundoff of the product of the lengths.
+            error = (items.shape[1] + 8) * _EPS * longest * np.linalg.norm(items, axis=1).max()
+            query, item = np.nonzero(queries @ items.T >= (least - error)[:, None])
+            found.append((query, part[item], _exact_scores(queries, items, query, item)))
+        query, place, score = (np.concatenate(each) for each in zip(*found, strict=True)) if found else _NOTHING
+        kept = score >= least[query]
+        order = np.lexsort((place[kept], -score[kept], query[kept]))
+        return query[kept][order], place[kept][order], score[kept][order]
+
     def search_by_order(self, queries: np.ndarray, k: int, rows: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Do as `search` with embedded sentences, by a similarity that is no inner product."""
         import torch
@@ -113,3 +143,14 @@ class Vectors:
                 table[:, part] = score(torch.from_numpy(self.take(places[part])), asked).T.numpy()
         order = np.argsort(-table, axis=1, kind="stable")[:, :k]  # of equals the first, as in an index
         return np.take_along_axis(table, order, axis=1), places[order]
+
+
+def _exact_scores(queries: np.ndarray, items: np.ndarray, query: np.ndarray, item: np.ndarray) -> np.ndarray:
+    """Return inner products (n,) float32 of pairs, computed one by one in float64, as an `ExactIndex` does."""
+    scores = np.empty(len(query), dtype=np.float32)
+    for start in range(0, len(query), _PAIRS):
+        part = slice(start, start + _PAIRS)
+        scores[part] = np.einsum(
+            "ij,ij->i", queries[query[part]].astype(np.float64), items[item[part]].astype(np.float64)
+        )
+    return scores
