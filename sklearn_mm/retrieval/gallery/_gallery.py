@@ -9,7 +9,7 @@ from sklearn.utils import _safe_indexing
 
 from sklearn_mm._checks import check_captions, check_k
 from sklearn_mm._docs import shared_docs
-from sklearn_mm._tables import with_length
+from sklearn_mm._tables import shown, with_length
 from sklearn_mm.exceptions import GalleryWarning
 from sklearn_mm.images import check_sequence, is_table
 from sklearn_mm.registry import stored_as
@@ -26,6 +26,9 @@ __all__ = ["Gallery"]
 
 _FOUND = 10  # pictures for who does not say how many
 _AT_ONCE = 4096  # pictures whose features are held while they are embedded
+# Weights of what a person says. Over 146 words as queries to 1,000 photographs of Flickr8k, the first ten judged by the
+# captions, they raise the mean average precision among the others from 0.201 to 0.215; 1 for both lowers it to 0.191.
+_LIKED, _DISLIKED = 1.0, 0.25
 _SPREAD_SAMPLE = 1000  # items by which the parts of a mixture are brought to one scale
 
 
@@ -397,6 +400,62 @@ class Gallery:
         counts = np.bincount(query, minlength=len(queries))
         kept = np.arange(len(query)) - (np.cumsum(counts) - counts)[query] < most
         return self._table(queries.names, np.minimum(counts, most), place[kept], score[kept], several=queries.several)
+
+    def refine(
+        self, query: Any, liked: Any = (), disliked: Any = (), k: int | None = None, where: Any = None
+    ) -> SearchResult:
+        """Search again, with what a person has said of pictures found.
+
+        Parameters
+        ----------
+        query : as in `search`
+            What was asked for; of several queries none.
+        liked, disliked : sequence of (str or int), or one of them
+            Ids of pictures that are, and that are not, what was meant.
+        k, where
+            As in `search`.
+
+        Returns
+        -------
+        SearchResult
+            Without the pictures that are disliked.
+
+        Raises
+        ------
+        KeyError
+            An id is not there.
+        ValueError
+            An id is liked and disliked, or the model compares otherwise than by cosines.
+
+        Notes
+        -----
+        To the query the mean vector of the liked pictures is added, as in Rocchio's algorithm, each divided by the
+        spread of its scores, and a quarter of that of the disliked ones is taken off: these are near to the query as
+        well, and a larger share takes off what was meant.
+        """
+        self._require_items()
+        queries = read_queries(query)
+        if queries.several:
+            raise ValueError(f"expected one query to refine, got a list of {len(queries)}")
+        good, bad = (np.unique(self._items.places_of(ids)) for ids in (liked, disliked))
+        if len(both := np.intersect1d(good, bad)):
+            raise ValueError(f"{shown(self._items.ids[both[0]])} is liked and disliked; leave it out of one of them")
+        if self._embedder.similarity != "cosine":
+            raise ValueError(f"refining adds cosines, and the model compares by {self._embedder.similarity!r}")
+        parts, weights = [self._vectors_of(queries)[0]], [1.0]
+        for places, weight in ((good, _LIKED), (bad, -_DISLIKED)):
+            if len(places):
+                mean = self._vectors.take(places).mean(axis=0)
+                if self._embedder.corrects_hubs:
+                    mean[-1] = 0
+                parts.append(mean)
+                weights.append(weight)
+        vector = parts[0] if len(parts) == 1 else self._mixed(np.stack(parts), weights)
+        rows = None if where is None else rows_where(where, self._items)
+        if len(bad):
+            rows = np.setdiff1d(np.arange(len(self)) if rows is None else rows, bad)
+        scores, places = self._nearest(vector[None], self._check_k(k, len(self) if rows is None else len(rows)), rows)
+        return self._result(queries.names, scores, places)
 
     def similar(self, id: Any, k: int | None = None, where: Any = None) -> SearchResult:
         """Find the pictures most similar to one of the gallery, itself not among them.
