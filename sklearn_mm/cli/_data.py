@@ -40,6 +40,7 @@ _ENDINGS = frozenset(
 )
 _CHUNK = 256  # pictures whose results are made at once
 _LISTED = 5  # of what was left out
+_OPTIONS = {"image": "--image-column", "text": "--text-column", "labels": "--label-column"}
 _COUNTED = {"captions": "captions", "target": "labels"}
 _BY_PICTURE = ("images", "captions", "target", "ids", "split", "tags")
 
@@ -58,15 +59,21 @@ def load_data(
     from sklearn_mm.datasets import load_folder
 
     unnamed = False if pictures_alone else None  # False: none of that kind
-    data = load_folder(
-        folder,
-        table,
-        image=image_column,
-        text=list(text_column) or unnamed,
-        labels=list(label_column) or unnamed,
-        sep=sep,
-        verbose=int(show_progress()),
-    )
+    try:
+        data = load_folder(
+            folder,
+            table,
+            image=image_column,
+            text=list(text_column) or unnamed,
+            labels=list(label_column) or unnamed,
+            sep=sep,
+            verbose=int(show_progress()),
+        )
+    except (ValueError, OSError) as error:
+        if any(f"{name}=" in str(error) for name in _OPTIONS):
+            told = ", ".join(f"{name}= is {option}" for name, option in _OPTIONS.items())
+            raise CommandError(f"{error} (on the command line {told})") from error
+        raise
     parts = [f"{len(data.images):,} pictures"]
     parts += [f"{sum(map(len, data[key])):,} {word}" for key, word in _COUNTED.items() if data.get(key) is not None]
     roles = [f"{role} from {_named(column)}" for role, column in (data.get("columns") or {}).items() if column]

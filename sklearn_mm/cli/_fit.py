@@ -174,7 +174,7 @@ def _parts(data: Any, splits: tuple[str, ...], share: float | None, seed: int) -
         left = set(held_out)
         rows = [row for row in rows if row not in left]
     if len(rows) < 2:
-        raise CommandError(f"there are {len(rows)} pictures to learn from, and it takes two or more")
+        raise CommandError(f"it takes two pictures or more to learn from, got {len(rows)}")
     return (data if len(rows) == len(data.images) else take_rows(data, rows)), held_out
 
 

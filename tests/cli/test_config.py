@@ -51,3 +51,27 @@ def test_a_file_that_is_no_config_is_refused_with_what_to_do(run, tmp_path, text
 
     assert re.search(message, answer.err)
     assert run("fit", "--config", tmp_path / "none.toml", "photos").err.endswith("there is no such file\n")
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("image,caption\n00.png,a red dot\n", "takes two pictures or more to learn from, got 1"),
+        ("a,b\n1,2\n", "--image-column"),
+        ("image,caption\nnone.png,a red dot\n", "none.png"),
+    ],
+    ids=["one picture", "no column of pictures", "no file"],
+)
+def test_a_table_that_does_not_fit_is_refused_with_the_option_that_mends_it(run, drawn, tmp_path, table, message):
+    (tmp_path / "table.csv").write_text(table)
+    answer = run("fit", drawn / "photos", tmp_path / "table.csv", "-o", tmp_path / "photos.model")
+    assert answer.code == 1
+    assert message in answer.err
+    assert [file.name for file in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_a_folder_or_a_table_that_is_not_there_is_named(run, drawn, tmp_path):
+    assert "nowhere" in run("fit", tmp_path / "nowhere", "-o", tmp_path / "photos.model").err
+    answer = run("fit", drawn / "photos", "none.csv", "-o", tmp_path / "photos.model")
+    assert answer.code == 1
+    assert "none.csv" in answer.err
