@@ -14,4 +14,5 @@ __all__ = [
     "NearestNeighborNormalization",
     "RankerEnsemble",
     "SearchResult",
+    "make_search_pipeline",
 ]
