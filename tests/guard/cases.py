@@ -160,7 +160,7 @@ def told_of_history(estimator):
 
 def told_of_ranker(ranker, X):
     texts = [str(text) for text in ranker.gallery_texts_[:6]]
-    scores, found = ranker.search_images(texts, k=3)
+    scores, found = ranker.search_images(texts, k=3, warn_unknown=False)
     return {
         **told_of_history(ranker),
         **told_of_table("images", ranker.transform(X)),
@@ -176,7 +176,7 @@ def told_of_ranker(ranker, X):
 def told_of_correlations(ranker, X):
     """No embedding: components of like correlations are any rotation of each other."""
     texts = [str(text) for text in ranker.gallery_texts_[:6]]
-    scores, found = ranker.search_images(texts, k=3)
+    scores, found = ranker.search_images(texts, k=3, warn_unknown=False)
     return {
         "correlations": ranker.correlations_[:6],
         "regularization": np.array(ranker.regularization_),
@@ -437,7 +437,7 @@ RANKERS_OTHERWISE = {
 
 def told_of_ensemble(ensemble, X):
     texts = [str(text) for text in ensemble.gallery_texts_[:6]]
-    scores, found = ensemble.search_images(texts, k=3)
+    scores, found = ensemble.search_images(texts, k=3, warn_unknown=False)
     return {
         "weights": ensemble.weights_,
         "spreads": ensemble.spreads_,

@@ -39,6 +39,7 @@ def test_every_case_is_recorded(expected):
     assert list(expected) == list(CASES)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn_mm.exceptions.MergedRowsWarning")
 @pytest.mark.parametrize("name", CASES)
 def test_a_fixed_seed_gives_what_it_gave(name, expected, tmp_path):
     if name in READS_PICTURES and not (EXACT or HAS_AVX2):
