@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from sklearn_mm._picture_files import names_picture
 from sklearn_mm.cli._errors import CommandError, tell
 from sklearn_mm.cli._options import is_quiet, say
 
@@ -19,25 +20,6 @@ __all__ = [
     "tell_dropped",
 ]
 
-_ENDINGS = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".gif",
-        ".bmp",
-        ".webp",
-        ".tif",
-        ".tiff",
-        ".avif",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-    ]
-)
 _CHUNK = 256  # pictures whose results are made at once
 _LISTED = 5  # of what was left out
 _OPTIONS = {"image": "--image-column", "text": "--text-column", "labels": "--label-column"}
@@ -116,7 +98,7 @@ def find_pictures(given: Sequence[str]) -> list[Path]:
     for name in given:
         path = Path(name)
         if path.is_dir():
-            below = sorted(file for file in path.rglob("*") if file.suffix.lower() in _ENDINGS and file.is_file())
+            below = sorted(file for file in path.rglob("*") if names_picture(file.name) and file.is_file())
             if not below:
                 raise CommandError(f"{path}: there are no pictures in this folder")
             found += below
@@ -130,7 +112,7 @@ def find_pictures(given: Sequence[str]) -> list[Path]:
 def is_picture_name(text: str) -> bool:
     """Whether a text can only be meant for a picture: a file that is there, or a name with the ending of one."""
     path = Path(text)
-    return path.suffix.lower() in _ENDINGS or (len(text) < 1024 and path.is_file())
+    return names_picture(text) or (len(text) < 1024 and path.is_file())
 
 
 def read_in_chunks(

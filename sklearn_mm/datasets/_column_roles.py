@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sklearn_mm._checks import did_you_mean
-from sklearn_mm.datasets._tables_of_files import PICTURE_SUFFIXES, Table
+from sklearn_mm._picture_files import names_picture
+from sklearn_mm.datasets._tables_of_files import Table
 
 __all__ = ["Roles", "find_roles", "is_text_name"]
 
@@ -194,7 +195,7 @@ def _share(column: list[Any], holds: Callable[[Any], bool]) -> float:
 
 
 def _is_picture_name(cell: Any) -> bool:
-    return isinstance(cell, str) and cell.lower().endswith(PICTURE_SUFFIXES)
+    return isinstance(cell, str) and names_picture(cell)
 
 
 def _is_text(cell: Any) -> bool:

@@ -7,9 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sklearn_mm._picture_files import names_picture
 from sklearn_mm._unicode import normal_form
 from sklearn_mm.datasets._files import PictureFolder
-from sklearn_mm.datasets._tables_of_files import PICTURE_SUFFIXES
 
 __all__ = ["NamedPictures", "list_pictures"]
 
@@ -24,7 +24,7 @@ def list_pictures(folder: Path) -> list[str]:
     for here, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         # a Mac writes "._photo.jpg" beside "photo.jpg"
-        names = [name for name in files if name.lower().endswith(PICTURE_SUFFIXES) and not name.startswith(".")]
+        names = [name for name in files if names_picture(name) and not name.startswith(".")]
         below = Path(here).relative_to(folder)
         found += [(below / name).as_posix() for name in names]
     return sorted(found)

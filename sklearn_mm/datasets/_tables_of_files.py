@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sklearn_mm._picture_files import names_picture
 from sklearn_mm._tables import frame_column, frame_names, is_frame, is_missing, to_list
 from sklearn_mm.datasets._files import load_json, read_lines
 
-__all__ = ["PICTURE_SUFFIXES", "Table", "read_table_file", "table_of"]
+__all__ = ["Table", "read_table_file", "table_of"]
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".ppm", ".webp", ".tif", ".tiff", ".avif")
 _DELIMITERS = (",", "\t", ";", "|")
 _UNQUOTED = ("\t", "|")  # tables with these are often written without a thought of quotes
 _FORMATS = "CSV, TSV, JSONL, Parquet, or JSON of COCO or Karpathy"
@@ -100,7 +100,7 @@ def _read_delimited(path: Path, is_text: Any) -> Table:
     rows = _rows_of(text, delimiter, path)
     number, names = next(rows, (1, []))
     names = [name.strip() for name in names]
-    if any(re.sub(r"#\d+$", "", name.lower()).endswith(PICTURE_SUFFIXES) for name in names):
+    if any(names_picture(re.sub(r"#\d+$", "", name)) for name in names):
         rows = _rows_of(text, delimiter, path)
         # of two columns the other is what is said of the picture; of more, nothing tells what they are
         is_pair = len(names) == 2

@@ -6,9 +6,9 @@ from typing import Any
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import FeatureUnion, Pipeline
 
-__all__ = ["looks_like_picture", "words_unknown_to"]
+from sklearn_mm._picture_files import names_picture
 
-_PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".ppm", ".webp", ".tif", ".tiff", ".avif")
+__all__ = ["looks_like_picture", "words_unknown_to"]
 
 
 def words_unknown_to(encoder: Any, texts: list[str]) -> list[str]:
@@ -54,4 +54,4 @@ def _words_and_vocabulary(encoder: Any) -> tuple[Callable[[str], list[str]], Any
 
 def looks_like_picture(text: str) -> bool:
     """Whether what should be a sentence is the name of a file of a picture."""
-    return text.strip().lower().endswith(_PICTURE_SUFFIXES) and ("/" in text or len(text.split()) == 1)
+    return names_picture(text.strip()) and ("/" in text or len(text.split()) == 1)

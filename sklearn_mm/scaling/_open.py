@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from sklearn_mm._picture_files import PICTURE_SUFFIXES
 from sklearn_mm.scaling._parquet import ParquetColumn, ParquetRows
-from sklearn_mm.scaling._sources import PICTURE_SUFFIXES, PathRows, Rows, is_tar, list_files
+from sklearn_mm.scaling._sources import PathRows, Rows, is_tar, list_files
 from sklearn_mm.scaling._tars import TarRows
 
 __all__ = ["Source", "open_source"]
@@ -69,7 +70,7 @@ def _rows_of(paths: list[str], folder: str | None) -> Rows:
 
 def _described(source: Any) -> str:
     if isinstance(source, str | os.PathLike) and Path(source).is_dir():
-        looked_for = ", ".join(sorted(PICTURE_SUFFIXES))
+        looked_for = ", ".join(PICTURE_SUFFIXES)
         others = [name for name in os.listdir(source) if is_tar(name) or name.endswith(".parquet")]  # noqa: PTH208  names alone
         text = f"no file in {os.fspath(source)!r} or below it ends with {looked_for}"
         if not others:

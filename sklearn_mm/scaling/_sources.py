@@ -12,11 +12,8 @@ from typing import Any, NamedTuple, Protocol
 
 from sklearn_mm._params import check_path
 
-__all__ = ["PICTURE_SUFFIXES", "Block", "FileRows", "PathRows", "Rows", "blocks_of", "is_tar", "list_files"]
+__all__ = ["Block", "FileRows", "PathRows", "Rows", "blocks_of", "is_tar", "list_files"]
 
-PICTURE_SUFFIXES = frozenset(
-    {".avif", ".bmp", ".gif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
-)
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _SIGNS = frozenset("*?[")
 
@@ -144,7 +141,7 @@ def is_tar(path: str) -> bool:
     return path.lower().endswith(_TAR_SUFFIXES)
 
 
-def list_files(source: Any, suffixes: tuple[str, ...] | frozenset[str]) -> tuple[list[str], str | None]:
+def list_files(source: Any, suffixes: tuple[str, ...]) -> tuple[list[str], str | None]:
     """List the files of a folder, recursively, or those that a pattern stands for, in the order of their names.
 
     Returns
@@ -172,9 +169,9 @@ def list_files(source: Any, suffixes: tuple[str, ...] | frozenset[str]) -> tuple
     return found, None
 
 
-def _below(folder: Path, suffixes: tuple[str, ...] | frozenset[str]) -> Iterator[str]:
+def _below(folder: Path, suffixes: tuple[str, ...]) -> Iterator[str]:
     for parent, _, names in os.walk(folder):
         for name in names:
             # "._photo.jpg" lies beside "photo.jpg" on what a Mac wrote, and is no picture
-            if not name.startswith(".") and name.lower().endswith(tuple(suffixes)):
+            if not name.startswith(".") and name.lower().endswith(suffixes):
                 yield (Path(parent) / name).relative_to(folder).as_posix()

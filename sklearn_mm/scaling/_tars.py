@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import Any
 
-from sklearn_mm.scaling._sources import PICTURE_SUFFIXES, FileRows
+from sklearn_mm._picture_files import names_picture
+from sklearn_mm.scaling._sources import FileRows
 
 __all__ = ["TarRows"]
 
@@ -41,7 +42,7 @@ def _pictures(path: str) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
                 # it keeps them all, for looking up by name; typeshed does not know the list
                 archive.members = []  # type: ignore[attr-defined]
                 name = PurePosixPath(member.name)
-                if member.isreg() and not name.name.startswith(".") and name.suffix.lower() in PICTURE_SUFFIXES:
+                if member.isreg() and not name.name.startswith(".") and names_picture(name.name):
                     yield archive, member
             _check_end(archive)
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:

@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 
 from sklearn_mm._checks import did_you_mean
+from sklearn_mm._picture_files import names_picture
 from sklearn_mm._tables import is_frame, require_rows, shown, to_list
 
 __all__ = ["Part", "Queries", "read_queries"]
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".ppm", ".webp", ".tif", ".tiff", ".avif"}
 _WEIGHTS = {"image": 1.0, "text": 1.0, "minus": -0.5}
 _STORED = {"bytes", "path"}  # how data sets of Hugging Face keep a picture
 
@@ -130,7 +130,7 @@ def is_path(text: str) -> bool:
     """Whether a text is the path of a picture, and no sentence."""
     suffix = Path(text).suffix.lower()
     # a file that is there is meant as one, whatever it holds: that it is no picture is said when it is read
-    return suffix in _SUFFIXES or (bool(suffix) and len(text) < 1000 and "\0" not in text and Path(text).is_file())
+    return names_picture(text) or (bool(suffix) and len(text) < 1000 and "\0" not in text and Path(text).is_file())
 
 
 def read_queries(query: Any) -> Queries:
