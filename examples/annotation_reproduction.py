@@ -1,6 +1,6 @@
 """Annotate pictures with as many labels as each deserves, and check what Niu et al. (2019) claim.
 
-    python examples/annotation_reproduction.py --openmoji [--seeds 0 1 2] [--work-dir DIR]
+    python examples/annotation_reproduction.py --openmoji [--before] [--seeds 0 1 2] [--work-dir DIR]
     python examples/annotation_reproduction.py --flickr8k FOLDER [--against] [--part val | --part folds]
 
 Two tasks. OpenMoji: category, subcategory, skin tone, gender and frequent words of the names are labels, rarer words
@@ -9,7 +9,9 @@ the last four of their five captions are labels; the other words of the first ca
 
 Prints, for each kind of features, every way of choosing the number of labels: mean and spread over seeds. The best
 fixed number is the one that is best on the pictures measured on, in its favour. Then the two claims: tags help, and the
-predicted number beats the best fixed one. `--against` compares with scikit-learn's classifiers on the same features.
+predicted number beats the best fixed one. Layers are pooled by mean and maximum, over a picture and its mirror image,
+and near neighbours and a kernel score labels beside the network; `--before` measures the mean over the picture and the
+network alone, as the sources have it. `--against` compares with scikit-learn's classifiers on the same features.
 Nothing is chosen by the test part: `--part val` is for choosing. `--part folds` measures on all of the training part
 in three folds, instead of on the test part with three seeds: where a thousand pictures are too few to tell.
 """
@@ -39,7 +41,8 @@ from sklearn_mm.metrics import AnnotationScorer, annotation_report
 
 N_NOUNS, N_WORDS = 100, 1000
 MIN_IMAGES = 10  # of a label, in training
-ONE_LAYER, FULL_NETWORK = 1280, 8000  # the last columns of all activations
+ONE_LAYER, FULL_NETWORK = 1280, 8000  # the last activations of all
+MEMBERS = ("neighbors", "kernel")
 MULTI_SCALE = "multi-scale"  # pictures, through a frozen network whose scales are fused by layers that learn
 MULTI_SCALE_EPOCHS = 5
 N_FOLDS = 3
@@ -187,13 +190,14 @@ def frequent(target, train):
 # Measuring ------------------------------------------------------------------------------------------------------
 
 
-def run_network(task, cache):
+def run_network(task, cache, before):
     """Run EfficientNet-Lite0 once over all pictures; standardise its activations by the training part."""
-    embedding = FullNetworkEmbedding("efficientnet_lite0", discretize=False, cache=cache, verbose=1)
+    pooled = {} if before else {"pooling": "mean+max", "crops": "mirrored"}
+    embedding = FullNetworkEmbedding("efficientnet_lite0", discretize=False, cache=cache, verbose=1, **pooled)
     return embedding.fit([task.images[row] for row in task.train]).transform(task.images)
 
 
-def join(task, activations, visual, with_tags):
+def join(task, activations, visual, with_tags, before):
     """Return what an annotator of a setting sees of all pictures, and which columns are tags."""
     if visual is None:
         return task.tags, slice(None)
@@ -203,10 +207,15 @@ def join(task, activations, visual, with_tags):
             return frame["image"], None
         tags = pd.DataFrame(task.tags.toarray()).add_prefix("tag")
         return pd.concat([frame, tags], axis=1), slice(1, None)
-    features = activations[:, -visual:]
+    features = last_layers(activations, visual, before)
     if not with_tags:
         return features, None
-    return np.hstack([features, task.tags.toarray()], dtype=np.float32), slice(visual, None)
+    return np.hstack([features, task.tags.toarray()], dtype=np.float32), slice(features.shape[1], None)
+
+
+def last_layers(activations, n_activations, before):
+    """Take the last columns: of each layer the means, and the maxima behind them."""
+    return activations[:, -(1 if before else 2) * n_activations :]
 
 
 def take(X, rows):
@@ -214,9 +223,10 @@ def take(X, rows):
     return X.iloc[rows] if hasattr(X, "iloc") else X[rows]
 
 
-def make_annotator(visual, tag_features, seed, small):
+def make_annotator(visual, tag_features, seed, small, before):
     """Make the annotator of a setting."""
-    annotator = MultiLabelAnnotator(tag_features=tag_features, random_state=seed)
+    members = None if before else MEMBERS
+    annotator = MultiLabelAnnotator(tag_features=tag_features, members=members, random_state=seed)
     if visual == MULTI_SCALE:
         encoder = MultiScaleCNNEncoder("efficientnet_lite0", image_size=64 if small else None)
         annotator.set_params(
@@ -247,22 +257,23 @@ def make_runs(task, part, seeds):
     return [(seeds[0], task.train[train], task.train[test]) for train, test in folds]
 
 
-def measure(task, activations, settings, runs, small):
+def measure(task, activations, settings, runs, small, before):
     """Fit and report each setting, print the table, and return the reports: {setting: {way: [report of a run]}}."""
     print(f"{'':<22}{'labels chosen by':<18}" + "".join(f"{column:>14}" for column in COLUMNS))
     results = {}
     for name, visual, with_tags in settings:
-        X, tag_features = join(task, activations, visual, with_tags)
-        ways = {}
-        start = time.perf_counter()
+        X, tag_features = join(task, activations, visual, with_tags, before)
+        ways, seconds = {}, []
         for seed, train, test in runs:
-            annotator = make_annotator(visual, tag_features, seed, small)
+            annotator = make_annotator(visual, tag_features, seed, small, before)
+            start = time.perf_counter()
             annotator.fit(take(X, train), task.labels[train], groups=task.groups[train])
+            seconds.append(time.perf_counter() - start)
             for way, report in report_all(annotator, take(X, test), task.labels[test]).items():
                 ways.setdefault(way, []).append(report)
         for way, reports in ways.items():
             print(f"{name:<22}{way:<18}" + "".join(f"{cell(reports, column):>14}" for column in COLUMNS), flush=True)
-        print(f"{'':<22}{(time.perf_counter() - start) / len(runs):.0f} s a run")
+        print(f"{'':<22}fit in {np.median(seconds):.0f} s")
         results[name] = ways
     return results
 
@@ -298,10 +309,10 @@ def check_claims(results):
 # Against scikit-learn -------------------------------------------------------------------------------------------
 
 
-def compare(X, Y, train, test, seeds, small):
+def compare(X, Y, train, test, seeds, small, before):
     """Fit all that a user might pick in turns, and print mAP, overall F1 and seconds."""
     make = {
-        "MultiLabelAnnotator": lambda seed: make_annotator(ONE_LAYER, None, seed, small),
+        "MultiLabelAnnotator": lambda seed: make_annotator(ONE_LAYER, None, seed, small, before),
         "MLPClassifier": lambda seed: MLPClassifier(random_state=seed, max_iter=2 if small else 200),
         "MLPClassifier(early_stopping=True)": lambda seed: MLPClassifier(random_state=seed, early_stopping=True),
         "OneVsRestClassifier(LogisticRegression())": lambda seed: OneVsRestClassifier(LogisticRegression()),
@@ -332,6 +343,7 @@ def main():
     parser.add_argument("--part", default="test", choices=["val", "test", "folds"], help="the pictures to measure on")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", type=int, nargs="+", default=range(len(SETTINGS)), help="kinds of features, from 0")
+    parser.add_argument("--before", action="store_true", help="means of layers, and the network of labels alone")
     parser.add_argument("--against", action="store_true", help="compare with scikit-learn instead")
     parser.add_argument("--work-dir", help="keep the network's activations here, for the next run")
     args = parser.parse_args()
@@ -359,14 +371,16 @@ def main():
         activations = None
         if args.against or any(isinstance(visual, int) for _, visual, _ in settings):
             with tempfile.TemporaryDirectory() as scratch:
-                activations = run_network(task, args.work_dir or scratch)
+                activations = run_network(task, args.work_dir or scratch, args.before)
         if args.against:
-            X = activations[:, -ONE_LAYER:]
-            compare(X, task.labels, task.train, task.test, args.seeds, args.small)
+            X = last_layers(activations, ONE_LAYER, args.before)
+            how = (args.small, args.before)
+            compare(X, task.labels, task.train, task.test, args.seeds, *how)
             if task.words is not None:
-                compare(X, task.words, task.train, task.test, args.seeds[:1], args.small)
+                compare(X, task.words, task.train, task.test, args.seeds[:1], *how)
         else:
-            check_claims(measure(task, activations, settings, make_runs(task, args.part, args.seeds), args.small))
+            runs = make_runs(task, args.part, args.seeds)
+            check_claims(measure(task, activations, settings, runs, args.small, args.before))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,13 @@ def test_the_script_prints_a_line_for_each_way_of_choosing_the_number():
     assert sum("of 2 runs" in line for line in output.splitlines()) == 4
 
 
+def test_the_script_measures_the_network_alone_as_before():
+    output = _run("--before", "--rows", "0")
+    lines = [line for line in output.splitlines() if line.count("+-") == 10]
+    assert [line[22:40].strip() for line in lines] == WAYS
+    assert "fit in" in output
+
+
 def test_the_script_measures_in_folds():
     output = _run("--part", "folds", "--rows", "2")
     assert "110 pictures to train on, 110 to measure on" in output
