@@ -5,6 +5,7 @@ Everything below this layer trusts its input.
 
 import difflib
 import io
+import os
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -32,10 +33,12 @@ __all__ = [
     "check_weights",
     "did_you_mean",
     "label_matrix",
+    "refuse_text_columns",
     "within_sums",
 ]
 
 _LARGE_WEIGHT = 1e150  # their squares and sums still fit into float64
+_MOST_LOOKED_AT = 20  # columns of a frame, for texts among them
 _WAY_OUT = "drop these rows, or impute what is missing in a step before (sklearn.impute)"
 
 
@@ -134,7 +137,9 @@ def check_captions(y: Any, X: Any = None) -> Captions:
     if X is not None and len(entries) != _n_rows(X):
         raise ValueError(
             f"expected one caption entry per image, got {len(entries)} caption entries for {_n_rows(X)} images; "
-            "group several captions of one image with sklearn_mm.model_selection.group_captions(...)"
+            "group several captions of one image with sklearn_mm.model_selection.group_captions(...); where on_error="
+            "'skip' has left pictures out before a step that does not pass on which, drop them and their captions "
+            "first: sklearn_mm.features.find_unreadable lists them"
         )
     texts: list[str] = []
     image_index: list[int] = []
@@ -327,6 +332,27 @@ def check_groups(groups: Any, n_rows: int) -> np.ndarray | None:
     return column
 
 
+def refuse_text_columns(X: Any) -> None:
+    """Refuse a frame of pictures and their captions where pictures alone, or their features, are expected.
+
+    Raises
+    ------
+    ValueError
+        Some of several columns hold str.
+    """
+    if not is_frame(X) or len(X) == 0:
+        return
+    names = frame_names(X).tolist()
+    first = [next(iter(to_list(frame_column(X[:1], number)))) for number in range(min(len(names), _MOST_LOOKED_AT))]
+    texts = [name for name, cell in zip(names, first, strict=False) if isinstance(cell, str | os.PathLike)]
+    if len(names) > 1 and texts:
+        raise ValueError(
+            f"expected one column of pictures, or columns of numbers, got {len(names)} columns, of which "
+            f"{', '.join(map(shown, texts[:5]))} hold str; pass them apart, fit(frame['image'], "
+            "frame['caption']), or let sklearn_mm.datasets.load_folder(folder, frame) do so"
+        )
+
+
 def check_features(estimator: Any, X: Any, *, reset: bool) -> Any:
     """Check a matrix of features against what an estimator was fitted on, or remember it with `reset`.
 
@@ -349,6 +375,12 @@ def check_features(estimator: Any, X: Any, *, reset: bool) -> Any:
     TypeError
         X is a mapping or a generator.
     """
+    refuse_text_columns(X)
+    if isinstance(X, list | tuple) and X and isinstance(X[0], str | os.PathLike):
+        raise ValueError(
+            f"expected a matrix of features, got a list that begins with {shown(X[0])}; of pictures pass what steps "
+            "before make of them, model[:-1].transform(pictures), or give an image_encoder"
+        )
     if isinstance(X, Mapping) and not sparse.issparse(X):  # a dok_array of scipy is a dict
         raise TypeError(
             f"expected a matrix of features, got a {type(X).__name__}; make it a frame: pandas.DataFrame(X)"

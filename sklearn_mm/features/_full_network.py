@@ -16,7 +16,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import nn
 
-from sklearn_mm._checks import Captions, check_captions, check_finite_rows
+from sklearn_mm._checks import Captions, check_captions, check_finite_rows, refuse_text_columns
 from sklearn_mm._device import precision_of, resolve_device, resolve_dtype
 from sklearn_mm._docs import shared_docs
 from sklearn_mm._params import (
@@ -516,6 +516,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
 
     def _check_table(self, X: Any, reset: bool) -> np.ndarray:
         """Validate activations computed before: float32 or float64."""
+        refuse_text_columns(X)
         # After a fit on pictures there is no n_features_in_ for scikit-learn to compare with: activations of that
         # network are compared with its own width. What is not finite is left to check_finite_rows, which names the row.
         if reset or hasattr(self, "n_features_in_"):

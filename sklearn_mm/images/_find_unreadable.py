@@ -68,7 +68,7 @@ def find_unreadable(
     >>> pictures = [np.zeros((8, 8, 3), dtype=np.uint8), "missing.jpg", b"no picture"]
     >>> captions = ["a black square", "a dog", "a cat"]
     >>> unreadable = find_unreadable(pictures)
-    >>> [(row, reason[:13]) for row, source, reason in unreadable]
+    >>> [(row, reason.split(",")[0]) for row, source, reason in unreadable]
     [(1, 'no such file'), (2, 'not a picture')]
     >>> kept = sorted(set(range(3)) - {failure.row for failure in unreadable})
     >>> pictures, captions = [pictures[row] for row in kept], [captions[row] for row in kept]

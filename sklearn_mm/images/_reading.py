@@ -276,7 +276,9 @@ def _shortened(text: str, most: int) -> str:
 def reason_for(error: BaseException) -> str:
     """Return why a picture could not be read, for a user."""
     if isinstance(error, FileNotFoundError):
-        return "no such file"
+        name = error.filename
+        is_relative = isinstance(name, str) and name and not os.path.isabs(name)  # noqa: PTH117  it may be odd
+        return f"no such file, looked for from {os.getcwd()}" if is_relative else "no such file"  # noqa: PTH109
     if isinstance(error, IsADirectoryError):
         return "this is a folder, not a picture"
     if isinstance(error, UnidentifiedImageError):

@@ -20,6 +20,8 @@ from sklearn_mm.towers import Tower, TrainedRows, fit_image_encoder, is_trainabl
 
 __all__ = ["TwoTowersMixin"]
 
+_FOR_EXAMPLE = {"text_encoder": "TfidfVectorizer(min_df=2)", "image_encoder": "FullNetworkEmbedding(layers='last')"}
+
 
 class TwoTowersMixin(JointSpaceMixin):
     """An estimator whose images and texts each pass an encoder and a head of torch into the joint space.
@@ -28,6 +30,7 @@ class TwoTowersMixin(JointSpaceMixin):
     and heads, and calls `_set_training_gallery`.
     """
 
+    text_encoder: Any
     image_encoder: Any
     device: Any
     precision: str
@@ -39,6 +42,23 @@ class TwoTowersMixin(JointSpaceMixin):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "image_head_")
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters, those of an encoder as ``text_encoder__parameter``.
+
+        Raises
+        ------
+        ValueError
+            There is no such parameter, or the encoder is None: the one that is taken then has none from here.
+        """
+        for name in ("text_encoder", "image_encoder"):
+            nested = next((key for key in params if key.startswith(f"{name}__")), None)
+            if nested is not None and params.get(name, getattr(self, name)) is None:
+                raise ValueError(
+                    f"{nested} cannot be set: {name} is None, the default, which has no parameters; set an encoder "
+                    f"and with it its parameters, {name}={_FOR_EXAMPLE[name]}"
+                )
+        return super().set_params(**params)
 
     def transform(self, X: Any) -> np.ndarray:
         """Embed images.
