@@ -168,6 +168,8 @@ def _hash(content: Any) -> int:
 
 def _codes(X: Any) -> np.ndarray | None:
     """Return a code for each row, equal for rows of one content, (n_rows,) uint64; None where X cannot tell."""
+    if not (hasattr(X, "__len__") or hasattr(X, "shape")):  # for others to refuse
+        return None
     if is_frame(X) and len(frame_names(X)) > 1:
         numbers = as_number_table(X)
         if numbers.dtype.kind == "O":  # pictures beside tags: the pictures tell
@@ -190,15 +192,18 @@ def _codes_of_features(rows: Any) -> np.ndarray:
     factors = rng.integers(1, 2**63, _N_PROJECTIONS + 1, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     codes = np.empty(rows.shape[0], dtype=np.uint64)
     step = max(_BLOCK // max(rows.shape[1], 1), 1)
-    for start in range(0, rows.shape[0], step):
-        block = rows[start : start + step].astype(np.float32)
-        squares = block.multiply(block).sum(axis=1) if sparse.issparse(block) else np.einsum("ij,ij->i", block, block)
-        length = np.sqrt(np.asarray(squares, dtype=np.float64)).ravel()
-        safe = np.where(length > 0, length, 1)
-        places = np.column_stack([np.asarray(block @ directions) / safe[:, None], np.log2(safe)])
-        # to integers, and these to one number, by sums that run over
-        steps = np.rint(places * _STEPS).astype(np.int64).view(np.uint64)
-        codes[start : start + step] = (steps * factors).sum(axis=1, dtype=np.uint64)
+    with np.errstate(over="ignore", invalid="ignore"):  # NaN and infinity are for `transform` to refuse
+        for start in range(0, rows.shape[0], step):
+            block = rows[start : start + step].astype(np.float32)
+            squares = (
+                block.multiply(block).sum(axis=1) if sparse.issparse(block) else np.einsum("ij,ij->i", block, block)
+            )
+            length = np.sqrt(np.asarray(squares, dtype=np.float64)).ravel()
+            safe = np.where(length > 0, length, 1)
+            places = np.column_stack([np.asarray(block @ directions) / safe[:, None], np.log2(safe)])
+            # to integers, and these to one number, by sums that run over
+            steps = np.rint(places * _STEPS).astype(np.int64).view(np.uint64)
+            codes[start : start + step] = (steps * factors).sum(axis=1, dtype=np.uint64)
     return codes
 
 
@@ -221,8 +226,10 @@ def _code_of_picture(picture: Any) -> int:
     if isinstance(picture, str | os.PathLike):
         path = Path(os.fsdecode(os.fspath(picture)))
         try:
-            picture = path.read_bytes()
-        except (OSError, ValueError):  # no file: whoever reads it says so; it is told by its name
+            picture = path.read_bytes() if path.is_file() else None  # a pipe would be waited for
+        except (OSError, ValueError):  # whoever reads it says what is wrong with it
+            picture = None
+        if picture is None:
             return _hash(b"name" + os.fsencode(path))
     if isinstance(picture, bytes | bytearray | memoryview):
         return _hash(picture)

@@ -179,3 +179,14 @@ def test_frames_of_numbers_and_of_pictures_beside_tags_are_told_too():
     trained.warn(beside[30:])
     with pytest.warns(LeakWarning, match="10 of 20 pictures"):
         trained.warn(beside[20:])
+
+
+def test_what_no_model_takes_is_left_to_the_model_to_refuse(data, tmp_path):
+    X, y = data
+    ranker = _trained(_ranker(), data)
+    broken = X[60:].copy()
+    broken[0, 0], broken[1, 1] = np.nan, np.inf
+    with pytest.raises(ValueError, match="NaN, infinity"):
+        ranker.score(broken, y[60:])
+    TrainedRows.of([tmp_path, tmp_path / "no such file.jpg", "a\0b", "x" * 5000]).warn(["y.jpg"])
+    assert TrainedRows.of(iter([1])).n_images == 0
