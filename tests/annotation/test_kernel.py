@@ -9,6 +9,8 @@ from sklearn_mm.annotation import MultiLabelAnnotator
 from sklearn_mm.annotation._data import merge_labeled
 from sklearn_mm.annotation._kernel import KernelScorer, KernelScores, Seen, SeenImages, kernel_bank_size
 from sklearn_mm.annotation._members import fit_members
+from sklearn_mm.datasets import make_captioned_shapes
+from sklearn_mm.features import ImageCNNEncoder
 from sklearn_mm.metrics import AnnotationScorer
 from sklearn_mm.nn.annotation import TagBags
 from sklearn_mm.persistence import load, save
@@ -153,3 +155,12 @@ def test_a_kernel_on_features_and_tags_is_saved_and_scores_row_by_row(tmp_path):
     np.testing.assert_array_equal(load(tmp_path / "model").predict_proba(both), model.predict_proba(both))
     apart = np.concatenate([model.decision_function(both[row : row + 1]) for row in range(20)])
     np.testing.assert_allclose(apart, model.decision_function(both)[:20], atol=2e-2)  # bfloat16
+
+
+def test_a_kernel_sees_what_a_trained_encoder_makes_of_pictures():
+    scenes = make_captioned_shapes(24, image_size=32, random_state=0)
+    encoder = ImageCNNEncoder("squeezenet1_1", weights=None, image_size=32, trainable=1)
+    model = MultiLabelAnnotator(encoder, members=["kernel"], max_epochs=1, batch_size=16, random_state=0)
+    model.fit(list(scenes.images), scenes.target)
+    assert model._members.kernel.features.shape == (24, 512)
+    assert np.isfinite(model.decision_function(list(scenes.images[:5]))).all()
