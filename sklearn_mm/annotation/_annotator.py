@@ -43,6 +43,7 @@ from sklearn_mm.annotation._corrections import (
 )
 from sklearn_mm.annotation._count_predictor import LabelCountPredictor
 from sklearn_mm.annotation._data import LabeledImages, check_weights_and_groups, merge_labeled, n_ranks_for
+from sklearn_mm.annotation._given_away import warn_of_tags_as_labels
 from sklearn_mm.annotation._labels import (
     GivenLabels,
     label_weights,
@@ -395,7 +396,8 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
         Warns
         -----
         LabelWarning
-            Labels are true of no image, or of every one; or they look like several in one str.
+            Labels are true of no image, or of every one; they look like several in one str; or tags say where they are
+            true.
         """
         self._check_parameters()
         resumed = self.warm_start and hasattr(self, "network_")
@@ -410,6 +412,9 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
             warn_of_joined(given, "set label_separator={separator} to split them")
         labels = given.require(self.classes_) if resumed else given.matrix
         _check_something_known(labels)
+        if tags is not None and place is None and not resumed:
+            names = getattr(self, "feature_names_in_", np.arange(len(self.is_tag_)))
+            warn_of_tags_as_labels(tags, labels, names[self.is_tag_], given.classes)
         self._check_against(self.classes_ if resumed else given.classes)
         sample_weight, groups = check_weights_and_groups(sample_weight, groups, n_rows)
         if resumed:
