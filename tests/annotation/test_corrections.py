@@ -115,11 +115,16 @@ def test_unknown_labels_of_a_corrected_image_stay_as_they_are():
     assert np.abs(after[:, 3] - before[:, 3]).max() > 0.1
 
 
-@pytest.mark.parametrize("members", [None, ["neighbors", "ridge"], ["neighbors"]])
 @pytest.mark.parametrize(
-    "label_count", ["predict", "threshold", "label-thresholds", 2, LabelCountPredictor("classification")]
+    ("label_count", "members"),
+    [
+        ("predict", ["neighbors", "ridge"]),
+        ("label-thresholds", ["neighbors"]),
+        (2, ["ridge"]),
+        (LabelCountPredictor("classification"), None),
+    ],
 )
-def test_any_members_and_any_rule_of_the_number_of_labels(members, label_count):
+def test_any_members_and_any_rule_of_the_number_of_labels(label_count, members):
     X, truth = pictures(120)
     model = annotator(members=members, label_count=label_count, max_epochs=2).fit(X, listed(truth[:, :N_KNOWN]))
     model.partial_fit(X[:5], [["yak"]] * 5)

@@ -85,14 +85,20 @@ def test_any_form_of_labels_gives_the_same(make, pictures, issues):
     np.testing.assert_array_equal(names[:8], issues.label[:8])
 
 
-def test_pipeline_groups_and_several_jobs(pictures):
+def test_pipeline_with_groups(pictures):
     X, given = pictures
-    pipeline = make_pipeline(StandardScaler(), annotator(precision="float32"))
-    groups = np.arange(150) // 2
-    one, two = (label_issues(pipeline, X, listed(given), cv=3, groups=groups, n_jobs=n) for n in (None, 2))
-    assert len(found(one[:8]) & EXPECTED) >= len(EXPECTED) - 1  # by groups there are other folds
-    np.testing.assert_array_equal(one.score, two.score)
+    pipeline = make_pipeline(StandardScaler(), annotator())
+    issues = label_issues(pipeline, X, listed(given), cv=3, groups=np.arange(150) // 2)
+    assert len(found(issues[:8]) & EXPECTED) >= 7  # folds are others than without groups
     assert not hasattr(pipeline[-1], "network_")  # it is a copy that is trained
+
+
+@pytest.mark.slow
+def test_several_jobs_give_the_same(pictures, issues):
+    X, given = pictures
+    own = label_issues(annotator(), X, listed(given), cv=3, n_jobs=2)
+    assert set(own.row) == set(issues.row)
+    np.testing.assert_allclose(own.score, issues.score, atol=0.02)  # processes compute with other threads
 
 
 def test_copies_in_one_group_cannot_vouch_for_each_other(pictures):
