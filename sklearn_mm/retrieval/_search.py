@@ -203,10 +203,10 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         listed = check_texts(texts)
         _refuse_pictures(listed)
         if warn_unknown:
-            self._warn_of_unknown(listed)
+            self._warn_of_unknown(listed, stacklevel=2)
         return self._image_gallery.search(self.transform_text(listed), k, query_is_image=False, rows=rows)
 
-    def _warn_of_unknown(self, texts: list[str]) -> None:
+    def _warn_of_unknown(self, texts: list[str], stacklevel: int) -> None:
         told = self.__dict__.setdefault("_told_words", set())
         new = [word for word in self.unknown_words(texts) if word not in told]
         if new:
@@ -216,7 +216,7 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
                 f"not seen in training, and so of no effect on what is found: {shown}; say it in words of the captions "
                 "(warn_unknown=False keeps this quiet)",
                 UnknownWordsWarning,
-                stacklevel=3,
+                stacklevel=stacklevel + 1,
             )
 
     def search_texts(self, X: Any, k: int | None = None, *, rows: Any = None) -> tuple[np.ndarray, np.ndarray]:

@@ -91,6 +91,11 @@ class Embedder:
         vectors = self._checked(self.ranker.transform_text(texts * 2 if len(texts) == 1 else texts))[: len(texts)]
         return np.column_stack([vectors, np.ones(len(vectors), np.float32)]) if self.corrects_hubs else vectors
 
+    def warn_of_unknown(self, texts: list[str], stacklevel: int) -> None:
+        """Warn of words that the training of a ranker of this library has not seen, of each once."""
+        if texts and isinstance(self.ranker, JointSpaceMixin):
+            self.ranker._warn_of_unknown(texts, stacklevel + 1)
+
     def _images(self, images: Any) -> tuple[np.ndarray, np.ndarray | None]:
         n_images = images.shape[0] if hasattr(images, "shape") else len(images)
         if n_images == 1:

@@ -344,6 +344,8 @@ class Gallery:
         where: Any = None,
         min_score: float | None = None,
         cutoff: str | float | None = None,
+        *,
+        warn_unknown: bool = True,
     ) -> SearchResult:
         """Find pictures.
 
@@ -364,6 +366,8 @@ class Gallery:
         cutoff : "calibrated" or float, optional
             Return as many pictures as the sentence deserves, perhaps none: as many as are needed so that no more than a
             share of the right ones is missed. "calibrated" is the share that `calibrate` was given.
+        warn_unknown : bool, default=True
+            Whether to warn of words that training has not seen, of each once.
 
         Returns
         -------
@@ -381,6 +385,8 @@ class Gallery:
         -----
         GalleryWarning
             The gallery holds less than `k` pictures; all are returned.
+        UnknownWordsWarning
+            Words have no say in what is found.
         """
         self._require_items()
         if min_score is not None and not _is_number(min_score):
@@ -389,6 +395,8 @@ class Gallery:
             self._check_cutoff(cutoff)
         rows = None if where is None else rows_where(where, self._items)
         queries = read_queries(query)
+        if warn_unknown:
+            self._embedder.warn_of_unknown(queries.texts, stacklevel=2)
         n_searched = len(self) if rows is None else len(rows)
         if cutoff is None:
             scores, places = self._search(queries, self._check_k(k, n_searched), rows)

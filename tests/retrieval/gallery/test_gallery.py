@@ -56,7 +56,7 @@ def test_pictures_that_came_bit_by_bit_are_found_as_those_that_came_at_once(fitt
     by_parts = Gallery(ranker, index=index)
     for start, stop in zip(np.cumsum([0, *parts]), np.cumsum(parts), strict=False):
         by_parts.add(features[start:stop], ids=names[start:stop])
-    for query in (["a red dot", "something blue"], features[:3]):
+    for query in (["a red dot", "a blue box"], features[:3]):
         assert same(once.search(query, k=20), by_parts.search(query, k=20))
     assert same(once.similar("7.jpg", 5), by_parts.similar("7.jpg", 5))
     by_parts.add(features[:4], ids=["x", "y", "z", "w"]).remove(["x", "y", "z", "w"])

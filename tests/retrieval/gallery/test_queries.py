@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 from scipy import sparse
+from sklearn.base import clone
 
-from sklearn_mm.exceptions import ImageReadError
+from sklearn_mm.exceptions import ImageReadError, UnknownWordsWarning
 from sklearn_mm.images import PictureReader
 from sklearn_mm.retrieval import Gallery
 
@@ -117,3 +118,12 @@ def test_an_order_has_no_mixtures(trained, fitted):
     assert gallery.search(fitted[1][5], k=1).ids == [5]
     with pytest.raises(ValueError, match="a mixture adds cosines, and the model compares by similarity='order'"):
         gallery.search({"text": "red", "minus": "dot"})
+
+
+def test_words_that_training_has_not_seen_are_named_once(fitted):
+    ranker, features, captions = fitted
+    gallery = Gallery(clone(ranker).fit(features, captions)).add(features[:3], ids=["a", "b", "c"])
+    gallery.search("a purple dot", warn_unknown=False)
+    with pytest.warns(UnknownWordsWarning, match="'purple'"):
+        gallery.search("a purple dot")
+    gallery.search("a purple dot")
