@@ -1,4 +1,4 @@
-"""The commands of the guide run as they stand, in their order."""
+"""The commands of the guide, those of the README among them, run as they stand, in their order."""
 
 import re
 import shlex
@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-GUIDE = Path(__file__).parent.parent.parent / "docs" / "command_line.rst"
+ROOT = Path(__file__).parent.parent.parent
+GUIDE = ROOT / "docs" / "command_line.rst"
+
+
+def test_the_commands_of_the_readme_are_those_of_the_guide():
+    readme = re.findall(r"^\$ (sklearn-mm .*)$", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert len(readme) == 2
+    assert set(readme) <= set(re.findall(r"^   \$ (.*)$", GUIDE.read_text(encoding="utf-8"), flags=re.MULTILINE))
 
 
 @pytest.mark.slow
