@@ -16,7 +16,7 @@ import numpy as np
 
 from sklearn_mm._threads import in_threads
 
-__all__ = ["Best", "Items", "as_torch", "lengths_of", "scan"]
+__all__ = ["Best", "Items", "as_torch", "exact_scores", "lengths_of", "scan"]
 
 _N_QUERY = 512  # queries and items in a block of scores: 4 MB of float32
 _N_ITEMS = 2048
@@ -117,7 +117,7 @@ def scan(items: Items, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndar
                 vectors = part[places]
                 query, item = thread.candidates(block, vectors)
                 index = item + (first + places.start) if isinstance(places, slice) else places[item] + first
-                block.best.merge(query, index, _exact_scores(block.vectors, vectors, query, item))
+                block.best.merge(query, index, exact_scores(block.vectors, vectors, query, item))
 
     in_threads(search, tasks, n_most)
     return np.concatenate([each.scores for each in best]), np.concatenate([each.indices for each in best])
@@ -271,7 +271,7 @@ def _candidates_among_equals(queries: _Queries, items: np.ndarray, rows: slice) 
     return np.nonzero(beats)[0] + rows.start, item[beats]
 
 
-def _exact_scores(queries: np.ndarray, items: np.ndarray, query: np.ndarray, item: np.ndarray) -> np.ndarray:
+def exact_scores(queries: np.ndarray, items: np.ndarray, query: np.ndarray, item: np.ndarray) -> np.ndarray:
     """Return inner products (n,) of pairs, alike for equal vectors in any place."""
     scores = np.empty(len(query), dtype=np.float32)
     for start in range(0, len(query), _ROWS_AT_ONCE):

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_mm.index import ExactIndex
+from sklearn_mm.index import ExactIndex, exact_scores
 from sklearn_mm.losses import SIMILARITIES
 from sklearn_mm.registry import name_of
 
 __all__ = ["Vectors"]
 
 _BLOCK = 8192  # items whose scores are computed at once, where an index has no way to
-_PAIRS = 4096  # of a query and an item, in float64
 _EPS = float(np.finfo(np.float32).eps)
 _NOTHING = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
 
@@ -124,7 +123,7 @@ class Vectors:
             # A float32 sum of d products is off by at most d units of roundoff of the product of the lengths.
             error = (items.shape[1] + 8) * _EPS * longest * np.linalg.norm(items, axis=1).max()
             query, item = np.nonzero(queries @ items.T >= (least - error)[:, None])
-            found.append((query, part[item], _exact_scores(queries, items, query, item)))
+            found.append((query, part[item], exact_scores(queries, items, query, item)))
         query, place, score = (np.concatenate(each) for each in zip(*found, strict=True)) if found else _NOTHING
         kept = score >= least[query]
         order = np.lexsort((place[kept], -score[kept], query[kept]))
@@ -143,14 +142,3 @@ class Vectors:
                 table[:, part] = score(torch.from_numpy(self.take(places[part])), asked).T.numpy()
         order = np.argsort(-table, axis=1, kind="stable")[:, :k]  # of equals the first, as in an index
         return np.take_along_axis(table, order, axis=1), places[order]
-
-
-def _exact_scores(queries: np.ndarray, items: np.ndarray, query: np.ndarray, item: np.ndarray) -> np.ndarray:
-    """Return inner products (n,) float32 of pairs, computed one by one in float64, as an `ExactIndex` does."""
-    scores = np.empty(len(query), dtype=np.float32)
-    for start in range(0, len(query), _PAIRS):
-        part = slice(start, start + _PAIRS)
-        scores[part] = np.einsum(
-            "ij,ij->i", queries[query[part]].astype(np.float64), items[item[part]].astype(np.float64)
-        )
-    return scores
