@@ -51,10 +51,8 @@ def search(model: str, query: tuple[str, ...], k: int, where: str | None, cutoff
     queries = _queries(query, options.pop("image"), options.pop("minus"))
     output = check_output(options["output"], options["force"])
     gallery = stored.load_gallery(stored.load())
-    rule = {} if cutoff is None else {"cutoff": cutoff}
-    found = gallery.search(
-        queries if len(queries) > 1 else queries[0], k=k, where=where, min_score=options["min_score"], **rule
-    )
+    one_or_all = queries if len(queries) > 1 else queries[0]
+    found = gallery.search(one_or_all, k=k, where=where, min_score=options["min_score"], cutoff=cutoff)
     _show(found.rows(), stored, output, options)
 
 
