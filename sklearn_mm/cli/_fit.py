@@ -19,6 +19,7 @@ from sklearn_mm.cli._store import GALLERY, MODEL, check_model_output, describe_r
 __all__ = ["fit"]
 
 _TASKS = ("auto", "search", "annotate")
+_ENOUGH_FOR_CUTOFF = 9  # pictures, by which a tenth of the right ones may be missed
 _NOT_KEPT = ("config", "save_config", "force", "parameter")  # of the settings, in a file of them
 
 
@@ -125,6 +126,9 @@ def fit(folder: str, table: str | None, **settings: Any) -> None:
 
         gallery = Gallery(model).add(data.images, ids=data.ids, metadata=data.get("metadata"))
         about["gallery"] = len(gallery)
+        if len(held_out) >= _ENOUGH_FOR_CUTOFF:
+            unseen = take_rows(data, held_out)
+            gallery.calibrate(unseen.images, unseen.captions)  # for search --cutoff calibrated
     # Neither this process's cache nor its bars stay in a model that is kept.
     set_everywhere(model, {"cache": None, "checkpoint": None, "verbose": 0})
     with new_folder(path) as made:

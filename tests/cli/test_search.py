@@ -24,7 +24,7 @@ QUICK = ["--setting", "fast", "-p", "features__image_size=32"]
 def fitted(drawn, tmp_path_factory):
     """Fit once by the command line; read only."""
     path = tmp_path_factory.mktemp("fitted") / "photos.model"
-    arguments = ["fit", drawn / "photos", drawn / "captions.csv", "-o", path, "--hold-out", "0.25", *QUICK]
+    arguments = ["fit", drawn / "photos", drawn / "captions.csv", "-o", path, "--hold-out", "0.4", *QUICK]
     assert main(list(map(str, arguments))) == 0
     return path
 
@@ -35,10 +35,16 @@ def model(fitted, tmp_path):
     return shutil.copytree(fitted, tmp_path / "photos.model")
 
 
+def test_what_fit_held_out_tells_how_many_a_query_deserves(fitted, run):
+    answer = run("search", fitted, "a red star", "--cutoff", "calibrated", "--json", "-k", "24")
+    assert answer.code == 0, answer.err
+    assert len(json.loads(answer.out)) <= 24
+
+
 def test_a_fit_leaves_a_model_with_its_gallery_and_nothing_else(fitted, drawn):
     assert [file.name for file in fitted.parent.iterdir()] == ["photos.model"]
     about = json.loads((fitted / "sklearn-mm.json").read_text())
-    assert (about["task"], about["gallery"], about["n_pictures"], about["n_captions"]) == ("search", 24, 18, 36)
+    assert (about["task"], about["gallery"], about["n_pictures"], about["n_captions"]) == ("search", 24, 14, 28)
     assert about["columns"]["text"] == "caption"
     kept = load(fitted / "model").get_params()
     assert {value for name, value in kept.items() if name.endswith("cache")} == {None}
@@ -193,7 +199,7 @@ def test_pictures_are_removed_whose_files_are_gone(run, moved):
 def test_what_was_held_out_is_measured(run, fitted, drawn, tmp_path):
     answer = run("evaluate", fitted, drawn / "photos", drawn / "captions.csv", "--held-out", "--json")
     report = json.loads(answer.out)
-    assert (report["n_images"], report["n_texts"]) == (6, 12)
+    assert (report["n_images"], report["n_texts"]) == (10, 20)
     assert report["t2i_hit@10"] == 1  # of six
     again = run("evaluate", fitted, drawn / "photos", drawn / "captions.csv", "-o", tmp_path / "measured.jsonl")
     assert again.code == 0
