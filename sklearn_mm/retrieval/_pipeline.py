@@ -100,7 +100,7 @@ def make_search_pipeline(
     Notes
     -----
     Measured on 1,200 photographs of Flickr8k's training part with five captions each; RSum over the 1,000 of the
-    validation part, seed 0, hubs corrected; seconds of one core (``tests/benchmarks/bench_settings.py``):
+    validation part, seed 0, hubs corrected; seconds of one core (``examples/flickr8k_settings.py``):
 
     ========== ============================================== ======== ========= ===========
     setting    what is read, and how it is searched           RSum     ranker, s features, s

@@ -1,6 +1,6 @@
 """Time and RSum of the settings that have a word, on 1,200 photographs of Flickr8k and the validation part.
 
-python tests/benchmarks/bench_settings.py FOLDER [--settings fast balanced best] [--cache FOLDER]
+python examples/flickr8k_settings.py FOLDER [--settings fast balanced best] [--cache FOLDER]
 """
 
 import argparse
