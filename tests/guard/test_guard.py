@@ -40,6 +40,7 @@ def test_every_case_is_recorded(expected):
 
 
 @pytest.mark.filterwarnings("ignore::sklearn_mm.exceptions.MergedRowsWarning")
+@pytest.mark.filterwarnings("ignore:tags say where:sklearn_mm.exceptions.LabelWarning")
 @pytest.mark.parametrize("name", CASES)
 def test_a_fixed_seed_gives_what_it_gave(name, expected, tmp_path):
     if name in READS_PICTURES and not (EXACT or HAS_AVX2):
