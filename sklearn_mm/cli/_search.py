@@ -27,7 +27,9 @@ _narrowed = pass_on(
 @click.argument("query", nargs=-1)
 @k_option
 @_narrowed
-@click.option("--cutoff", metavar="RULE", help="calibrated: as many as the query deserves, perhaps none; after fit --hold-out.")
+@click.option(
+    "--cutoff", metavar="RULE", help="calibrated: as many as the query deserves, perhaps none; after fit --hold-out."
+)
 @click.option("--image", type=click.Path(), metavar="FILE", help="A picture beside the sentence.")
 @click.option("--minus", metavar="TEXT", help="What the pictures are not to show.")
 @gallery_results
