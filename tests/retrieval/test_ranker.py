@@ -422,6 +422,7 @@ def test_texts_without_a_known_word_are_named_and_embedded(fitted):
         (np.zeros((3, 2)), ["a", "b", "c"], "at least 2 different images"),
     ],
 )
+@pytest.mark.filterwarnings("ignore::sklearn_mm.exceptions.MergedRowsWarning")  # of equal rows
 def test_bad_training_data_is_named(X, y, message):
     with pytest.raises(ValueError, match=message):
         JointEmbeddingRanker(**FAST).fit(X, y)
