@@ -99,6 +99,7 @@ def test_training_scores_that_scikit_learn_asks_for_are_no_slip(data):
         search.score(X, y)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn_mm.exceptions.MergedRowsWarning")  # which a careful reader gets too
 def test_a_split_that_leaks_is_named_in_cross_validation_too(data):
     X, y = np.repeat(data[0][:20], 2, axis=0), [one for captions in data[1][:20] for one in captions]
     with pytest.warns(LeakWarning, match="pictures"):
