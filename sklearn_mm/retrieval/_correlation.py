@@ -167,7 +167,7 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
     >>> ranker = CorrelationRanker(random_state=0).fit(features, captions)
     >>> ranker.predict(features[:3])
     array(['a red dot', 'a red box', 'a green dot'], dtype=object)
-    >>> scores, indices = ranker.search_images(["something green"], k=3)
+    >>> scores, indices = ranker.search_images(["a green dot"], k=3)
     >>> {captions[i].split()[1] for i in indices[0]}
     {'green'}
     """

@@ -217,7 +217,7 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
     >>> ranker = JointEmbeddingRanker(n_components=16, batch_size=8, max_epochs=40, random_state=0)
     >>> ranker.fit(features, captions).predict(features[:3])
     array(['a red dot', 'a red box', 'a green dot'], dtype=object)
-    >>> scores, indices = ranker.search_images(["something green"], k=3)
+    >>> scores, indices = ranker.search_images(["a green dot"], k=3)
     >>> {captions[i].split()[1] for i in indices[0]}
     {'green'}
     """
