@@ -48,7 +48,7 @@ class AnnotationScorer(BaseEstimator):
     Raises
     ------
     ValueError
-        `metric` names no number; the message lists those there are. It is looked at here already, as a search fits its
+        ``metric`` names no number; the message lists those there are. It is looked at here already, as a search fits its
         first model before it calls a scorer, and takes an error there for a bad score.
 
     See Also
@@ -60,7 +60,7 @@ class AnnotationScorer(BaseEstimator):
     Any scikit-learn classifier of several labels will do, `MLPClassifier` and `OneVsRestClassifier` among
     them. From a dict a search has to be told which number to refit by, ``refit="O-F1"``: with ``refit=True``
     scikit-learn fits everything first and then says so. Searches take the largest number for the best: do not refit by
-    "count_mae". With a `metric` there is nothing to say.
+    "count_mae". With a ``metric`` there is nothing to say.
 
     Where Y holds lists of labels, columns are those of the estimator's ``classes_``. A true label that it does
     not know is one that it missed: it counts as a column of its own, with the lowest score everywhere. The
@@ -120,7 +120,7 @@ class AnnotationScorer(BaseEstimator):
         Returns
         -------
         dict of str to float, or float
-            As `annotation_report` returns it; the one number where there is a `metric`.
+            As `annotation_report` returns it; the one number where there is a ``metric``.
 
         Raises
         ------

@@ -52,7 +52,7 @@ class RetrievalScorer(BaseEstimator):
     Raises
     ------
     ValueError
-        `metric` names no number; the message lists those there are. It is looked at here already, as a search fits its
+        ``metric`` names no number; the message lists those there are. It is looked at here already, as a search fits its
         first model before it calls a scorer, and takes an error there for a bad score.
 
     See Also
@@ -66,7 +66,7 @@ class RetrievalScorer(BaseEstimator):
 
     From a dict a search has to be told which number to refit by, ``refit="rsum"``: with ``refit=True`` scikit-learn
     fits everything first and then says so. Searches take the largest number for the best: do not refit by a median or
-    mean rank. With a `metric` there is nothing to say.
+    mean rank. With a ``metric`` there is nothing to say.
 
     `sample_weight` and `groups` reach the scorer under metadata routing, when asked for by
     ``set_score_request``. `sample_weight` weighs images, and captions as their images. Images of one group
@@ -131,7 +131,7 @@ class RetrievalScorer(BaseEstimator):
         Returns
         -------
         dict of str to float, or float
-            As `retrieval_report` returns it; the one number where there is a `metric`.
+            As `retrieval_report` returns it; the one number where there is a ``metric``.
 
         Raises
         ------
