@@ -48,7 +48,7 @@ class AnnotationScorer(BaseEstimator):
     Raises
     ------
     ValueError
-        ``metric`` names no number; the message lists those there are. It is looked at here already, as a search fits its
+        ``metric`` names no number; the message lists those there are. It is looked at here, as a search fits its
         first model before it calls a scorer, and takes an error there for a bad score.
 
     See Also

@@ -152,6 +152,7 @@ def test_score_is_the_overall_f1(fitted, test_data):
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_every_setting_learns(data, test_data, parameters):
     annotator = MultiLabelAnnotator(**{**FAST, **parameters}).fit(*data)
     X, truth = test_data
@@ -358,6 +359,7 @@ def test_what_is_set_after_fit_does_not_change_what_scores_mean(data):
     np.testing.assert_array_equal(shares.set_params(loss="bce").predict_proba(data[0]), expected)
 
 
+@pytest.mark.slow
 def test_grid_search_and_cross_validation_need_no_wrapper(data):
     X, truth = data
     pipe = make_pipeline(StandardScaler(), MultiLabelAnnotator(**FAST))
@@ -373,7 +375,13 @@ def test_grid_search_and_cross_validation_need_no_wrapper(data):
     assert sets.tolist() == lists.tolist()
 
 
-@pytest.mark.parametrize("scoring", ["average_precision", "roc_auc", "f1_micro", "f1_macro"])
+@pytest.mark.parametrize(
+    "scoring",
+    [
+        "average_precision",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("roc_auc", "f1_micro", "f1_macro")),
+    ],
+)
 def test_scikit_learns_own_scorers_take_it_for_a_classifier_of_several_labels(data, scoring):
     assert cross_val_score(MultiLabelAnnotator(**FAST), *data, cv=3, scoring=scoring, error_score="raise").mean() > 0.7
 

@@ -171,6 +171,7 @@ def test_a_count_is_scored_where_no_image_has_a_label():
     assert predictor.score(X, [[]] * len(X)) == predictor.score(X, np.zeros(len(X)))
 
 
+@pytest.mark.slow
 def test_a_rare_label_of_perfect_scores_is_given_by_thresholds_of_labels():
     def images(n_images, n_rare, seed):
         rng = np.random.default_rng(seed)

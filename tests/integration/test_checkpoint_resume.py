@@ -138,6 +138,7 @@ def test_a_killed_fit_on_pictures_goes_on_to_the_same_bits(tmp_path, n_before):
     assert same(resumed, ranker.fit(scenes.images, scenes.captions))
 
 
+@pytest.mark.slow
 def test_a_killed_warm_start_is_known_in_another_process(data, tmp_path):
     ranker = JointEmbeddingRanker(**SETTINGS, warm_start=True).fit(*data)
     resumed = copy.deepcopy(ranker).set_params(checkpoint=tmp_path / "run")

@@ -75,7 +75,7 @@ def pipeline(tmp_path):
     )
 
 
-@pytest.mark.parametrize("n_jobs", [None, 2])
+@pytest.mark.parametrize("n_jobs", [None, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_network_sees_each_picture_once_in_a_whole_search(pipeline, shapes, tmp_path, n_jobs):
     # Two layers' widths need one probe picture at most for each network that is built; count those apart.
     search = GridSearchCV(

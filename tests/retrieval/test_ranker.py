@@ -114,7 +114,10 @@ def test_score_is_far_above_chance_on_held_out_images(data):
         {"image_encoder": StandardScaler()},
         {"optimizer": "sgd", "learning_rate": 0.5},
         {"optimizer": "sgd", "learning_rate": 0.5, "precision": "float16", "loss": InfoNCELoss(trainable=True)},
-        {"text_encoder": TextCNNEncoder(16, width=0.2, dropout=0.0), "precision": "float16", "max_epochs": 20},
+        pytest.param(
+            {"text_encoder": TextCNNEncoder(16, width=0.2, dropout=0.0), "precision": "float16", "max_epochs": 20},
+            marks=pytest.mark.slow,
+        ),
         {"lr_schedule": "linear", "precision": "bfloat16"},
     ],
     ids=str,
