@@ -2,9 +2,11 @@
 
 import importlib
 import pickle
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
 from threading import Barrier
 
 import joblib
@@ -349,8 +351,8 @@ def test_partial_fits_side_by_side_are_those_one_by_one():
         assert_same(list(pool.map(fitted, [0, 1, 0, 1])), [expected[seed] for seed in (0, 1, 0, 1)])
 
 
-@pytest.mark.parametrize("backend", ["threading", "multiprocessing"])
-def test_a_grid_search_gives_the_same_bits_in_threads_in_processes_and_without(backend):
+def assert_searched_alike(backend):
+    """Search by workers of a backend, and without."""
     grid = {"n_components": [4, 8], "loss": ["infonce", "ranking"]}
     # max_epochs=2: a fit long enough to be in the way of another
     search = GridSearchCV(
@@ -363,6 +365,17 @@ def test_a_grid_search_gives_the_same_bits_in_threads_in_processes_and_without(b
         if name.startswith(("split", "mean_test", "rank")):
             np.testing.assert_array_equal(side_by_side.cv_results_[name], scores)
     np.testing.assert_array_equal(side_by_side.transform(features()), expected.transform(features()))
+
+
+def test_a_grid_search_gives_the_same_bits_in_threads_and_without():
+    assert_searched_alike("threading")
+
+
+@pytest.mark.slow
+def test_a_grid_search_gives_the_same_bits_in_forked_processes_and_without():
+    # Forked from a process of its own: those of other tests hold locks of threads that the forked ones do not have.
+    code = "from tests.integration.test_threads import assert_searched_alike as run; run('multiprocessing')"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2], timeout=300)
 
 
 class Failing(TransformerMixin, BaseEstimator):
