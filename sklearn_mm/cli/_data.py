@@ -16,6 +16,7 @@ __all__ = [
     "load_data",
     "read_in_chunks",
     "show_progress",
+    "take_metadata",
     "take_rows",
     "tell_dropped",
 ]
@@ -75,12 +76,17 @@ def take_rows(data: Any, rows: Sequence[int]) -> Any:
     for name in _BY_PICTURE:
         if data.get(name) is not None:
             kept[name] = [data[name][row] for row in rows]
-    if data.get("metadata") is not None:
-        if isinstance(data.metadata, dict):  # without pandas
-            kept.metadata = {name: [column[row] for row in rows] for name, column in data.metadata.items()}
-        else:
-            kept.metadata = data.metadata.iloc[list(rows)].reset_index(drop=True)
+    kept.metadata = take_metadata(data.get("metadata"), rows)
     return kept
+
+
+def take_metadata(metadata: Any, rows: Sequence[int]) -> Any:
+    """Return the metadata of some pictures; None where there is none."""
+    if metadata is None:
+        return None
+    if isinstance(metadata, dict):  # without pandas
+        return {name: [column[row] for row in rows] for name, column in metadata.items()}
+    return metadata.iloc[list(rows)].reset_index(drop=True)
 
 
 def as_input(model: Any, paths: Sequence[str]) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from sklearn_mm.cli._data import drop_unreadable, find_pictures, load_data, show_progress, tell_dropped
+from sklearn_mm.cli._data import drop_unreadable, find_pictures, load_data, show_progress, take_metadata, tell_dropped
 from sklearn_mm.cli._errors import CommandError
 from sklearn_mm.cli._options import Verb, say
 from sklearn_mm.cli._parameters import set_everywhere
@@ -95,7 +95,7 @@ def _put(change: Any, rows: list[int], paths: list[Path], ids: list[str], metada
     from sklearn_mm.exceptions import ImageReadError
 
     def put() -> None:
-        own = None if metadata is None else _rows_of(metadata, rows)
+        own = take_metadata(metadata, rows)
         change([str(paths[row]) for row in rows], ids=[ids[row] for row in rows], metadata=own)
 
     try:
@@ -109,12 +109,6 @@ def _put(change: Any, rows: list[int], paths: list[Path], ids: list[str], metada
         if rows:
             put()
     return rows
-
-
-def _rows_of(metadata: Any, rows: list[int]) -> Any:
-    if isinstance(metadata, dict):
-        return {name: [column[row] for row in rows] for name, column in metadata.items()}
-    return metadata.iloc[rows].reset_index(drop=True)
 
 
 def _named(given: str, ids: list[str], stored: StoredModel) -> list[str]:
