@@ -20,9 +20,9 @@ from sklearn_mm.persistence import load, save
 NAMES = np.array(["bird", "cloud", "dog", "sea", "tree", "wall"])
 FAST = {
     "hidden_layer_sizes": (32,),
-    "batch_size": 32,
+    "batch_size": 100,
     "random_state": 0,
-    "learning_rate": 3e-3,
+    "learning_rate": 1e-2,
     "max_epochs": 12,
     "n_folds": None,
 }
@@ -295,7 +295,7 @@ def test_groups_are_not_torn_apart():
 @pytest.mark.slow
 def test_calibration_mends_the_probabilities(data, test_data):
     X, truth = test_data
-    parameters = {**FAST, "loss": "asymmetric", "class_weight": "balanced"}
+    parameters = {**FAST, "loss": "asymmetric", "class_weight": "balanced", "batch_size": 50, "learning_rate": 5e-3}
     for n_folds in (None, 3):
         plain = MultiLabelAnnotator(**{**parameters, "n_folds": n_folds}).fit(*data)
         calibrated = MultiLabelAnnotator(**{**parameters, "n_folds": n_folds}, calibrate=True).fit(*data)
