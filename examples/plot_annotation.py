@@ -15,9 +15,9 @@ from sklearn.model_selection import train_test_split
 
 from sklearn_mm.datasets import make_captioned_shapes
 
-shapes = make_captioned_shapes(1000, image_size=64, random_state=0)
+shapes = make_captioned_shapes(700, image_size=64, random_state=0)
 images_train, images_test, labels_train, labels_test = train_test_split(
-    shapes.images, shapes.tags, test_size=300, random_state=0
+    shapes.images, shapes.tags, test_size=200, random_state=0
 )
 labels_train[:3]
 
@@ -26,7 +26,8 @@ labels_train[:3]
 # ---------
 #
 # All layers of a small network, set to -1, 0 and 1, are the features; the labels are lists, and so are the
-# predictions. A part of the training pictures is held out to learn how many labels to give.
+# predictions. A part of the training pictures is held out to learn how many labels to give: for the last points, leave
+# `n_folds` as it is, and each picture is held out once.
 
 from sklearn.pipeline import make_pipeline
 
@@ -35,7 +36,7 @@ from sklearn_mm.features import FullNetworkEmbedding
 
 model = make_pipeline(
     FullNetworkEmbedding("efficientnet_lite0", image_size=64),
-    MultiLabelAnnotator(random_state=0),
+    MultiLabelAnnotator(n_folds=None, random_state=0),
 )
 model.fit(images_train, labels_train)
 model.predict(images_test[:3])
