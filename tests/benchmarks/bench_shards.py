@@ -95,7 +95,7 @@ def measure(options, folder, paths, archive, column):
     n_bytes = sum(file.n_bytes for shard in manifest.shards for file in shard.files)
     arrays = [np.asarray(Image.open(path).convert("RGB").resize((224, 224))) for path in paths[:128]]
     vectors = embedding.transform(arrays)
-    captions = make_captioned_shapes(len(vectors), image_size=8, random_state=0).captions
+    captions = make_captioned_shapes(len(vectors), image_size=16, random_state=0).captions
     ranker = JointEmbeddingRanker(n_components=1024, max_epochs=1, random_state=0).fit(vectors, captions)
     many = np.tile(vectors, (16, 1))
     rates = Rates(
