@@ -44,8 +44,10 @@ from sklearn_mm.annotation._corrections import (
 from sklearn_mm.annotation._count_predictor import LabelCountPredictor
 from sklearn_mm.annotation._data import LabeledImages, check_weights_and_groups, merge_labeled, n_ranks_for
 from sklearn_mm.annotation._given_away import warn_of_tags_as_labels
+from sklearn_mm.annotation._label_names import name_likeness
 from sklearn_mm.annotation._labels import (
     GivenLabels,
+    LabelForm,
     label_weights,
     overall_f1,
     read_labels,
@@ -139,7 +141,11 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
     members : list of {"neighbors", "ridge", "kernel"} or None, default=None
         What scores labels beside the network, in closed form: a Gaussian process on the features and tags as they come
         ("kernel"); and, on the features the network makes, votes of the images nearest to one, and a ridge regression.
-        What each counts is learnt from the images held out. None leaves the network alone.
+        What each counts is learnt from the images held out. None leaves the network alone, as published.
+    name_encoder : transformer, default=None
+        From the names of labels to vectors: a `PretrainedTextEncoder` with ``trainable="none"``, or any other that is
+        not to be trained. Then labels that are called alike are expected to look alike: the kernel finds rare labels
+        better, and also labels that are true of no image. None knows labels by their images alone.
     bank_size : int, default=20000
         How many images the neighbours are sought among, and at most, the kernel is solved for; drawn where there are
         more.
@@ -181,7 +187,7 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
         The fitted encoder.
     network_ : Module
     member_weights_ : dict from str to float
-        What the log odds of the "network", and the scores of each of the `members`, count.
+        What the log odds of the "network", and the scores of each of the `members`, count; where there are members.
     is_tag_ : ndarray of shape (n_features_in_,), bool
         Which columns are tags.
     history_ : list of dict
@@ -206,7 +212,8 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
     indicator marks a label as not known: it takes no part in the loss, and in the number of labels of its image it
     counts as likely as it is elsewhere. An image without labels is kept, unlike in [1]_, which drops them: it teaches
     that there may be none. Its number is 0, and only if there is such an image may `predict` give none; leave such rows
-    out, or give them the weight 0, to do as [1]_ does. A label that is true of no image gets the probability 0.
+    out, or give them the weight 0, to do as [1]_ does. A label that is true of no image gets the probability 0, unless
+    there is a `name_encoder`.
 
     In cross-validation scikit-learn asks for dense indicators in two places. An integer `cv` is refused with lists of
     labels; pass a splitter, as ``KFold(3)``, or sets of labels. And ``cross_val_predict`` takes a dense indicator alone
@@ -229,18 +236,25 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
     the best for images left out, which costs no other fit. The "kernel" sees what comes before any hidden layer: the
     covariance of two images is ``exp(s (cos - 1))`` of their standardised features, and beside it ``0.4 exp(cos - 1)``
     of their tags; s, of 1 and 2, and the variance of the noise, of 0.1 to 3, are the best for up to 1,024 images left
-    out, one of each group. It is solved for at most 8,192 images, drawn where there are more, which takes 600 MB and
-    some seconds of a core. What members say is added to the network's log odds, with the weights of
-    the best mean average precision of images held out, where these are clearly better than weights that are good
-    elsewhere. Then members are fitted again, to the images held out, too. Given one label a row the network scores
-    alone; without hidden layers and with more than 2,048 features the ridge is left out, and with more than 65,536
-    labels the kernel. There is no ``partial_fit``: rules, weights and members are those of the images of one `fit`;
-    `warm_start` goes on with the network, and fits them anew. Neighbours take two bytes a hidden unit and image, the
-    kernel two bytes a feature and four a label for each of its images.
+    out, one of each group. It is solved for at most 8,192 images, fewer of more than 16,384 features, drawn where there
+    are more, which takes up to 900 MB and some seconds of a core, a minute of that many features. What members say is
+    added to the network's log odds, with the weights of the best mean average precision of images held out, where these
+    are clearly better than weights that are good elsewhere. Then members are fitted again, to the images held out, too.
+    Given one label a row the network scores alone; without hidden layers and with more than 2,048 features the ridge is
+    left out, and with more than 65,536 labels or 524,288 features the kernel. Rules, weights and members are
+    those of the images of one `fit`: `partial_fit` leaves them, and `warm_start` fits them anew. Neighbours take two
+    bytes a hidden unit and image, the kernel two bytes a feature and four a label for each of its images; once a CPU
+    has scored, six for two.
+
+    With a `name_encoder` the kernel is one over labels, too, as in [3]_: the covariance of two labels is
+    ``exp(2 (cos - 1))`` of the vectors of their names, less what all names have in common, and the more images a label
+    is true of, the less others say of it: one counts as much as a noise of a variance of 1 lets it. A label that is
+    true of no image, a column of an indicator of 0 or NaN throughout, gets the score that labels of like names give it;
+    network and neighbours say nothing of it. Underscores of a name are spaces.
 
     Rows that are equal in features, tags and labels, and of one group where there are groups, are one image, their
-    weights added. Training takes memory for the
-    features, the labels as a sparse matrix and one batch; predicting for a block of images.
+    weights added. Training takes memory for the features, the labels as a sparse matrix and one batch; predicting for a
+    block of images.
 
     %(threads)s
 
@@ -250,6 +264,7 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
        IEEE TIP 28(4), 2019, https://arxiv.org/abs/1709.01220
     .. [2] Ben-Baruch, Ridnik, Zamir, Noy, Friedman, Protter, Zelnik-Manor, "Asymmetric Loss For Multi-Label
        Classification", ICCV 2021, https://arxiv.org/abs/2009.14119
+    .. [3] Bonilla, Chai, Williams, "Multi-task Gaussian Process Prediction", NIPS 2007
 
     Examples
     --------
@@ -289,6 +304,7 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
         "label_separator": [str, None],
         "calibrate": ["boolean"],
         "members": ["array-like", None],
+        "name_encoder": [HasMethods(["fit", "transform"]), None],
         "bank_size": [positive_int],
         "n_folds": [Interval(Integral, 2, None, closed="left"), StrOptions({"auto"}), None],
     }
@@ -309,6 +325,7 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
         label_separator: str | None = None,
         calibrate: bool = False,
         members: Sequence[str] | None = None,
+        name_encoder: Any = None,
         bank_size: int = 20_000,
         n_folds: int | str | None = "auto",
         max_epochs: int = 15,
@@ -339,6 +356,7 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
         self.label_separator = label_separator
         self.calibrate = calibrate
         self.members = members
+        self.name_encoder = name_encoder
         self.bank_size = bank_size
         self.n_folds = n_folds
         self.max_epochs = max_epochs
@@ -386,10 +404,12 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
         ValueError
             Lengths differ; an indicator holds something else, or with `warm_start` a label is new (the message names
             the row); there is no label; a column of tags does not exist; `label_count` is a number above that of the
-            labels; `class_weight` names a label that is not there; layers have no sizes; a member is unknown; features
-            are not finite; a row has no group; or there are fewer than two different images.
+            labels; `class_weight` names a label that is not there; layers have no sizes; a member is unknown; a
+            `name_encoder` has no kernel beside it, labels that are numbers or more than 4,096; features are not finite;
+            a row has no group; or there are fewer than two different images.
         TypeError
-            y is a mapping, a set or a file; an entry of it is no list of labels; or labels are of several types.
+            y is a mapping, a set or a file; an entry of it is no list of labels; labels are of several types; or the
+            `name_encoder` would have to be trained.
         FloatingPointError
             Training diverged.
 
@@ -439,6 +459,7 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
         settings = training_settings(self, getattr(self, "precision_", None) if resumed else None)
         self.precision_ = precision_of(settings.dtype)
         with torch_threads(self.n_jobs), forked_rng(random_state):
+            likeness = self._compare_names(self.classes_ if resumed else given.classes, given.form)
             inputs, kept = self._encode(images, tags, random_state, resumed)
             if place is None and len(kept) < n_rows:
                 place = kept
@@ -460,7 +481,7 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
                 stages = self._stages(model, inputs, others, None, rng, processes, prefix)
                 kept_in = open_checkpoint(self.checkpoint, identity, f"-{number}")
                 train(model, stages, settings, rng, checkpoint=kept_in, processes=processes)
-                self._join_members(model, inputs, others)
+                self._join_members(model, inputs, others, likeness)
                 for_rules.append(HeldOut(model, inputs, own))
             if not resumed:
                 self.network_ = self._make_network(inputs, learnt)  # after the folds, whose networks draw weights too
@@ -480,7 +501,7 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
                 callbacks=EpochCallbacks(self, sum(stage.n_epochs for stage in stages)),
                 processes=processes,
             )
-            self._join_members(model, inputs, learnt)
+            self._join_members(model, inputs, learnt, likeness)
             self._members = model.members
             self._sample = keep_sample(model, inputs, learnt, np.random.default_rng(self._split_seed))
             # Of too few images none is held out, and of those held out nothing may be known: then the rules are learnt
@@ -492,7 +513,7 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
             if held_out is not None and self._members is not None:
                 # Of what was held out the network never learns; members do, as soon as it has said what they are worth.
                 weights = self._members.weights
-                self._join_members(model, inputs, labeled)
+                self._join_members(model, inputs, labeled, likeness)
                 self._members = None if model.members is None else model.members.weighted(weights)
         settle(model, settings.device)
         return self
@@ -565,6 +586,8 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
         least = 0 if self.tag_features is None else 1
         check_layer_sizes("tag_hidden_layer_sizes", self.tag_hidden_layer_sizes, least)
         _check_members(self.members)
+        if self.name_encoder is not None and (self.members is None or "kernel" not in self.members):
+            raise ValueError(f"name_encoder needs 'kernel' among the members, got members={self.members!r}")
         if self._counts is not None:
             validate_params(self._counts)
             check_layer_sizes("label_count__hidden_layer_sizes", self._counts.hidden_layer_sizes)
@@ -643,7 +666,9 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
             "single" if single else "shared" if shares else "independent",
             target,
             float(np.average(labeled.counts, weights=labeled.weight)),
-            np.empty(0, np.int64) if single else warn_of_labels(labeled.labels, self.classes_),
+            np.empty(0, np.int64)
+            if single
+            else warn_of_labels(labeled.labels, self.classes_, by_name=self.name_encoder is not None),
         )
         self._rules = None
         self._least = int(labeled.counts.min() >= 1)  # where every image has a label, each gets one
@@ -724,13 +749,22 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
     def _keep_history(self, history: list[EpochRecord]) -> None:
         self.history_, self.n_epochs_ = history, len(history)
 
-    def _join_members(self, model: AnnotationModel, inputs: InputRows, images: LabeledImages) -> None:
+    def _compare_names(self, classes: np.ndarray, form: LabelForm) -> np.ndarray | None:
+        """Return how much labels are called alike, (n_labels, n_labels); None where that is not asked for."""
+        if self.name_encoder is None or form.kind == "single":
+            return None
+        return name_likeness(classes, self.name_encoder)
+
+    def _join_members(
+        self, model: AnnotationModel, inputs: InputRows, images: LabeledImages, likeness: np.ndarray | None
+    ) -> None:
         """Fit the members to the images that a network was trained on, and let it be joined by them."""
         names = self._member_names
         if names:
             rng = np.random.default_rng(self._split_seed)
             blocks = model.seen_blocks(inputs, images.rows, for_kernel="kernel" in names)
-            model.join(fit_members(names, blocks, images, self.bank_size, rng))
+            n_features = int(model.network.config["n_features"])
+            model.join(fit_members(names, blocks, images, n_features, self.bank_size, rng, likeness))
 
     @property
     def _member_names(self) -> Sequence[str]:
@@ -882,6 +916,7 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
             state |= {"members": None, "bank_size": 20_000}
             if "_scoring" in state:
                 state["_members"] = None
+        state = {"name_encoder": None, **state}  # models saved before there was one
         if "_scoring" in state:  # models saved before there were corrections
             state = {"_sample": None, "_corrections": None, **state}
         return state

@@ -1,6 +1,6 @@
 """A Gaussian process on what the network of an annotator sees: labels of images that are like one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, NamedTuple, Self
 
@@ -20,8 +20,9 @@ _SCALES = (1.0, 2.0)  # of cosines; at 4 less is found on Flickr8k, OpenMoji and
 _NOISES = (0.1, 0.3, 1.0, 3.0)  # variances of what images say of labels, beside 1 of the process
 _MAX_TRIED = 1024  # images that scale and noise are chosen on, which does not hang on how many there are
 _MAX_BANK = 8192  # images: their system of equations takes 270 MB, and some seconds of one core
+_MAX_NUMBERS = 1 << 27  # features of all of them: 270 MB in half precision
 _MAX_COEFFICIENTS = 1 << 24
-_MIN_BANK = 256  # where there are so many labels that fewer images would be taken there is none
+_MIN_BANK = 256  # where there are so many labels or features that fewer images would be taken there is none
 
 
 class Seen(NamedTuple):
@@ -95,6 +96,22 @@ class KernelScores:
     scale: float
     noise: float
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields alone: what is made of them is not stored."""
+        return {own.name: getattr(self, own.name) for own in fields(self)}
+
+    def likeness_on(self, device: torch.device) -> "_Likeness":
+        """Return what compares images with the bank."""
+        return self._likeness_on_cpu if device.type == "cpu" else self._likeness(device)
+
+    def _likeness(self, device: torch.device) -> "_Likeness":
+        return _Likeness(SeenImages(self.features, self.tags), self.scale, device)
+
+    @cached_property
+    def _likeness_on_cpu(self) -> "_Likeness":
+        """Kept, as its bank in full precision takes longer to be made than an image to be scored."""
+        return self._likeness(torch.device("cpu"))
+
     @classmethod
     def fit(
         cls, bank: SeenImages, targets: np.ndarray, weight: np.ndarray, group: np.ndarray, device: torch.device
@@ -139,7 +156,7 @@ class KernelScorer:
 
     def __init__(self, kernel: KernelScores, device: torch.device) -> None:
         self._kernel, self._device = kernel, device
-        self._likeness = _Likeness(SeenImages(kernel.features, kernel.tags), kernel.scale, device)
+        self._likeness = kernel.likeness_on(device)
 
     def likeness(self, seen: Seen) -> Tensor:
         """Return how much images are like those of the bank, (n, n_bank) float32: by features, and by tags beside."""
@@ -198,9 +215,9 @@ def _left_out_error(likeness: Tensor, targets: np.ndarray, weight: np.ndarray, n
     return float((torch.from_numpy(weight).to(likeness.device)[:, None] * left_out**2).sum(dtype=torch.float64))
 
 
-def kernel_bank_size(n_images: int, n_labels: int, bank_size: int) -> int:
-    """Return how many images a kernel is solved for; 0 where there are too many labels for one."""
-    size = min(n_images, bank_size, _MAX_BANK, _MAX_COEFFICIENTS // n_labels)
+def kernel_bank_size(n_images: int, n_labels: int, n_features: int, bank_size: int) -> int:
+    """Return how many images a kernel is solved for; 0 where there are too many labels or features for one."""
+    size = min(n_images, bank_size, _MAX_BANK, _MAX_COEFFICIENTS // n_labels, _MAX_NUMBERS // max(n_features, 1))
     return size if size >= min(n_images, bank_size, _MIN_BANK) else 0
 
 

@@ -195,11 +195,14 @@ def warn_of_joined(given: GivenLabels, way_out: str) -> None:
         )
 
 
-def warn_of_labels(matrix: Any, classes: np.ndarray) -> np.ndarray:
-    """Warn of labels that are true of no row or of all, and return the columns of the former."""
+def warn_of_labels(matrix: Any, classes: np.ndarray, *, by_name: bool = False) -> np.ndarray:
+    """Warn of labels that are true of no row or of all, and return the columns of those never to be predicted.
+
+    With `by_name` there are none of these: labels that are true of no row are known by what they are called.
+    """
     n_known = matrix.shape[0] - _count(matrix, np.isnan)
     n_true = _count(matrix, lambda data: data == 1)
-    never, always = np.flatnonzero(n_true == 0), np.flatnonzero((n_true == n_known) & (n_true > 0))
+    never, always = np.flatnonzero((n_true == 0) & (not by_name)), np.flatnonzero((n_true == n_known) & (n_true > 0))
     parts = []
     if len(never):
         parts.append(f"true of no image, and will never be predicted: {_name(classes[never])}")

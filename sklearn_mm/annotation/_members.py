@@ -1,7 +1,7 @@
 """What scores labels beside the network: votes of near neighbours, a ridge, and a kernel."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, NamedTuple, Self
 
@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from sklearn_mm.annotation._data import LabeledImages
 from sklearn_mm.annotation._kernel import KernelScorer, KernelScores, Seen, SeenImages, kernel_bank_size
+from sklearn_mm.annotation._label_names import share_by_names
 from sklearn_mm.registry import stored_as
 
 __all__ = [
@@ -113,6 +114,32 @@ class NeighborVotes:
     weight: np.ndarray
     prior: np.ndarray
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields alone: what is made of them is not stored."""
+        return {own.name: getattr(self, own.name) for own in fields(self)}
+
+    def bank_on(self, device: torch.device) -> Tensor:
+        """Return the features in full precision: in half a CPU takes many times as long for a product."""
+        return self._bank if device.type == "cpu" else torch.from_numpy(self.features).to(device).float()
+
+    @cached_property
+    def _bank(self) -> Tensor:
+        return torch.from_numpy(self.features).float()
+
+    @cached_property
+    def columns(self) -> tuple[Any, Any]:
+        """The labels that are true, and those that are not known if there are such; by columns, to be cut."""
+        labels = self.labels.tocsc()
+        unknown = np.isnan(labels.data)
+
+        def where(stored: np.ndarray) -> Any:
+            entries = (stored.astype(np.float32), labels.indices, labels.indptr)
+            columns = sparse.csc_array(entries, shape=labels.shape, copy=True)  # of which entries are taken out
+            columns.eliminate_zeros()
+            return columns
+
+        return where(~unknown), where(unknown) if unknown.any() else None
+
 
 @stored_as("annotation.RidgeScores")
 @dataclass(frozen=True)
@@ -151,6 +178,8 @@ class LabelMembers:
         An intercept; then of the prior, of the log odds of the network, and of the scores of the others, in the order
         of `MEMBERS`.
     kernel : KernelScores or None
+    by_name : ndarray of int64, or None
+        Labels that are true of no image, of which the kernel alone says something: what labels of like names do.
     """
 
     neighbors: NeighborVotes | None
@@ -158,6 +187,7 @@ class LabelMembers:
     prior: np.ndarray
     weights: np.ndarray
     kernel: KernelScores | None = None  # of models saved before there was one
+    by_name: np.ndarray | None = None
 
     @classmethod
     def unweighted(
@@ -203,10 +233,15 @@ class MemberScorer:
         """Return what each says of some labels, beginning with the network's log odds (n, n_some_labels)."""
         terms = [odds]
         if self.members.neighbors is not None and found.votes is not None:
-            terms.append(self._vote(self.members.neighbors.prior[labels], found.votes, labels))
+            terms.append(self._vote(self.members.neighbors, found.votes, labels))
         if self.members.ridge is not None:
             coef, intercept = (part.to(self._device) for part in self.members.ridge.of(labels))
             terms.append(torch.addmm(intercept, fused.float(), coef).cpu().numpy())
+        if self.members.by_name is not None:
+            named = self.members.by_name
+            own = named[(named >= labels.start) & (named < labels.stop)] - labels.start
+            for term in terms:
+                term[:, own] = 0  # they have only seen that it is true of no image
         if self._kernel is not None and found.likeness is not None:
             terms.append(self._kernel.scores(found.likeness, labels))
         return terms
@@ -224,7 +259,7 @@ class MemberScorer:
         neighbors = self.members.neighbors
         if neighbors is None:
             return None
-        similarity = functional.normalize(fused.float(), dim=1) @ self._bank.T
+        similarity = functional.normalize(fused.float(), dim=1) @ neighbors.bank_on(self._device).T
         n, n_bank = similarity.shape
         best = torch.topk(similarity, min(_N_NEIGHBORS, n_bank), dim=1)
         weight = torch.from_numpy(neighbors.weight).to(self._device)[best.indices]
@@ -234,12 +269,13 @@ class MemberScorer:
         entries = (share.cpu().numpy().ravel(), best.indices.cpu().numpy().ravel(), starts)
         return Votes(sparse.csr_array(entries, (n, n_bank)), (1 / (share**2).sum(dim=1, keepdim=True)).cpu().numpy())
 
-    def _vote(self, prior: np.ndarray, votes: Votes, labels: slice) -> np.ndarray:
+    @staticmethod
+    def _vote(neighbors: NeighborVotes, votes: Votes, labels: slice) -> np.ndarray:
         """Return by how much the votes raise the log odds of some labels over their prior.
 
         The prior counts as much as one neighbour, so that no vote is certain.
         """
-        true, unknown = self._columns
+        prior, (true, unknown) = neighbors.prior[labels], neighbors.columns
         n_true = votes.n_effective * (votes.share @ true[:, labels]).toarray() + prior
         n_known = votes.n_effective
         if unknown is not None:
@@ -247,29 +283,6 @@ class MemberScorer:
         n_false = np.maximum(n_known + 1 - n_true, 1 - prior)  # which rounding may leave a hair below
         odds: np.ndarray = np.log(n_true) - np.log(n_false) - np.log(prior) + np.log1p(-prior)
         return odds.astype(np.float32)
-
-    @cached_property
-    def _bank(self) -> Tensor:
-        """The features of all neighbours: in half precision a CPU takes many times as long for a product."""
-        if self.members.neighbors is None:
-            raise TypeError("there are no neighbours among these members")
-        return torch.from_numpy(self.members.neighbors.features).to(self._device).float()
-
-    @cached_property
-    def _columns(self) -> tuple[Any, Any]:
-        """The labels that are true, and those that are not known if there are such; by columns, to be cut."""
-        if self.members.neighbors is None:
-            raise TypeError("there are no neighbours among these members")
-        labels = self.members.neighbors.labels.tocsc()
-        unknown = np.isnan(labels.data)
-
-        def where(stored: np.ndarray) -> Any:
-            entries = (stored.astype(np.float32), labels.indices, labels.indptr)
-            columns = sparse.csc_array(entries, shape=labels.shape, copy=True)  # of which entries are taken out
-            columns.eliminate_zeros()
-            return columns
-
-        return where(~unknown), where(unknown) if unknown.any() else None
 
 
 # Learning -------------------------------------------------------------------------------------------------------
@@ -279,8 +292,10 @@ def fit_members(
     names: Sequence[str],
     blocks: Iterator[tuple[slice, Seen]],
     images: LabeledImages,
+    n_features: int,
     bank_size: int,
     rng: np.random.Generator,
+    likeness: np.ndarray | None = None,
 ) -> LabelMembers | None:
     """Fit members to images, going once over what a network sees of them.
 
@@ -291,18 +306,22 @@ def fit_members(
     blocks : iterator of (slice, Seen)
         All images, in their order, on the device.
     images : LabeledImages
+    n_features : int
+        Before any hidden layer, without tags.
     bank_size : int
         How many images the neighbours are sought among, and at most, a kernel is solved for; where there are more, some
         of them.
     rng : Generator
         Draws those.
+    likeness : ndarray of shape (n_labels, n_labels), optional
+        Of the names of labels; a kernel shares by it what it knows of them.
     """
     targets = _Targets(images)
     n_labels = len(targets.prior)
     bank = np.arange(len(images))
     if len(images) > bank_size:
         bank = np.sort(rng.choice(len(images), bank_size, replace=False))
-    n_kernel = kernel_bank_size(len(images), n_labels, bank_size) if "kernel" in names else 0
+    n_kernel = kernel_bank_size(len(images), n_labels, n_features, bank_size) if "kernel" in names else 0
     kernel_bank = np.sort(rng.choice(bank, n_kernel, replace=False)) if n_kernel < len(bank) else bank
     fused_of_bank: list[Tensor] = []
     kernel_images: list[SeenImages] = []
@@ -326,8 +345,13 @@ def fit_members(
         own, deviations = images.take(kernel_bank), targets.residuals(kernel_bank) / targets.deviation
         seen_by_kernel = SeenImages.together(kernel_images)
         kernel = KernelScores.fit(seen_by_kernel, deviations.astype(np.float32), own.weight, own.group, device)
-    there = any(member is not None for member in (neighbors, ridge, kernel))
-    return LabelMembers.unweighted(neighbors, ridge, kernel, prior) if there else None
+        if likeness is not None:
+            n_true = own.weight @ (own.labels == 1)
+            kernel = replace(kernel, coef=share_by_names(kernel.coef, likeness, n_true))
+    if all(member is None for member in (neighbors, ridge, kernel)):
+        return None
+    members = LabelMembers.unweighted(neighbors, ridge, kernel, prior)
+    return members if likeness is None else replace(members, by_name=np.flatnonzero(targets.prior == 0))
 
 
 def _within(bank: np.ndarray, rows: slice) -> np.ndarray:

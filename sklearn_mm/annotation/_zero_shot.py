@@ -6,14 +6,14 @@ from typing import Any, Self
 import numpy as np
 from scipy import sparse
 from scipy.special import expit, log_softmax, softmax
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.frozen import FrozenEstimator
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_mm._checks import as_features, check_features, check_finite_rows, check_weights
 from sklearn_mm._docs import shared_docs
 from sklearn_mm._params import HasMethods, StrOptions, positive_int, validate_params
 from sklearn_mm._unreadable import refuse_unreadable, take_readable
+from sklearn_mm.annotation._label_names import label_text, ready_encoder, unit_rows
 from sklearn_mm.annotation._labels import LabelForm, overall_f1, read_labels
 from sklearn_mm.annotation._rules import (
     HeldOutLabels,
@@ -27,7 +27,7 @@ from sklearn_mm.annotation._rules import (
 from sklearn_mm.images import check_sequence
 from sklearn_mm.persistence import PickleStateMixin
 from sklearn_mm.registry import stored_as
-from sklearn_mm.towers import is_trainable, n_rows_of
+from sklearn_mm.towers import n_rows_of
 
 __all__ = ["ZeroShotAnnotator"]
 
@@ -308,7 +308,7 @@ class ZeroShotAnnotator(ClassifierMixin, PickleStateMixin, BaseEstimator):
 
     def _cosines(self, rows: np.ndarray) -> np.ndarray:
         """Return the cosines of images (n, d) and labels, (n, n_labels) float32."""
-        cosines: np.ndarray = _unit(rows) @ self.label_vectors_.T
+        cosines: np.ndarray = unit_rows(rows) @ self.label_vectors_.T
         return cosines
 
     def _read(self, X: Any, *, reset: bool) -> tuple[Any, int]:
@@ -325,7 +325,7 @@ class ZeroShotAnnotator(ClassifierMixin, PickleStateMixin, BaseEstimator):
             self.image_encoder_ = None
             self._note_scale()
             return _dense(X), np.arange(X.shape[0])
-        self.image_encoder_ = _ready(self.image_encoder, "image_encoder").fit(X, None)
+        self.image_encoder_ = ready_encoder(self.image_encoder, "image_encoder").fit(X, None)
         self._note_scale()
         rows, kept = take_readable(self.image_encoder_.transform(X))
         rows = _dense(as_features(rows))
@@ -355,18 +355,18 @@ class ZeroShotAnnotator(ClassifierMixin, PickleStateMixin, BaseEstimator):
             ranker: Any = self.image_encoder_
             vectors = ranker.transform_text(flat)
         else:
-            encoder = _ready(self.text_encoder, "text_encoder").fit(flat, None)
+            encoder = ready_encoder(self.text_encoder, "text_encoder").fit(flat, None)
             vectors = _dense(as_features(encoder.transform(flat)))
             scale, bias = _scale_and_bias(encoder)
             self._scale, self._bias = self._scale or scale, bias if self._bias is None else self._bias
         self._scale = self._scale or _UNKNOWN_SCALE
         label = np.repeat(np.arange(len(self.prompts_)), list(map(len, self.prompts_)))
         sums = np.zeros((len(self.prompts_), vectors.shape[1]), dtype=np.float32)
-        np.add.at(sums, label, _unit(vectors))
-        return _unit(sums)
+        np.add.at(sums, label, unit_rows(vectors))
+        return unit_rows(sums)
 
     def _prompts_of(self, label: Any) -> list[str]:
-        names: Any = (self.label_names or {}).get(label, str(label).replace("_", " "))
+        names: Any = (self.label_names or {}).get(label, label_text(label))
         listed = [names] if isinstance(names, str) else list(names)
         if not listed or not all(isinstance(name, str) and name.strip() for name in listed):
             raise ValueError(f"label_names calls {label!r} {names!r}; expected a name, or several")
@@ -399,17 +399,6 @@ class ZeroShotAnnotator(ClassifierMixin, PickleStateMixin, BaseEstimator):
         return tags
 
 
-def _ready(encoder: Any, name: str) -> Any:
-    """Return an encoder that a fit does not train, as a copy of the one given."""
-    is_frozen = isinstance(encoder, FrozenEstimator)
-    if not is_frozen and (hasattr(encoder, "transform_text") or is_trainable(encoder)):
-        raise TypeError(
-            f"{name} would have to be trained, which an annotator by names does not: fit the {type(encoder).__name__} "
-            f"first, and pass FrozenEstimator(...) of it, or take a pretrained encoder with trainable='none'"
-        )
-    return clone(encoder)
-
-
 def _scale_and_bias(encoder: Any) -> tuple[float | None, float | None]:
     """Return by what an encoder, or the loss of a ranker, was trained to multiply cosines, and what is added."""
     loss = getattr(encoder, "loss_", None)
@@ -429,9 +418,3 @@ def _as_labels(labels: Sequence[Any]) -> np.ndarray:
 def _dense(rows: Any) -> np.ndarray:
     dense: np.ndarray = np.asarray(rows.toarray() if sparse.issparse(rows) else rows, dtype=np.float32)
     return dense
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    unit: np.ndarray = rows / np.where(lengths > 0, lengths, 1)
-    return unit

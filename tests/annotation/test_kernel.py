@@ -122,7 +122,7 @@ def test_a_label_that_is_not_known_counts_as_its_share():
     partly = np.where(np.random.default_rng(1).random(Y.shape) < 0.3, np.nan, Y).astype(np.float32)
     images = merge_labeled([X], sparse.csr_array(partly), None)
     blocks = iter([(slice(0, 40), seen_of(X[images.rows], None))])
-    kernel = fit_members(["kernel"], blocks, images, 100, np.random.default_rng(0)).kernel
+    kernel = fit_members(["kernel"], blocks, images, 8, 100, np.random.default_rng(0)).kernel
     share = np.nanmean(partly, axis=0)
     residuals = np.nan_to_num(partly[images.rows] - share) / np.sqrt(share * (1 - share))
     own = X[images.rows]
@@ -131,12 +131,15 @@ def test_a_label_that_is_not_known_counts_as_its_share():
 
 
 @pytest.mark.parametrize(
-    "n_images, n_labels, bank_size, expected",
-    [(100, 5, 1000, 100), (100, 5, 50, 50), (100_000, 5, 20_000, 8192), (100_000, 5000, 20_000, 3355),
-     (100_000, 200_000, 20_000, 0), (50, 200_000, 20_000, 50)],
+    "n_images, n_labels, n_features, bank_size, expected",
+    [(100, 5, 9, 1000, 100), (100, 5, 9, 50, 50), (100_000, 5, 9, 20_000, 8192), (100_000, 5000, 9, 20_000, 3355),
+     (100_000, 5, 100_000, 20_000, 1342), (100_000, 5, 10**6, 20_000, 0), (100_000, 200_000, 9, 20_000, 0),
+     (50, 200_000, 9, 20_000, 50), (100, 5, 0, 1000, 100)],
 )  # fmt: skip
-def test_a_bank_is_of_all_images_unless_these_or_the_labels_are_many(n_images, n_labels, bank_size, expected):
-    assert kernel_bank_size(n_images, n_labels, bank_size) == expected
+def test_a_bank_is_of_all_images_unless_these_or_labels_or_features_are_many(
+    n_images, n_labels, n_features, bank_size, expected
+):
+    assert kernel_bank_size(n_images, n_labels, n_features, bank_size) == expected
 
 
 def test_bank_of_a_fitted_kernel_is_no_larger_than_asked_for():

@@ -44,7 +44,7 @@ def fitted_members(names, n_images=120, bank_size=1000, unknown=0.0):
     images = merge_labeled([X], sparse.csr_array(Y.astype(np.float32)), None)
     blocks = ((slice(start, min(start + 50, n_images)), seen_of(X[images.rows[start : start + 50]]))
               for start in range(0, n_images, 50))  # fmt: skip
-    return fit_members(names, blocks, images, bank_size, np.random.default_rng(0)), X[images.rows], images
+    return fit_members(names, blocks, images, X.shape[1], bank_size, np.random.default_rng(0)), X[images.rows], images
 
 
 @pytest.mark.parametrize("unknown", [0.0, 0.2])
