@@ -133,7 +133,7 @@ class SquaredLoss(LabelLoss):
 
 def test_a_loss_of_labels_trains_in_an_annotator_and_in_a_search(features, shapes):
     fast = {"hidden_layer_sizes": (), "max_epochs": 20, "batch_size": 16, "learning_rate": 0.05, "random_state": 0}
-    annotator = MultiLabelAnnotator(loss=SquaredLoss(), label_count="threshold", **fast)
+    annotator = MultiLabelAnnotator(loss=SquaredLoss(), label_count="threshold", members=None, **fast)
     assert annotator.fit(features, shapes.target).score(features, shapes.target) > 0.9
     search = GridSearchCV(annotator, {"loss__factor": [0.0, 1.0]}, cv=2).fit(features, shapes.target)
     assert search.best_params_ == {"loss__factor": 1.0}

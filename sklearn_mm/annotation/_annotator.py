@@ -138,7 +138,7 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
         "," reads "bird, cloud", and also "['bird', 'cloud']", as two labels. None reads one label.
     calibrate : bool, default=False
         Fit the probabilities to images held out: a slope for all labels, and an intercept for each.
-    members : list of {"neighbors", "ridge", "kernel"} or None, default=None
+    members : list of {"neighbors", "ridge", "kernel"} or None, default=("neighbors", "kernel")
         What scores labels beside the network, in closed form: a Gaussian process on the features and tags as they come
         ("kernel"); and, on the features the network makes, votes of the images nearest to one, and a ridge regression.
         What each counts is learnt from the images held out. None leaves the network alone, as published.
@@ -324,7 +324,7 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
         label_count: str | int | LabelCountPredictor = "predict",
         label_separator: str | None = None,
         calibrate: bool = False,
-        members: Sequence[str] | None = None,
+        members: Sequence[str] | None = ("neighbors", "kernel"),
         name_encoder: Any = None,
         bank_size: int = 20_000,
         n_folds: int | str | None = "auto",

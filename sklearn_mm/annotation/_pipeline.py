@@ -21,7 +21,6 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "balanced": {"backbone": "efficientnet_lite2", "layers": 9, "crops": "center"},
     "best": {"backbone": "efficientnet_lite2", "layers": 9, "crops": "mirrored"},
 }
-_MEMBERS = ["neighbors", "ridge"]  # beside the network, but in "fast"
 
 
 def make_annotation_pipeline(
@@ -73,9 +72,10 @@ def make_annotation_pipeline(
 
     Notes
     -----
-    "fast" is the last layer of EfficientNet-Lite0, "balanced" the last nine convolutions of EfficientNet-Lite2 and near
-    neighbours and a ridge as members of the annotator, "best" that with mirror images; each with mean and maximum, not
-    discretised. Their weights come with ``sklearn-mm[weights]``, and nothing is downloaded.
+    "fast" is the last layer of EfficientNet-Lite0 and the network of the annotator alone; "balanced" the last nine
+    convolutions of EfficientNet-Lite2, with the members that an annotator has by default; "best" that with mirror
+    images; each with mean and maximum, not discretised. Their weights come with ``sklearn-mm[weights]``, and nothing is
+    downloaded.
 
     A frame goes from step to step, so that the annotator knows the tags by the prefix of their names however many
     there are: any parameter may be searched. It needs pandas.
@@ -116,7 +116,7 @@ def _in_a_word(setting: str, *, has_encoder: bool) -> tuple[MultiLabelAnnotator,
     """Return the annotator and the embedding of a setting."""
     if setting not in _SETTINGS:
         raise ValueError(f"unknown setting {setting!r}; {did_you_mean(setting, _SETTINGS)}")
-    annotator = MultiLabelAnnotator(members=None if setting == "fast" else list(_MEMBERS))
+    annotator = MultiLabelAnnotator(members=None) if setting == "fast" else MultiLabelAnnotator()
     if has_encoder:
         return annotator, None
     chosen = dict(_SETTINGS[setting])

@@ -25,6 +25,7 @@ FAST = {
     "learning_rate": 1e-2,
     "max_epochs": 12,
     "n_folds": None,
+    "members": None,
 }
 
 

@@ -37,7 +37,7 @@ def listed(truth):
 
 def annotator(**parameters):
     settings = {"hidden_layer_sizes": (32,), "max_epochs": 6, "batch_size": 32, "dropout": 0.1, "random_state": 0}
-    settings |= {"n_folds": None, "validation_fraction": 0.3, "label_count": "threshold"}
+    settings |= {"n_folds": None, "validation_fraction": 0.3, "label_count": "threshold", "members": None}
     return MultiLabelAnnotator(**{**settings, **parameters})
 
 
@@ -119,7 +119,7 @@ def test_unknown_labels_of_a_corrected_image_stay_as_they_are():
     ("label_count", "members"),
     [
         ("predict", ["neighbors", "ridge"]),
-        ("label-thresholds", ["neighbors"]),
+        ("label-thresholds", ["neighbors", "kernel"]),
         (2, ["ridge"]),
         (LabelCountPredictor("classification"), None),
     ],

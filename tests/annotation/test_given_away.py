@@ -15,6 +15,7 @@ QUICK = {
     "tag_hidden_layer_sizes": (4,),
     "max_epochs": 1,
     "n_folds": None,
+    "members": None,
     "random_state": 0,
 }
 

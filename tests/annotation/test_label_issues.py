@@ -16,7 +16,7 @@ WRONG, MISSING = [(3, 0), (40, 2), (77, 1), (90, 0)], [(5, 3), (41, 0), (60, 1),
 
 def annotator(**parameters):
     settings = {"hidden_layer_sizes": (), "max_epochs": 4, "batch_size": 16, "dropout": 0.0, "random_state": 0}
-    settings |= {"n_folds": None, "label_count": 1, "learning_rate": 0.1}
+    settings |= {"n_folds": None, "label_count": 1, "learning_rate": 0.1, "members": None}
     return MultiLabelAnnotator(**{**settings, **parameters})
 
 

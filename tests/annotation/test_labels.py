@@ -17,6 +17,7 @@ from sklearn_mm.persistence import load, save
 
 LISTS = [["bird", "cloud"], ["cloud", "sea"], ["bird"], [], ["sea", "bird", "cloud"]] * 4
 FAST = {"hidden_layer_sizes": (8,), "max_epochs": 2, "batch_size": 8, "random_state": 0, "n_folds": None}
+FAST |= {"members": None}
 NAMES = ["bird", "cloud", "sea"]
 TRUTH = np.array([[name in own for name in NAMES] for own in LISTS]).astype(float)
 X = (TRUTH + np.random.default_rng(0).normal(0, 0.1, TRUTH.shape)).astype(np.float32)

@@ -51,6 +51,7 @@ def settings():
         "max_epochs": 1,
         "batch_size": 1024,
         "n_folds": None,
+        "members": None,
         "random_state": 0,
         "precision": "float32",
     }

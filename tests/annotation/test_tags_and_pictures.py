@@ -26,6 +26,7 @@ FAST = {
     "learning_rate": 3e-3,
     "max_epochs": 12,
     "n_folds": None,
+    "members": None,
 }
 EMBEDDING = FullNetworkEmbedding("squeezenet1_1", weights=None, image_size=32, layers=2, precision="float32")
 

@@ -55,7 +55,7 @@ def load(name, small, kept):
 
 def make_annotator(seed):
     return MultiLabelAnnotator(
-        hidden_layer_sizes=(256,), max_epochs=10, n_folds=None, label_count="threshold", random_state=seed
+        hidden_layer_sizes=(256,), max_epochs=10, n_folds=None, label_count="threshold", members=None, random_state=seed
     )
 
 

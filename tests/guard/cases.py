@@ -552,6 +552,7 @@ ANNOTATOR = {
     "learning_rate": 1e-2,
     "validation_fraction": 0.3,
     "n_folds": None,
+    "members": None,
 }
 
 

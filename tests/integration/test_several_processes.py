@@ -335,7 +335,7 @@ def annotator(**parameters):
     return MultiLabelAnnotator(
         **{"hidden_layer_sizes": (12,), "tag_hidden_layer_sizes": (6,), "batch_size": 8, "max_epochs": 3}
         | {"tag_features": slice(5, 9), "dropout": 0.0, "random_state": 0, "device": "cpu", "precision": "float32"}
-        | {"n_jobs": 1, "optimizer": "sgd"}  # as above
+        | {"n_jobs": 1, "optimizer": "sgd", "members": None}  # as above
         | parameters
     )
 
