@@ -1,18 +1,15 @@
 """Labels for images: as many as each deserves."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from scipy import sparse
-from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils.metadata_routing import UNUSED
-from sklearn.utils.validation import _check_feature_names, check_is_fitted
+from sklearn.utils.validation import _check_feature_names
 from torch import nn
 
 from sklearn_mm._checks import check_features, check_weights
@@ -45,16 +42,16 @@ from sklearn_mm.annotation._count_predictor import LabelCountPredictor
 from sklearn_mm.annotation._data import LabeledImages, check_weights_and_groups, merge_labeled, n_ranks_for
 from sklearn_mm.annotation._given_away import warn_of_tags_as_labels
 from sklearn_mm.annotation._label_names import name_likeness
+from sklearn_mm.annotation._labelling import LabelsImages
 from sklearn_mm.annotation._labels import (
     GivenLabels,
     LabelForm,
     label_weights,
-    overall_f1,
     read_labels,
     warn_of_joined,
     warn_of_labels,
 )
-from sklearn_mm.annotation._members import MEMBERS, LabelMembers, fit_members
+from sklearn_mm.annotation._members import LabelMembers, fit_members
 from sklearn_mm.annotation._model import (
     AnnotationModel,
     CountTarget,
@@ -63,7 +60,8 @@ from sklearn_mm.annotation._model import (
     check_layer_sizes,
     make_network,
 )
-from sklearn_mm.annotation._rules import LabelChooser, LabelRules
+from sklearn_mm.annotation._old_annotators import annotator_from_format
+from sklearn_mm.annotation._parameters import check_members, check_number, check_something_known, is_something_known
 from sklearn_mm.annotation._training import (
     TRAINING_CONSTRAINTS,
     FrozenFeatures,
@@ -79,7 +77,7 @@ from sklearn_mm.annotation._training import (
     with_calibration,
 )
 from sklearn_mm.images import check_sequence
-from sklearn_mm.losses import LABEL_LOSSES, AsymmetricLoss, LabelLoss, SoftmaxLoss, resolve_loss
+from sklearn_mm.losses import LABEL_LOSSES, LabelLoss, SoftmaxLoss, resolve_loss
 from sklearn_mm.nn.annotation import AnnotationNetwork
 from sklearn_mm.persistence import PickleStateMixin
 from sklearn_mm.registry import stored_as
@@ -101,7 +99,7 @@ __all__ = ["MultiLabelAnnotator"]
 
 @shared_docs
 @stored_as("annotation.MultiLabelAnnotator")
-class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixin, BaseEstimator):
+class MultiLabelAnnotator(LabelsImages, CallbackSupportMixin, ClassifierMixin, PickleStateMixin, BaseEstimator):
     """Label images, each with as many labels as it deserves.
 
     Features of an image and, if there are some, its tags go through hidden layers of their own, are put side by side,
@@ -283,15 +281,11 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
     array([2, 1])
     """
 
-    classes_: np.ndarray
-    network_: AnnotationNetwork
     history_: list[EpochRecord]
     n_epochs_: int
     _members: LabelMembers | None
     _sample: FeatureSample | None
     _corrections: Corrections | None
-    _scoring: Scoring
-    _rules: LabelRules | None
 
     _parameter_constraints: dict[str, Any] = {
         **TRAINING_CONSTRAINTS,
@@ -431,7 +425,7 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
         if self.label_separator is None:
             warn_of_joined(given, "set label_separator={separator} to split them")
         labels = given.require(self.classes_) if resumed else given.matrix
-        _check_something_known(labels)
+        check_something_known(labels)
         if tags is not None and place is None and not resumed:
             names = getattr(self, "feature_names_in_", np.arange(len(self.is_tag_)))
             warn_of_tags_as_labels(tags, labels, names[self.is_tag_], given.classes)
@@ -506,7 +500,7 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
             self._sample = keep_sample(model, inputs, learnt, np.random.default_rng(self._split_seed))
             # Of too few images none is held out, and of those held out nothing may be known: then the rules are learnt
             # from those the network knows.
-            told = learnt if held_out is None or not _is_something_known(held_out.labels) else held_out
+            told = learnt if held_out is None or not is_something_known(held_out.labels) else held_out
             self._learn_rules(
                 for_rules or [HeldOut(model, inputs, told)], are_held_out=told is held_out or bool(for_rules)
             )
@@ -585,9 +579,7 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
         check_layer_sizes("hidden_layer_sizes", self.hidden_layer_sizes)
         least = 0 if self.tag_features is None else 1
         check_layer_sizes("tag_hidden_layer_sizes", self.tag_hidden_layer_sizes, least)
-        _check_members(self.members)
-        if self.name_encoder is not None and (self.members is None or "kernel" not in self.members):
-            raise ValueError(f"name_encoder needs 'kernel' among the members, got members={self.members!r}")
+        check_members(self.members, self.name_encoder)
         if self._counts is not None:
             validate_params(self._counts)
             check_layer_sizes("label_count__hidden_layer_sizes", self._counts.hidden_layer_sizes)
@@ -599,15 +591,8 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
 
     def _check_against(self, classes: np.ndarray) -> None:
         """Check the parameters that speak of labels, before any picture is read."""
-        _check_number(self.label_count, len(classes))
+        check_number(self.label_count, len(classes))
         label_weights(self.class_weight, classes, np.ones(len(classes)))
-
-    @property
-    def _counts(self) -> LabelCountPredictor | None:
-        """How the number of labels is estimated; None where it is not asked for."""
-        if self.label_count == "predict":
-            return LabelCountPredictor()
-        return self.label_count if isinstance(self.label_count, LabelCountPredictor) else None
 
     @property
     def _has_one_network(self) -> bool:
@@ -783,125 +768,6 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
             parts = with_calibration(parts, calibration)  # thresholds are of the scores that `predict` sees
         self._rules = fit_rules(parts, self._n_ranks, self._least) if self._learns_rules else None
 
-    # Use ----------------------------------------------------------------------------------------------------------
-
-    def decision_function(self, X: Any, return_count: bool = False) -> Any:
-        """Score all labels for each image.
-
-        Parameters
-        ----------
-        X : as in `fit`
-        return_count : bool, default=False
-            Also return what `predict_count` does, from the same pass over the images.
-
-        Returns
-        -------
-        scores : ndarray of shape (n_images, n_labels), float32
-            Log odds, less the threshold where there is one: then the labels above 0 are those that `predict` gives.
-            In any case it gives the `predict_count` best. Of one label a row with two classes, the log odds of the
-            second, of shape (n_images,).
-        count : ndarray of shape (n_images,), int64
-            Only if `return_count`.
-        """
-        chooser = self._chooser()
-        counts: list[np.ndarray] = []
-
-        def finish(block: np.ndarray, numbers: np.ndarray | None) -> np.ndarray:
-            if return_count:
-                counts.append(chooser.choose(block, numbers)[1])
-            return chooser.shift(block)
-
-        scores = self._table(X, finish)
-        if self._form.kind == "single" and scores.shape[1] == 2:  # scikit-learn's form of a binary classifier
-            scores = scores[:, 1] - scores[:, 0]
-        return (scores, np.concatenate(counts)) if return_count else scores
-
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Return the probability of each label, shape (n_images, n_labels), float32."""
-        check_is_fitted(self, "network_")
-        finish = partial(softmax, axis=1) if self._form.kind == "single" else expit
-        return self._table(X, lambda block, _: finish(block))
-
-    def predict_count(self, X: Any) -> np.ndarray:
-        """Return how many labels `predict` gives to each image, shape (n_images,), int64."""
-        choose = self._chooser().choose
-        with self._scored(X) as (_, blocks):
-            return np.concatenate([choose(block, counts)[1] for _, block, counts in blocks])
-
-    def predict(self, X: Any) -> Any:
-        """Label images.
-
-        Returns
-        -------
-        labels
-            In the form of the Y that was fitted: an indicator of shape (n_images, n_labels), dense or sparse, or an
-            object array of lists, the best label first, or one label for each image.
-        """
-        chosen = self._choose(X)
-        return self._form.write(chosen, self.classes_)
-
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the overall F1 of `predict`: of one label a row, the accuracy.
-
-        Parameters
-        ----------
-        X : as in `fit`
-        y : labels in any form that `fit` takes
-            A label that was not fitted counts as missed, with a `LabelWarning`. What is NaN does not count. Columns of
-            a DataFrame are told by their names, where these are labels that were fitted.
-        sample_weight : array-like of shape (n_images,), optional
-
-        Returns
-        -------
-        float
-            As "O-F1" of `AnnotationScorer`: 0 where no label is right, also where none is predicted and none is true.
-        """
-        trained = getattr(self, "_trained_rows", None)  # none of a model saved before it was noted
-        if trained is not None:
-            trained.warn(X)
-        chosen = self._choose(X).astype(np.float64)
-        weight = check_weights(sample_weight, chosen.shape[0])
-        given = read_labels(y, chosen.shape[0], self.label_separator, may_be_empty=True)
-        return overall_f1(chosen, given, self.classes_, np.ones(chosen.shape[0]) if weight is None else weight)
-
-    @contextmanager
-    def _scored(self, X: Any) -> Iterator[tuple[int, Iterator[tuple[slice, np.ndarray, np.ndarray | None]]]]:
-        """Give the number of images, and block by block their rows, scores and estimated numbers of labels."""
-        check_is_fitted(self, "network_")
-        refuse_unreadable(X)
-        images, tags, _ = self._read(X, reset=False)
-        model = self._model(self.network_)
-        with torch_threads(self.n_jobs):
-            inputs = model.prepare(images, tags)
-            yield len(inputs), model.score_images(inputs)
-
-    def _table(self, X: Any, finish: Callable[[np.ndarray, np.ndarray | None], np.ndarray]) -> np.ndarray:
-        """Return what becomes of the scores of all images, and of their counts, (n_images, n_labels) float32."""
-        with self._scored(X) as (n_images, blocks):
-            table = np.empty((n_images, len(self.classes_)), dtype=np.float32)
-            for rows, block, counts in blocks:
-                table[rows] = finish(block, counts)
-        return table
-
-    def _choose(self, X: Any) -> Any:
-        """Return the labels predicted as a sparse indicator, the best first in each row."""
-        choose = self._chooser().choose
-        with self._scored(X) as (_, blocks):
-            return sparse.csr_array(sparse.vstack([choose(block, counts)[0] for _, block, counts in blocks], "csr"))
-
-    def _chooser(self) -> LabelChooser:
-        """Return the rule of `label_count`, which may have been set since `fit`."""
-        check_is_fitted(self, "network_")
-        validate_params(self)
-        if self._counts is not None:
-            validate_params(self._counts)
-        if self._form.kind == "single":
-            return LabelChooser(1, "round", self._scoring.unseen, None)  # whatever the parameter says
-        _check_number(self.label_count, len(self.classes_))
-        if self._counts is not None:
-            return LabelChooser("predict", self._counts.rounding, self._scoring.unseen, self._rules)
-        return LabelChooser(self.label_count, "round", self._scoring.unseen, self._rules)
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
@@ -911,71 +777,4 @@ class MultiLabelAnnotator(CallbackSupportMixin, ClassifierMixin, PickleStateMixi
     @classmethod
     def _from_format(cls, state: dict[str, Any], number: int) -> dict[str, Any]:
         """Return a state of an older format as it is today."""
-        state = _from_format_1(state) if number == 1 else {"label_separator": None, **state}
-        if "members" not in state:  # models saved before there were any
-            state |= {"members": None, "bank_size": 20_000}
-            if "_scoring" in state:
-                state["_members"] = None
-        state = {"name_encoder": None, **state}  # models saved before there was one
-        if "_scoring" in state:  # models saved before there were corrections
-            state = {"_sample": None, "_corrections": None, **state}
-        return state
-
-
-def _check_something_known(labels: Any) -> None:
-    if not labels.shape[1]:
-        raise ValueError("y has no labels: expected an indicator of at least one column, got none")
-    if not _is_something_known(labels):
-        raise ValueError("no label of y is known: expected 0 or 1 for some labels of some images, got NaN everywhere")
-
-
-def _is_something_known(labels: Any) -> bool:
-    # of a sparse matrix: what is not stored is 0, and known
-    return labels.nnz < labels.shape[0] * labels.shape[1] or not np.isnan(labels.data).all()
-
-
-def _check_members(members: Any) -> None:
-    if members is None:
-        return
-    if isinstance(members, str) or not all(isinstance(name, str) and name in MEMBERS for name in members):
-        raise ValueError(f"members must be a list of some of {', '.join(map(repr, MEMBERS))}, got {members!r}")
-    if len(set(members)) < len(members):
-        raise ValueError(f"members must name each once, got {members!r}")
-
-
-def _check_number(label_count: Any, n_classes: int) -> None:
-    """Refuse a fixed number of labels above that of the labels there are."""
-    if isinstance(label_count, Integral) and int(label_count) > n_classes:
-        raise ValueError(
-            f"label_count={label_count} is more than the {n_classes} labels there are; ask for fewer, or for 'predict'"
-        )
-
-
-def _from_format_1(state: dict[str, Any]) -> dict[str, Any]:
-    """Return a state with the parameters and attributes of format 1 with those of format 2."""
-    state = {"label_separator": None, **state}
-    asymmetric = {name: state.pop(name) for name in ("gamma_negative", "gamma_positive", "margin")}
-    if state["loss"] == "asymmetric":
-        state["loss"] = AsymmetricLoss(**asymmetric)
-    counts = LabelCountPredictor(
-        state.pop("count_loss"),
-        hidden_layer_sizes=state.pop("count_hidden_layer_sizes"),
-        rounding=state.pop("count_rounding"),
-        joint=state.pop("count_training") == "joint",
-    )
-    state["label_count"] = state.pop("n_labels")
-    if state["label_count"] == "predict":
-        state["label_count"] = counts
-    for name in ("drop_unlabeled", "clip_norm"):  # rows are dropped by whoever has them, and the norm is fixed
-        del state[name]
-    if "_form" in state:
-        single, shares = state["_form"].kind == "single", state["loss"] == "softmax"
-        state["_scoring"] = Scoring(
-            "single" if single else "shared" if shares else "independent",
-            state.pop("_counted"),
-            state.pop("_mean_count"),
-            state.pop("_never"),
-            state.pop("_calibration"),
-        )
-        state["_rules"] = state.pop("_decisions")
-    return state
+        return annotator_from_format(state, number)
