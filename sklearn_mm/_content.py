@@ -40,8 +40,10 @@ _OF_MODULES = ("_modules", "_parameters", "_buffers")
 _NO_CONTENT = frozenset(
     {FORMAT_KEY, "_sklearn_mm_version", "_torch_version", "_sklearn_version", "_stop_words_id", "errors_"}
 )
-NO_MATTER = frozenset({"cache", "checkpoint", "device", "memory", "n_jobs", "pre_dispatch", "verbose"})
-"""Parameters of estimators that say where or how something is computed, and not what."""
+NO_MATTER = frozenset(
+    {"cache", "checkpoint", "device", "memory", "n_jobs", "pre_dispatch", "store_covariance", "verbose"}
+)
+"""Parameters of estimators that say where or how something is computed or what is kept of it, and not what it is."""
 
 
 class UndigestibleError(TypeError):

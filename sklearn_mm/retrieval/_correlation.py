@@ -59,6 +59,7 @@ _FEW_IMAGES = 1000  # of fewer some are held out five times, as one choice would
 _HELD_OUT_SHARE, _MOST_HELD_OUT = 0.2, 1000
 _TRIAL_BANK = 1000  # images that hubs are told by, in a trial
 _FLOAT32_NOISE = 4 * float(np.finfo(np.float32).eps)
+_OF_PARTIAL_FIT = ("_moments", "_image_coordinates", "_text_coordinates")  # on which no answer depends
 
 
 @stored_as("retrieval.WordTfidf")
@@ -99,6 +100,8 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
     n_reduced : int or (int, int), default=(2500, 2000)
         Of wider images or texts (each transformer of a `FeatureUnion` apart) so many dimensions are kept before:
         principal components of sparse columns, and of dense ones the span of so many images drawn at random.
+    store_covariance : bool, default=True
+        Whether `fit` keeps what `partial_fit` goes on from; mostly it is larger than all else, see Notes.
     random_state : int, RandomState or None, default=None
         Of what is held out, of the dimensions kept, and of what is random in encoders without a `random_state` of their
         own.
@@ -143,11 +146,11 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
 
     An encoder that trains is refused: fit it before, and pass ``FrozenEstimator(encoder)`` of `sklearn.frozen`.
 
-    `fit` keeps covariances for `partial_fit`: with p image and q text dimensions (the columns, or `n_reduced`)
-    ``8 * (p**2 + p * q + 2 * q**2)`` bytes, and for reduced columns ``4 * n_columns * n_reduced`` of their basis. While
-    it runs it holds about four times that and a few blocks of 32 MB, whatever the number of images; no matrix is as
-    large as the square of reduced columns. After `fit` both galleries hold the training data, 4 bytes a component and
-    item.
+    `fit` keeps covariances for `partial_fit`, unless ``store_covariance=False``: with p image and q text dimensions
+    (the columns, or `n_reduced`) ``8 * (p**2 + p * q + 2 * q**2)`` bytes, and for reduced columns ``4 * n_columns *
+    n_reduced`` of their basis. While it runs it holds about four times that and a few blocks of 32 MB, whatever the
+    number of images; no matrix is as large as the square of reduced columns. After `fit` both galleries hold the
+    training data, 4 bytes a component and item.
 
     %(threads)s
 
@@ -182,6 +185,7 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
         "power": [Interval(Real, 0, None, closed="left")],
         "captions": [StrOptions({"each", "mean"})],
         "n_reduced": [positive_int, "array-like"],
+        "store_covariance": ["boolean"],
         "random_state": ["random_state"],
         "n_jobs": [Integral, None],
     }
@@ -202,6 +206,7 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
         power: float = 1.5,
         captions: str = "each",
         n_reduced: int | Sequence[int] = (2500, 2000),
+        store_covariance: bool = True,
         random_state: Any = None,
         device: Any = "auto",
         precision: str = "float32",
@@ -216,6 +221,7 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
         self.power = power
         self.captions = captions
         self.n_reduced = n_reduced
+        self.store_covariance = store_covariance
         self.random_state = random_state
         self.device = device
         self.precision = precision
@@ -248,7 +254,11 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
         TypeError
             y is a mapping, a set or a file, an entry is neither a str nor a sequence of str, or an encoder trains.
         """
-        return self._learn(X, y, sample_weight, groups, first=True)
+        self._learn(X, y, sample_weight, groups, first=True)
+        if not self.store_covariance:
+            for name in _OF_PARTIAL_FIT:
+                delattr(self, name)
+        return self
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Add the covariances of the given rows to those before, and solve anew. The rows become the galleries.
@@ -258,6 +268,8 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
         kept. ``regularization="auto"`` chooses anew by rows of each call held out. An image is to come with all of its
         captions in one call.
 
+        What it adds to, the calls of `partial_fit` keep whatever `store_covariance` is.
+
         Parameters
         ----------
         X, y, sample_weight, groups
@@ -266,8 +278,20 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
         Returns
         -------
         self
+
+        Raises
+        ------
+        ValueError
+            As in `fit`; or `fit` has kept no covariances.
         """
-        return self._learn(X, y, sample_weight, groups, first=not self.__sklearn_is_fitted__())
+        first = not self.__sklearn_is_fitted__()
+        if not first and not hasattr(self, "_moments"):
+            raise ValueError(
+                "partial_fit adds to the covariances of fit, which has not kept them, as store_covariance was False; "
+                "set_params(store_covariance=True) and fit again; to search among more pictures, add them to a "
+                "Gallery"
+            )
+        return self._learn(X, y, sample_weight, groups, first=first)
 
     def _learn(self, X: Any, y: Any, sample_weight: Any, groups: Any, *, first: bool) -> Self:
         self._check_parameters()
@@ -432,6 +456,11 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
     def _tower(self, encoder: Any, head: torch.nn.Module) -> Tower:
         device = resolve_device(self.device)
         return _SparseTower(encoder, head, device, resolve_dtype(self.precision, device, self._fitted_precision()))
+
+    @classmethod
+    def _from_format(cls, state: dict[str, Any], number: int) -> dict[str, Any]:
+        """Bring an older state to today's: all of before kept their covariances."""
+        return {"store_covariance": True, **super()._from_format(state, number)}
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

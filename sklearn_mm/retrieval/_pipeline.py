@@ -145,7 +145,7 @@ def make_search_pipeline(
         on_error="skip",  # hours in, one broken picture is left out with its captions, and a warning
         verbose=verbose,
     )
-    ranker: Any = CorrelationRanker(texts, random_state=random_state, n_jobs=n_jobs)
+    ranker: Any = CorrelationRanker(texts, store_covariance=False, random_state=random_state, n_jobs=n_jobs)
     if chosen.trains:
         trained = JointEmbeddingRanker(None if texts is None else clone(texts), n_jobs=n_jobs, verbose=verbose)
         members = [("solved", ranker.set_params(random_state=None)), ("trained", trained)]

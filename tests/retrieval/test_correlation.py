@@ -1,5 +1,6 @@
 """CorrelationRanker: its answers against a naive reference, weights, parts, wide inputs and encoders."""
 
+import pickle
 import tracemalloc
 import warnings
 
@@ -18,7 +19,7 @@ from sklearn_mm.exceptions import ImageReadError
 from sklearn_mm.features import TextNGramEncoder
 from sklearn_mm.metrics import RetrievalScorer
 from sklearn_mm.persistence import load, save
-from sklearn_mm.retrieval import CorrelationRanker, NearestNeighborNormalization
+from sklearn_mm.retrieval import CorrelationRanker, Gallery, NearestNeighborNormalization
 from tests import reference
 
 # Embeddings are float32: products of a few hundred columns agree to some units of 1e-7.
@@ -298,6 +299,39 @@ def test_a_saved_ranker_goes_on_learning(data, tmp_path):
     for opened in (load(tmp_path / "model"), joblib.load(tmp_path / "model.joblib")):
         again = opened.partial_fit(X[60:], captions[60:]).transform(X)
         np.testing.assert_array_equal(again, clone_of(ranker).partial_fit(X[60:], captions[60:]).transform(X))
+
+
+def test_a_ranker_that_keeps_no_covariances_answers_alike_is_smaller_and_says_why_it_stops(data, tmp_path):
+    X, captions = data
+    whole = CorrelationRanker(_hashes(), **FIXED).fit(X, captions)
+    small = CorrelationRanker(_hashes(), store_covariance=False, **FIXED).fit(X, captions)
+    np.testing.assert_array_equal(small.transform(X), whole.transform(X))
+    np.testing.assert_array_equal(small.predict(X[:9]), whole.predict(X[:9]))
+    spared = 8 * (X.shape[1] ** 2 + X.shape[1] * 64 + 2 * 64**2)
+    assert len(pickle.dumps(small)) < len(pickle.dumps(whole)) - spared
+    save(small, tmp_path / "model")
+    for ranker in (small, load(tmp_path / "model")):
+        with pytest.raises(ValueError, match="store_covariance was False"):
+            ranker.partial_fit(X, captions)
+    parts = CorrelationRanker(_hashes(), store_covariance=False, **FIXED).partial_fit(X[:60], captions[:60])
+    parts.partial_fit(X[60:], captions[60:])
+    np.testing.assert_allclose(parts.correlations_, whole.correlations_, atol=1e-6)
+
+
+def test_a_ranker_of_before_goes_on_learning_and_its_gallery_opens(data, monkeypatch):
+    X, captions = data
+    ranker = CorrelationRanker(_hashes(), **FIXED).fit(X[:60], captions[:60])
+    state_of = CorrelationRanker.__getstate__
+
+    def state_of_before(self):
+        return {name: value for name, value in state_of(self).items() if name != "store_covariance"}
+
+    old = CorrelationRanker.__new__(CorrelationRanker)
+    old.__setstate__(state_of_before(ranker))
+    fingerprint = Gallery(old)._embedder.fingerprint()
+    assert old.partial_fit(X[60:], captions[60:]).store_covariance
+    monkeypatch.setattr(CorrelationRanker, "__getstate__", state_of_before)  # which is what a digest is taken of
+    assert fingerprint == Gallery(ranker)._embedder.fingerprint()
 
 
 def clone_of(fitted):
