@@ -1,6 +1,7 @@
 """Outputs that are there as a whole or not at all."""
 
 import os
+import re
 import shutil
 import sys
 import uuid
@@ -12,7 +13,12 @@ import click
 
 from sklearn_mm.cli._errors import CommandError
 
+if sys.platform != "win32":
+    import fcntl
+
 __all__ = ["check_free", "new_file", "new_folder"]
+
+_UNIQUE_DIGITS = 12
 
 
 def check_free(path: Path, force: bool) -> bool:
@@ -61,22 +67,26 @@ def new_file(path: Path) -> Iterator[Path]:
 def new_folder(path: Path) -> Iterator[Path]:
     """Give an empty folder to write into, beside `path`; at the end it takes its place.
 
-    What was there before stays whole until the new one is.
+    What was there before stays whole until the new one is. What a process has left beside it that was killed, so that
+    it could not clean up, is removed first.
     """
     path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    made, old = _beside(path, "new"), _beside(path, "old")
+    _clean_up_after_others(path)
+    made = _beside(path, "new")
+    old = made.with_suffix(".old")
     made.mkdir()
     try:
-        yield made
-        if os.path.lexists(path):
-            path.rename(old)
-        try:
-            made.rename(path)
-        except BaseException:
-            if os.path.lexists(old):
-                old.rename(path)
-            raise
+        with _held(made):
+            yield made
+            if os.path.lexists(path):
+                path.rename(old)
+            try:
+                made.rename(path)
+            except BaseException:
+                if os.path.lexists(old):
+                    old.rename(path)
+                raise
     finally:
         _remove(made)
         _remove(old)
@@ -84,7 +94,45 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 def _beside(path: Path, what: str) -> Path:
     """Return a name beside `path`, where a rename is atomic, which no other process has."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.{what}")
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:_UNIQUE_DIGITS]}.{what}")
+
+
+def _clean_up_after_others(path: Path) -> None:
+    """Remove the folders beside `path` of processes that run no more; what was its content, and has no other, stays."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{{_UNIQUE_DIGITS}}}\.(new|old)")
+    for left in [each for each in path.parent.iterdir() if name.fullmatch(each.name) and each.is_dir()]:
+        with _held(left.with_suffix(".new")) as nobody_has_it:
+            if not nobody_has_it:
+                continue
+            if left.suffix == ".old" and not os.path.lexists(path):  # killed between two renames
+                left.rename(path)
+            else:
+                _remove(left)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Hold a folder until the end, which the system sees to if this process is killed; tell whether it was free.
+
+    One that is not there is. On Windows, where folders cannot be held, none ever is.
+    """
+    if sys.platform == "win32":
+        yield False
+        return
+    try:
+        opened = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        yield True
+        return
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        free = True
+    except OSError:  # of another process; or a file system without locks, where nobody can tell
+        free = False
+    try:
+        yield free
+    finally:
+        os.close(opened)
 
 
 def _remove(path: Path) -> None:

@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,40 @@ def test_an_interrupted_folder_leaves_the_old_one_and_nothing_else(tmp_path):
     with new_folder(path) as made:
         (made / "other").write_text("new")
     assert [file.name for file in path.iterdir()] == ["other"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be held there")
+def test_what_a_killed_process_left_is_removed_and_what_a_running_one_writes_is_not(tmp_path):
+    path = tmp_path / "photos.model"
+    with new_folder(path) as made:
+        (made / "model").write_text("old")
+    left = tmp_path / ".photos.model.0123456789ab.new"
+    other = tmp_path / ".photos.model.cache"
+    for folder in (left, left.with_suffix(".old"), other):
+        folder.mkdir()
+        (folder / "half").write_text("")
+    with new_folder(path) as running:
+        assert not left.exists()
+        assert not left.with_suffix(".old").exists()
+        assert other.exists()
+        with new_folder(path) as made:
+            (made / "model").write_text("new")
+        assert running.exists()
+        (running / "model").write_text("last")
+    assert (path / "model").read_text() == "last"
+    assert sorted(each.name for each in tmp_path.iterdir()) == [".photos.model.cache", "photos.model"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be held there")
+def test_a_process_that_was_killed_while_it_replaced_a_folder_has_not_lost_it(tmp_path):
+    path, left = tmp_path / "photos.model", tmp_path / ".photos.model.0123456789ab.old"
+    left.mkdir()
+    (left / "model").write_text("old")
+    left.with_suffix(".new").mkdir()
+    with pytest.raises(KeyboardInterrupt), new_folder(path):
+        raise KeyboardInterrupt
+    assert (path / "model").read_text() == "old"
+    assert [each.name for each in tmp_path.iterdir()] == ["photos.model"]
 
 
 def test_a_folder_that_cannot_take_its_place_brings_the_old_one_back(tmp_path, monkeypatch):
