@@ -13,6 +13,7 @@ from sklearn_mm.registry import name_of
 __all__ = ["Vectors"]
 
 _BLOCK = 8192  # items whose scores are computed at once, where an index has no way to
+_QUERY_BLOCK = 256
 _EPS = float(np.finfo(np.float32).eps)
 _NOTHING = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
 
@@ -131,14 +132,23 @@ class Vectors:
 
     def search_by_order(self, queries: np.ndarray, k: int, rows: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Do as `search` with embedded sentences, by a similarity that is no inner product."""
+        places = np.arange(len(self)) if rows is None else rows
+        starts = range(0, max(len(queries), 1), _QUERY_BLOCK)
+        found = [self._search_some_by_order(queries[start : start + _QUERY_BLOCK], k, places) for start in starts]
+        scores, at = (np.concatenate(each) for each in zip(*found, strict=True))
+        return scores, at
+
+    def _search_some_by_order(self, queries: np.ndarray, k: int, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         import torch
 
-        places = np.arange(len(self)) if rows is None else rows
         score, asked = SIMILARITIES[self.similarity], torch.from_numpy(queries)
-        table = np.empty((len(queries), len(places)), dtype=np.float32)
-        with torch.inference_mode():
-            for start in range(0, len(places), _BLOCK):
-                part = slice(start, start + _BLOCK)
-                table[:, part] = score(torch.from_numpy(self.take(places[part])), asked).T.numpy()
-        order = np.argsort(-table, axis=1, kind="stable")[:, :k]  # of equals the first, as in an index
-        return np.take_along_axis(table, order, axis=1), places[order]
+        best, at = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+        for start in range(0, len(places), _BLOCK):
+            part = places[start : start + _BLOCK]
+            with torch.inference_mode():
+                table = score(torch.from_numpy(self.take(part)), asked).T.numpy()  # (n_queries, n_block)
+            best = np.concatenate([best, table], axis=1)
+            at = np.concatenate([at, np.broadcast_to(part, table.shape)], axis=1)
+            order = np.argsort(-best, axis=1, kind="stable")[:, :k]  # of equals the first, as in an index
+            best, at = np.take_along_axis(best, order, axis=1), np.take_along_axis(at, order, axis=1)
+        return best, at

@@ -3,13 +3,16 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from scipy import sparse
 from sklearn.base import clone
 
 from sklearn_mm.exceptions import ImageReadError, UnknownWordsWarning
 from sklearn_mm.images import PictureReader
+from sklearn_mm.losses import order_scores
 from sklearn_mm.retrieval import Gallery
+from sklearn_mm.retrieval.gallery._vectors import Vectors
 
 
 @pytest.fixture
@@ -110,6 +113,23 @@ def test_a_file_that_is_no_picture_is_told(seen, tmp_path):
 def test_what_is_no_query_is_refused(toys, query, error, message):
     with pytest.raises(error, match=message):
         toys.search(query)
+
+
+def test_an_order_holds_no_table_of_all_scores_and_finds_what_one_would(monkeypatch):
+    rng = np.random.default_rng(0)
+    items, queries = rng.integers(0, 3, (23, 2)).astype(np.float32), rng.random((5, 2), dtype=np.float32)
+    table = order_scores(torch.from_numpy(items), torch.from_numpy(queries)).T.numpy()
+    held = Vectors("order", None)
+    held.add(items)
+    monkeypatch.setattr("sklearn_mm.retrieval.gallery._vectors._BLOCK", 4)
+    monkeypatch.setattr("sklearn_mm.retrieval.gallery._vectors._QUERY_BLOCK", 2)
+    some = np.array([1, 2, 7, 8, 9, 10, 11, 20, 22])
+    for rows in (None, some):
+        among = np.arange(23) if rows is None else rows
+        expected = among[np.argsort(-table[:, among], axis=1, kind="stable")[:, :6]]  # many are equal
+        scores, places = held.search_by_order(queries, 6, rows)
+        np.testing.assert_array_equal(places, expected)
+        np.testing.assert_array_equal(scores, np.take_along_axis(table, expected, axis=1))
 
 
 def test_an_order_has_no_mixtures(trained, fitted):
