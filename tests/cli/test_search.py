@@ -180,6 +180,21 @@ def test_pictures_are_looked_at_again_when_told_to(run, moved):
     assert json.loads(run("search", moved, changed, "-k", "1", "--json").out)[0]["id"] == "05.png"
 
 
+def test_pictures_get_the_labels_whose_names_a_search_knows(run, fitted, drawn):
+    answer = run("annotate", fitted, drawn / "photos", "--labels", "circle, star,zebra,circle", "--scores", "--json")
+    assert answer.code == 0, answer.err
+    rows = json.loads(answer.out)
+    assert len(rows) == 24
+    assert {len(row["labels"]) for row in rows} == {1}
+    assert {row["labels"][0] for row in rows} >= {"circle", "star"}
+    assert "not seen in training, and so of no meaning here: zebra\n" in answer.err
+    (row,) = json.loads(
+        run("annotate", fitted, drawn / "photos" / "03.png", "--labels", "red,blue", "-k2", "--json").out
+    )
+    assert sorted(row["labels"]) == ["blue", "red"]
+    assert "two names or more" in run("annotate", fitted, drawn / "photos", "--labels", "circle").err
+
+
 def test_pictures_are_removed_by_path(run, model, drawn):
     assert "1 removed; 23 pictures" in run("remove", model, drawn / "photos" / "05.png").err
     answer = run("remove", model, "06.pn")
@@ -272,7 +287,7 @@ def test_settings_of_a_file_are_those_of_the_command_line(run, drawn, tmp_path):
 def test_a_model_of_another_task_is_refused_by_name(run, fitted, drawn):
     answer = run("annotate", fitted, drawn / "photos")
     assert answer.code == 1
-    assert "searches pictures by sentences; `annotate` needs a model that was fitted to annotate" in answer.err
+    assert "searches pictures by sentences; name the labels that it is to choose among, --labels dog,cat" in answer.err
 
 
 def test_pictures_are_drawn_in_a_terminal(run, fitted, drawn, monkeypatch):
