@@ -284,7 +284,7 @@ class RowCache:
         # does not where a link stands before it.
         path = os.path.join(os.getcwd(), os.fsdecode(source))  # noqa: PTH109, PTH118
         try:
-            stat = os.stat(path)  # noqa: PTH116  as above
+            stat = os.stat(source)  # noqa: PTH116  as it was given, and so in messages
         except (OSError, ValueError) as error:
             raise ImageReadError(reason_for(error)) from error
         # unlike that of modification, the time of change cannot be set back; a file put in the place of another

@@ -181,6 +181,12 @@ def test_a_missing_file_has_no_digest(tmp_path):
         cache.digest(PictureReader(8, 8), tmp_path / "absent")
 
 
+def test_a_missing_file_is_named_with_the_folder_that_was_searched(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with RowCache(tmp_path, "network") as cache, pytest.raises(ImageReadError, match=f"looked for from {tmp_path}"):
+        cache.digest(PictureReader(8, 8), "absent.png")
+
+
 def test_the_folder_is_made_and_a_broken_file_is_named(tmp_path):
     folder = tmp_path / "a" / "b"
     with RowCache(folder, "network"):
