@@ -3,11 +3,11 @@
 from typing import Any
 
 from sklearn.base import clone
-from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import Pipeline
 
 from sklearn_mm._checks import did_you_mean
 from sklearn_mm.annotation._annotator import MultiLabelAnnotator
+from sklearn_mm.annotation._picture_columns import PictureColumns
 from sklearn_mm.features import FullNetworkEmbedding, TagVectorizer
 from sklearn_mm.nn.backbones import backbone_at_hand
 from sklearn_mm.towers import is_trainable
@@ -47,7 +47,7 @@ def make_annotation_pipeline(
     image : str, default="image"
         Name of the column of pictures: paths, PIL images or whatever the encoder reads.
     tags : str, default="tags"
-        Name of the column of tags: lists of str. None for pictures alone.
+        Name of the column of tags: lists of str. None for pictures alone, which then need no frame.
     memory : str or object with the joblib.Memory interface, default=None
         As in `Pipeline`.
 
@@ -108,7 +108,7 @@ def make_annotation_pipeline(
             ("tags", TagVectorizer(sparse_output=False) if tag_encoder is None else clone(tag_encoder), tags)
         )
         annotator.set_params(tag_features="tags__.*")
-    frame = ColumnTransformer(columns).set_output(transform="pandas")
+    frame = PictureColumns(columns).set_output(transform="pandas")
     return Pipeline([("columns", frame), ("annotator", annotator)], memory=memory)
 
 

@@ -301,6 +301,20 @@ def test_the_pipeline_reads_paths_and_pil_images_in_a_frame(frame, kind, encoder
     assert AnnotationScorer()(pipe, given, _labels(shapes))["mAP"] > target.mean()
 
 
+def test_pictures_alone_need_no_frame_and_pictures_with_tags_are_told_to_come_in_one(frame, tmp_path):
+    table, target = frame[0][:30], frame[1][:30]
+    annotator = MultiLabelAnnotator(**{**PICTURES, "max_epochs": 1, "random_state": 0})
+    pipe = make_annotation_pipeline(annotator, image_encoder=EMBEDDING, tags=None)
+    expected = pipe.fit(table, target).predict_proba(table)
+    save(pipe, tmp_path / "model")
+    pictures = list(table["image"])
+    np.testing.assert_array_equal(load(tmp_path / "model").predict_proba(np.stack(pictures)), expected)
+    assert clone(pipe).fit(pictures, target)["columns"].feature_names_in_.tolist() == ["image"]
+    with_tags = make_annotation_pipeline(annotator, image_encoder=EMBEDDING)
+    with pytest.raises(TypeError, match=r"the columns 'image' and 'tags', got a list; pass pandas.DataFrame\(\{'image'"):
+        with_tags.fit(pictures, target)
+
+
 def test_the_pipeline_gives_a_trainable_encoder_to_the_annotator(frame):
     table, target, _ = frame
     pipe = make_annotation_pipeline(MultiLabelAnnotator(**PICTURES), image_encoder=Shrunken()).fit(table, target)
