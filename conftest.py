@@ -32,12 +32,16 @@ def _alike_on_every_cpu() -> Iterator[None]:
 
 @pytest.fixture
 def photo_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make a working directory with ``photos/*.jpg`` in it, each named as its caption says."""
+    """Make a working directory with ``photos/*.jpg`` in it, each named as its caption says, and ``labels.csv``."""
     folder = tmp_path / "photos"
     folder.mkdir()
     drawn = make_captioned_shapes(24, image_size=64, captions_per_image=1, random_state=0)
-    for picture, (caption,) in zip(drawn.images, drawn.captions, strict=True):
-        Image.fromarray(picture).save(folder / (re.sub(r"\W+", "_", caption) + ".jpg"))
+    rows = ["image,labels,tags"]
+    for picture, (caption,), own in zip(drawn.images, drawn.captions, drawn.target, strict=True):
+        name = re.sub(r"\W+", "_", caption) + ".jpg"
+        Image.fromarray(picture).save(folder / name)
+        rows.append(f"{name},{'; '.join(drawn.label_names[own == 1])},{'; '.join(caption.split()[1:3])}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return folder
 
