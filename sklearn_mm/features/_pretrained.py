@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sklearn_mm._params import StrOptions, a_path, positive_int, positive_real
+from sklearn_mm._params import StrOptions, a_path, positive_int, positive_real, validate_params
 from sklearn_mm.exceptions import WeightsError
 from sklearn_mm.nn.pretrained import LoraSettings, OpenedModel, PretrainedModule, add_lora, is_adapter, rebuild
 from sklearn_mm.registry import name_of
@@ -91,6 +91,29 @@ class PretrainedEncoderBase(TrainableEncoder):
     def freeze_pretrained(self, frozen: bool) -> None:
         """Hold the model still, or let those of its weights learn that `trainable` says."""
         _freeze(self.module_, self._learning, frozen)
+
+    def learn_as(self, asked: Any, random_state: Any = None) -> bool:
+        """Let a model learn that held still, as `asked` says, with the heads that were trained on it.
+
+        Raises
+        ------
+        ValueError
+            It learnt in another way: what was trained is kept as adapters, or as a whole.
+        """
+        if not isinstance(asked, type(self)) or asked.trainable == self._learning:
+            return False
+        if self._learning != "none":
+            raise ValueError(
+                f"expected trainable={self._learning!r}, as this {type(self).__name__} was trained, got "
+                f"{asked.trainable!r}: training goes on from 'none' to another, but from no other; set it back, or "
+                "fit with warm_start=False"
+            )
+        validate_params(asked)
+        own = ("trainable", "lora_rank", "backbone_learning_rate")
+        self.set_params(**{name: getattr(asked, name) for name in own})
+        self._learning, self._rank = self.trainable, int(self.lora_rank)
+        self._let_learn(self.module_, random_state)
+        return True
 
     # Opened when it is needed -----------------------------------------------------------------------------------------
 

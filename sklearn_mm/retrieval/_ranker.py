@@ -146,6 +146,7 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
         image encoder that is trained reads pictures in as many of its own.
     warm_start : bool, default=False
         `fit` goes on from the weights and the vocabulary of the fit before, without a stage of the instance loss alone.
+        A pretrained encoder that held still then (``trainable="none"``) may learn from there on: set its `trainable`.
     %(resumed_and_shown)s
     %(search_parameters)s
 
@@ -553,6 +554,7 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
         loss = resolve_loss(self.loss, PairLoss, PAIR_LOSSES)
         if resumed:
             self.loss_ = _gone_on(loss, self.loss_)
+            self._let_learn(self.text_encoder_, self.text_encoder, random_state)
             return self._text_tower().prepare(images.texts)
         residual = self.heads == "residual"
         width = output_width(self.image_encoder_, rows) if residual else self.n_components

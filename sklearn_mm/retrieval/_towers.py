@@ -16,7 +16,15 @@ from sklearn_mm.retrieval._data import CaptionedImages, merge_captioned
 from sklearn_mm.retrieval._model import is_positive_only
 from sklearn_mm.retrieval._pairs import GivenRows
 from sklearn_mm.retrieval._search import JointSpaceMixin, gallery_texts
-from sklearn_mm.towers import Tower, TrainedRows, fit_image_encoder, is_trainable, n_rows_of, row_digests
+from sklearn_mm.towers import (
+    Tower,
+    TrainableEncoder,
+    TrainedRows,
+    fit_image_encoder,
+    is_trainable,
+    n_rows_of,
+    row_digests,
+)
 
 __all__ = ["TwoTowersMixin"]
 
@@ -145,6 +153,7 @@ class TwoTowersMixin(JointSpaceMixin):
         """
         sample_weight = check_weights(sample_weight, captions.n_images)
         if resumed:
+            self._let_learn(self.image_encoder_, self.image_encoder, random_state)
             rows, kept = self._image_tower().prepare_readable(X)
         else:
             self.image_encoder_, rows, kept = fit_image_encoder(self.image_encoder, X, random_state)
@@ -163,6 +172,11 @@ class TwoTowersMixin(JointSpaceMixin):
         before = getattr(self, "_trained_rows", None) if resumed else None
         self._trained_rows = TrainedRows.of(X, captions, sample_weight).joined(before)
         return rows, images, captions, place
+
+    def _let_learn(self, fitted: Any, asked: Any, random_state: np.random.RandomState) -> None:
+        """Let an encoder that held still learn with the heads trained on it, if its parameters say so by now."""
+        if isinstance(fitted, TrainableEncoder) and fitted.learn_as(asked, random_state):
+            self.__dict__.pop("_continued", None)  # an optimiser that does not know the weights that learn now
 
     def _embed_readable(self, images: Any) -> tuple[np.ndarray, np.ndarray | None]:
         given, place = take_readable(images)

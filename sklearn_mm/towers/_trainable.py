@@ -203,6 +203,18 @@ class TrainableEncoder(
     def freeze_pretrained(self, frozen: bool) -> None:
         """Hold still what came pretrained: nothing did."""
 
+    def learn_as(self, asked: Any, random_state: Any = None) -> bool:
+        """Let learn from now on what the parameters of `asked` say; return whether that is new. Here it never is.
+
+        Parameters
+        ----------
+        asked : estimator or None
+            The encoder as whoever trains this one holds it, not fitted.
+        random_state : int, RandomState or None
+            From which new weights are drawn.
+        """
+        return False
+
     # scikit-learn -------------------------------------------------------------------------------------------------
 
     @with_callbacks

@@ -158,6 +158,10 @@ def test_an_image_model_alone_gets_heads_of_its_own(models, data):
     ).fit(images, captions)
     assert frozen.image_head_.config["n_features"] == 24
     assert frozen.image_encoder_.logit_scale_ is None
+    before = frozen.transform(images)
+    frozen.set_params(warm_start=True, image_encoder__trainable="lora", learning_rate=1e-9).fit(images, captions)
+    np.testing.assert_allclose(frozen.transform(images), before, atol=1e-4)  # the head stays, and the model learns
+    assert any(parameter.requires_grad for parameter in frozen.image_encoder_.module_.parameters())
 
 
 def test_whole_dual_encoders_learn_at_a_hundredth_of_the_rate(models, data):

@@ -85,6 +85,35 @@ def test_a_ranker_learns_which_text_is_of_which_image(folder, trainable):
     assert np.mean(fitted.predict(FEATURES) == np.array(CAPTIONS)) > 0.9  # by chance 1 in 6
 
 
+@pytest.mark.parametrize("trainable", ["lora", "all"])
+def test_a_warm_start_lets_a_model_learn_that_held_still(folder, trainable):
+    heads_alone = ranker(folder, "none").fit(FEATURES, CAPTIONS)
+    before = heads_alone.transform_text(CAPTIONS)
+    opened = pickle.loads(pickle.dumps(heads_alone))  # and searched, before it goes on
+    np.testing.assert_array_equal(opened.transform_text(CAPTIONS), before)
+    opened.set_params(warm_start=True, text_encoder__trainable=trainable, max_epochs=1, learning_rate=1e-9)
+    at_first = opened.fit(FEATURES, CAPTIONS).transform_text(CAPTIONS)
+    np.testing.assert_allclose(at_first, before, atol=1e-4)  # the heads of before, on the model as it came
+    learnt = opened.set_params(learning_rate=0.01).fit(FEATURES, CAPTIONS)
+    as_it_came = encoder(folder).fit_transform(CAPTIONS)
+    assert np.abs(learnt.text_encoder_.transform(CAPTIONS) - as_it_came).max() > 0.01
+    again = pickle.loads(pickle.dumps(learnt))
+    np.testing.assert_array_equal(again.transform_text(CAPTIONS), learnt.transform_text(CAPTIONS))
+
+
+def test_partial_fit_goes_on_with_a_model_that_held_still(folder):
+    fitted = ranker(folder, "none").partial_fit(FEATURES, CAPTIONS)
+    fitted.set_params(text_encoder__trainable="lora").partial_fit(FEATURES, CAPTIONS)
+    as_it_came = encoder(folder).fit_transform(CAPTIONS)
+    assert np.abs(fitted.text_encoder_.transform(CAPTIONS) - as_it_came).max() > 1e-3
+
+
+def test_a_model_that_learnt_in_one_way_is_not_taken_further_in_another(folder):
+    fitted = ranker(folder, "lora", warm_start=True).fit(FEATURES, CAPTIONS)
+    with pytest.raises(ValueError, match="trainable='lora', as this PretrainedTextEncoder was trained, got 'all'"):
+        fitted.set_params(text_encoder__trainable="all").fit(FEATURES, CAPTIONS)
+
+
 @pytest.mark.parametrize("trainable", ["none", "lora", "all"])
 @pytest.mark.parametrize("how", ["pickle", "folder"])
 def test_what_was_trained_comes_back(folder, tmp_path, trainable, how):
