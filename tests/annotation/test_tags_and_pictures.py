@@ -311,7 +311,9 @@ def test_pictures_alone_need_no_frame_and_pictures_with_tags_are_told_to_come_in
     np.testing.assert_array_equal(load(tmp_path / "model").predict_proba(np.stack(pictures)), expected)
     assert clone(pipe).fit(pictures, target)["columns"].feature_names_in_.tolist() == ["image"]
     with_tags = make_annotation_pipeline(annotator, image_encoder=EMBEDDING)
-    with pytest.raises(TypeError, match=r"the columns 'image' and 'tags', got a list; pass pandas.DataFrame\(\{'image'"):
+    with pytest.raises(
+        TypeError, match=r"the columns 'image' and 'tags', got a list; pass pandas.DataFrame\(\{'image'"
+    ):
         with_tags.fit(pictures, target)
 
 
