@@ -460,9 +460,9 @@ class MultiLabelAnnotator(LabelsImages, CallbackSupportMixin, ClassifierMixin, P
             if place is not None:
                 labels = labels[place]
                 sample_weight, groups = (None if part is None else part[place] for part in (sample_weight, groups))
-            self._trained_rows = TrainedRows.of(readable).joined(
-                getattr(self, "_trained_rows", None) if resumed else None
-            )
+            before_rows = getattr(self, "_trained_rows", None) if resumed else None
+            # tags alone do not tell a picture: many have the same
+            self._trained_rows = None if self.is_tag_.all() else TrainedRows.of(readable).joined(before_rows)
             labeled = merge_labeled(self._told_apart_by(inputs), labels, sample_weight, groups)
             if not resumed:
                 self._note_labels(given, labeled)

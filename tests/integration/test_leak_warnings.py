@@ -116,6 +116,12 @@ def test_annotators_say_so_too(data):
             score(X[50:], Y[50:])
 
 
+def test_tags_alone_are_no_pictures_that_could_be_known(data):
+    tags, Y = np.random.default_rng(0).random((2, 90, 3)) < 0.4
+    annotator = MultiLabelAnnotator(tag_features=slice(None), members=None, max_epochs=1, label_count=1)
+    annotator.fit(tags[:60], Y[:60]).score(tags, Y)
+
+
 def test_pictures_are_told_by_their_content_whatever_holds_them(tmp_path):
     rng = np.random.default_rng(0)
     pictures = [Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)) for _ in range(12)]
