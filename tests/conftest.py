@@ -5,6 +5,7 @@ import torch
 from sklearn.utils import Bunch
 
 from sklearn_mm.datasets import make_captioned_shapes
+from tests.forks import fork_server
 
 
 def pytest_collection_modifyitems(items):
@@ -13,6 +14,13 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if "cuda" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="needs CUDA"))
+
+
+@pytest.fixture(scope="session")
+def forked():
+    """Return `run` of `tests.forks.fork_server`."""
+    with fork_server() as run:
+        yield run
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """Two processes that train together learn what one learns with twice the batch."""
 
-import json
 import os
 import re
 import signal
@@ -22,11 +21,11 @@ from sklearn_mm.features import TextCNNEncoder, TextNGramEncoder
 from sklearn_mm.losses import InfoNCELoss, InstanceLoss, RankingLoss
 from sklearn_mm.persistence import load
 from sklearn_mm.retrieval import JointEmbeddingRanker
+from tests.forks import LONG
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(sklearn_mm.__file__).parents[1]
-LONG = 600  # seconds: for machines that do much else
 N_IMAGES = 61  # so that the last batch has an image for one process more than for the other
 ROUNDING = {"rtol": 2e-4, "atol": 2e-5}  # sums of float32 in another order, through some tens of steps of AdamW
 FITTED = """
@@ -42,27 +41,21 @@ FITTED = """
 """
 
 
-def start(script, folder, n=2, **options):
-    """Start a script under torchrun, as so many processes of this checkout."""
+def run(script, folder, *arguments):
+    """Run a script as two processes under torchrun; return the exit status and what was written."""
     path = folder / "script.py"
     path.write_text(textwrap.dedent(script))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [*command, str(path), str(folder)],
-        env=environment,
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    process = subprocess.run(
+        [*command, str(path), str(folder), *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        **options,
+        check=False,
+        timeout=LONG,
     )
-
-
-def run(script, folder, n=2):
-    """Return the exit status and what was written."""
-    process = start(script, folder, n)
-    output, _ = process.communicate(timeout=LONG)
-    return process.returncode, output
+    return process.returncode, process.stdout
 
 
 def captioned():
@@ -102,12 +95,12 @@ RANKERS = {
 
 
 @pytest.fixture(scope="module")
-def rankers(tmp_path_factory):
+def rankers(tmp_path_factory, forked):
     """Return, for each ranker, what two processes have fitted."""
     folder = tmp_path_factory.mktemp("rankers")
     joblib.dump((RANKERS, *captioned()), folder / "job")
-    status, output = run(FITTED, folder)
-    assert status == 0, output
+    status, output = forked(FITTED, folder, n=2)
+    assert status == [0, 0], output
     return {name: [joblib.load(folder / f"{name}-{rank}") for rank in range(2)] for name in RANKERS}
 
 
@@ -180,36 +173,37 @@ REFUSED = """
 """
 
 
-def test_processes_that_were_given_different_things_say_so(tmp_path):
+def test_processes_that_were_given_different_things_say_so(tmp_path, forked):
     joblib.dump((RANKERS["contrast"], *captioned()), tmp_path / "job")
-    status, output = run(REFUSED, tmp_path)
+    status, output = forked(REFUSED, tmp_path, n=2)
     errors = [(tmp_path / f"errors-{rank}").read_text() for rank in range(2)]
-    assert errors[0] == errors[1]
+    assert errors[0] == errors[1], output
     data, captions, parameters, few = errors[0].splitlines()
     assert data.startswith("data expected the same X in all 2 processes, got another in process 1 than in process 0")
     assert captions.startswith("captions expected the same y in all")
     assert parameters.startswith("parameters expected the same parameters in all")
     assert "at least 2 different images" in few
     assert load(tmp_path / "model").n_epochs_ == 1
-    assert status != 0  # one of them failed, and the other does not wait for it
-    assert "the one that fails alone" in output
+    assert status == [1, 1]  # one of them failed, and the other does not wait for it
+    assert "the one that fails alone" in output[1]
 
 
 KILLED = """
-    import json, os, signal, socket, sys, time
+    import os, signal, sys, time
     import joblib
     from sklearn_mm.retrieval._model import JointModel
     from sklearn_mm.training import _checkpoint
 
-    folder = sys.argv[1]
+    folder, job, who, where, n_before = sys.argv[1:]
+    rank = os.environ["RANK"]
 
-    def killing(method, n_before):
+    def killing(method):
         n_calls = 0
 
         def call(*args):
             nonlocal n_calls
             n_calls += 1
-            if n_calls > n_before:
+            if n_calls > int(n_before):
                 with open(f"{folder}/killed", "w") as file:
                     print(time.time(), file=file)
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -217,45 +211,16 @@ KILLED = """
 
         return call
 
-    def fit(job, who, where, n_before):
-        rank = int(os.environ["RANK"])
-        if rank == who and where == "batch":
-            JointModel.forward = killing(JointModel.forward, n_before)
-        if rank == who and where == "checkpoint":
-            _checkpoint.os.fsync = killing(os.fsync, n_before)
-        ranker, X, y, _ = joblib.load(f"{folder}/{job}")
-        joblib.dump(ranker.fit(X, y), f"{folder}/{job}-{rank}")
-
-    def start(rank, port, number, arguments):
-        process = os.fork()  # spared all imports
-        if process:
-            return process
-        os.dup2(os.open(f"{folder}/errors-{number}-{rank}", os.O_CREAT | os.O_WRONLY), 2)
-        os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="localhost", MASTER_PORT=str(port))
-        status = 1
-        try:
-            fit(*arguments)
-            status = 0
-        except RuntimeError as error:
-            print(error, file=sys.stderr, flush=True)
-        finally:
-            os._exit(status)
-
-    if "RANK" in os.environ:
-        fit("kept", 0, "batch", 3)
-    for number, arguments in enumerate(json.loads(sys.argv[2])):
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            port = free.getsockname()[1]
-        processes = [start(rank, port, number, arguments) for rank in range(2)]
-        status = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
-        killed = os.path.exists(f"{folder}/killed")
-        seconds = time.time() - float(open(f"{folder}/killed").read()) if killed else 0.0
-        print(json.dumps([status, seconds]), flush=True)
+    if rank == who and where == "batch":
+        JointModel.forward = killing(JointModel.forward)
+    if rank == who and where == "checkpoint":
+        _checkpoint.os.fsync = killing(os.fsync)
+    ranker, X, y, _ = joblib.load(f"{folder}/{job}")
+    joblib.dump(ranker.fit(X, y), f"{folder}/{job}-{rank}")
 """
 
 
-def test_a_fit_whose_processes_are_killed_ends_soon_and_goes_on_bit_for_bit(tmp_path):
+def test_a_fit_whose_processes_are_killed_ends_soon_and_goes_on_bit_for_bit(tmp_path, forked):
     # A stage of instances, then ranking: 2 and 8 epochs of 4 batches.
     whole = ranker(
         text_encoder=TextNGramEncoder(16, word_dim=16, dropout=0.3),
@@ -268,37 +233,21 @@ def test_a_fit_whose_processes_are_killed_ends_soon_and_goes_on_bit_for_bit(tmp_
     )
     joblib.dump((whole, *captioned()), tmp_path / "whole")
     joblib.dump((clone(whole).set_params(checkpoint=tmp_path / "checkpoints"), *captioned()), tmp_path / "kept")
-    script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(KILLED))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-
-    def fit(command, *rounds):
-        return subprocess.run(
-            [sys.executable, *command, str(script), str(tmp_path), json.dumps(rounds)],
-            env=environment,
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=LONG,
-        )
-
+    status, output = forked(KILLED, tmp_path, "whole", -1, "nowhere", 0, n=2)
+    assert status == [0, 0], output
     # Without torchrun at first, which would end the other process itself.
-    kills = [(1, "batch", 6), (0, "batch", 5), (0, "checkpoint", 2), (1, "batch", 9)]
-    done = fit([], ("whole", -1, "nowhere", 0), *(("kept", *kill) for kill in kills))
-    (status, _), *killed = map(json.loads, done.stdout.splitlines())
-    assert status == [0, 0], done.stderr
-    for number, ((who, _, _), (status, seconds)) in enumerate(zip(kills, killed, strict=True), start=1):
+    for who, where, n_before in [(1, "batch", 6), (0, "checkpoint", 2)]:
+        status, output = forked(KILLED, tmp_path, "kept", who, where, n_before, n=2)
+        assert time.time() - float((tmp_path / "killed").read_text()) < 60
         assert status[who] == -signal.SIGKILL
         assert status[1 - who] == 1
-        assert seconds < 60
-        error = (tmp_path / f"errors-{number}-{1 - who}").read_text()
-        assert f"this is process {1 - who}" in error
-        assert f"training goes on from {tmp_path / 'checkpoints'}" in error
-    done = fit(["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"])  # the fifth
-    assert done.returncode != 0
+        assert f"this is process {1 - who}" in output[1 - who]
+        assert f"training goes on from {tmp_path / 'checkpoints'}" in output[1 - who]
+    status, output = run(KILLED, tmp_path, "kept", 0, "batch", 3)
+    assert status != 0
     assert time.time() - float((tmp_path / "killed").read_text()) < 60
-    done = fit([], ("kept", -1, "nowhere", 0))
-    assert json.loads(done.stdout)[0] == [0, 0], done.stderr
+    status, output = forked(KILLED, tmp_path, "kept", -1, "nowhere", 0, n=2)
+    assert status == [0, 0], output
     expected, *fitted = (joblib.load(tmp_path / name) for name in ("whole-0", "kept-0", "kept-1"))
     for each in fitted:
         seen, wanted = ([record["train_loss"] for record in one.history_] for one in (each, expected))
@@ -307,12 +256,12 @@ def test_a_fit_whose_processes_are_killed_ends_soon_and_goes_on_bit_for_bit(tmp_
             assert torch.equal(weights_of(each)[weight], value)
 
 
-def test_the_script_of_the_guide_trains_and_saves_once(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_the_script_of_the_guide_trains_and_saves_once(tmp_path, forked):
     guide = (ROOT / "docs" / "several_processes.rst").read_text()
     block = re.search(r"code-block:: python\n\n(.*?)\n\n\.\.", guide, flags=re.DOTALL)
-    status, output = run(block[1], tmp_path)
-    assert status == 0, output
+    there = "import os, sys\nos.chdir(sys.argv[1])\n"
+    status, output = forked(there + textwrap.dedent(block[1]), tmp_path, n=2)
+    assert status == [0, 0], output
     saved = load(tmp_path / "model")
     assert saved.n_epochs_ == 30
     assert saved.history_[-1]["train_loss"] < saved.history_[0]["train_loss"]
@@ -348,12 +297,12 @@ ANNOTATORS = {
 
 
 @pytest.fixture(scope="module")
-def annotators(tmp_path_factory):
+def annotators(tmp_path_factory, forked):
     """Return, for each annotator, what two processes have fitted."""
     folder = tmp_path_factory.mktemp("annotators")
     joblib.dump((ANNOTATORS, *labeled()), folder / "job")
-    status, output = run(FITTED, folder)
-    assert status == 0, output
+    status, output = forked(FITTED, folder, n=2)
+    assert status == [0, 0], output
     return {name: [joblib.load(folder / f"{name}-{rank}") for rank in range(2)] for name in ANNOTATORS}
 
 
