@@ -1,11 +1,6 @@
 """Annotators across processes: killed and started again, opened where nothing of this one is known."""
 
-import os
 import signal
-import subprocess
-import sys
-import textwrap
-import time
 
 import joblib
 import numpy as np
@@ -21,7 +16,7 @@ SETTINGS = {
     MultiLabelAnnotator: {
         "hidden_layer_sizes": (16,),
         "label_count": LabelCountPredictor(hidden_layer_sizes=(16,)),
-        "max_epochs": 30,
+        "max_epochs": 6,
         "batch_size": 16,
         "n_folds": 2,
         "random_state": 0,
@@ -31,7 +26,7 @@ SETTINGS = {
     },
     LabelCountPredictor: {
         "hidden_layer_sizes": (16,),
-        "max_epochs": 60,
+        "max_epochs": 6,
         "batch_size": 16,
         "random_state": 0,
         "device": "cpu",
@@ -39,18 +34,22 @@ SETTINGS = {
         "n_jobs": 1,
     },
 }
-SLOW = """
-    import sys, time
+KILLED = """
+    import os, signal, sys
+    from pathlib import Path
     import joblib
-    import sklearn_mm.training._checkpoint as checkpoint
+    from sklearn_mm.training._checkpoint import Checkpoint
 
-    save = checkpoint.Checkpoint.save
-    def save_slowly(self, state):
+    folder, n_files = Path(sys.argv[1]), int(sys.argv[2])
+    save = Checkpoint.save
+
+    def save_and_end(self, state):
         save(self, state)
-        time.sleep(0.05)  # so that the kill comes before the end
-    checkpoint.Checkpoint.save = save_slowly
+        if len(list((folder / "run").glob("*.pt"))) == n_files and state["n_done"] == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-    estimator, X, Y = joblib.load(sys.argv[1])
+    Checkpoint.save = save_and_end
+    estimator, X, Y = joblib.load(folder / "job")
     estimator.fit(X, Y)
 """
 
@@ -62,19 +61,6 @@ def data():
     return (truth + rng.normal(0, 0.3, truth.shape)).astype(np.float32), truth
 
 
-def _wait_for_epochs(folder, process, n_files, n_epochs):
-    """Wait until a run has saved so many epochs in the last of its files."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        files = sorted(folder.glob("*.pt"), key=lambda path: path.stat().st_mtime) if folder.exists() else []
-        if len(files) >= n_files:
-            saved = torch.load(files[-1], weights_only=True)["state"]
-            if saved["stage"] > 0 or saved["n_done"] >= n_epochs:
-                return
-        time.sleep(0.01)
-    raise AssertionError(f"no epochs to kill: exit code {process.poll()}")
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the system has no such signal")
 @pytest.mark.parametrize(
@@ -82,15 +68,12 @@ def _wait_for_epochs(folder, process, n_files, n_epochs):
     [(MultiLabelAnnotator, 1), (MultiLabelAnnotator, 3), (LabelCountPredictor, 1)],
     ids=["in the first fold", "in the final network", "counts"],
 )
-def test_a_fit_that_is_killed_goes_on_to_the_same_bits(kind, n_files, data, tmp_path):
+def test_a_fit_that_is_killed_goes_on_to_the_same_bits(kind, n_files, data, tmp_path, forked):
     estimator = kind(**SETTINGS[kind], checkpoint=str(tmp_path / "run"))
     joblib.dump((estimator, *data), tmp_path / "job")
-    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(SLOW), str(tmp_path / "job")])
-    try:
-        _wait_for_epochs(tmp_path / "run", process, n_files, 3)
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        assert process.wait(timeout=30) == -signal.SIGKILL
+    status, output = forked(KILLED, tmp_path, n_files)
+    assert status == [-signal.SIGKILL], output
+    assert len(list((tmp_path / "run").glob("*.pt"))) == n_files
     resumed = estimator.fit(*data)
     whole = kind(**SETTINGS[kind]).fit(*data)
     for name, value in whole.network_.state_dict().items():
@@ -107,9 +90,8 @@ OPEN = """
     warnings.simplefilter("error")
     folder = Path(sys.argv[1])
     import joblib
-    models = {"joblib": joblib.load(folder / "model.joblib")}  # nothing of the library was imported before
     from sklearn_mm.persistence import load
-    models["folder"] = load(folder / "model")
+    models = {"joblib": joblib.load(folder / "model.joblib"), "folder": load(folder / "model")}
 
     frame = joblib.load(folder / "frame.joblib")
     answers = {}
@@ -120,7 +102,7 @@ OPEN = """
 
 
 @pytest.mark.slow
-def test_a_pipeline_of_pictures_and_tags_answers_as_before_in_a_fresh_process(shapes, tmp_path):
+def test_a_pipeline_of_pictures_and_tags_answers_as_before_in_another_process(shapes, tmp_path, forked):
     pandas = pytest.importorskip("pandas")
     paths = []
     for row, pixels in enumerate(shapes.images):
@@ -136,8 +118,8 @@ def test_a_pipeline_of_pictures_and_tags_answers_as_before_in_a_fresh_process(sh
     joblib.dump(model, tmp_path / "model.joblib")
     save(model, tmp_path / "model")
     joblib.dump(frame, tmp_path / "frame.joblib")
-    command = [sys.executable, "-c", textwrap.dedent(OPEN), str(tmp_path)]
-    subprocess.run(command, check=True, timeout=300, cwd=tmp_path)
+    status, output = forked(OPEN, tmp_path)
+    assert status == [0], output
     for predicted, probability, n_epochs in joblib.load(tmp_path / "answers.joblib").values():
         assert predicted.tolist() == model.predict(frame).tolist()
         np.testing.assert_array_equal(probability, model.predict_proba(frame))

@@ -3,9 +3,6 @@
 import copy
 import shutil
 import signal
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import joblib
@@ -43,7 +40,7 @@ KILLED = """
     from sklearn_mm.retrieval._model import JointModel
     from sklearn_mm.training import _checkpoint
 
-    ranker, X, captions = joblib.load(sys.argv[1])
+    ranker, X, captions = joblib.load(sys.argv[1] + "/job")
     where, n_before = sys.argv[2], int(sys.argv[3])
     n_calls = 0
 
@@ -64,11 +61,11 @@ KILLED = """
 """
 
 
-def killed(ranker, X, captions, folder, where, n_before):
+def killed(forked, ranker, X, captions, folder, where, n_before):
     """Fit in another process, which is killed at a batch, or while a checkpoint is written, after so many of them."""
     joblib.dump((ranker, X, captions), folder / "job")
-    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(folder / "job"), where, str(n_before)]
-    return subprocess.run(command, check=False, timeout=300).returncode
+    (status,), _ = forked(KILLED, folder, where, n_before)
+    return status
 
 
 @pytest.fixture(scope="module")
@@ -95,10 +92,10 @@ def same(one, other):
     [("batch", 6, 1), ("batch", 17, 4), ("writing", 1, 1), ("writing", 3, 3)],
     ids=["first stage", "second stage", "writing in the first stage", "writing in the second stage"],
 )
-def test_a_killed_fit_goes_on_to_the_same_bits(data, tmp_path, where, n_before, n_epochs):
+def test_a_killed_fit_goes_on_to_the_same_bits(forked, data, tmp_path, where, n_before, n_epochs):
     ranker = JointEmbeddingRanker(**SETTINGS)
     resumed = clone(ranker).set_params(checkpoint=tmp_path / "run")
-    assert killed(resumed, *data, tmp_path, where, n_before) == -signal.SIGKILL
+    assert killed(forked, resumed, *data, tmp_path, where, n_before) == -signal.SIGKILL
     (saved,) = (tmp_path / "run").glob("*.pt")
     assert len(torch.load(saved, weights_only=True)["state"]["history"]) == n_epochs
     assert len(list((tmp_path / "run").glob("*.part"))) == (where == "writing")
@@ -112,7 +109,7 @@ def test_a_killed_fit_goes_on_to_the_same_bits(data, tmp_path, where, n_before, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n_before", [4, 10], ids=["frozen in the first stage", "trained in the second stage"])
-def test_a_killed_fit_on_pictures_goes_on_to_the_same_bits(tmp_path, n_before):
+def test_a_killed_fit_on_pictures_goes_on_to_the_same_bits(forked, tmp_path, n_before):
     torch.manual_seed(0)
     network = nn.Sequential(
         nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
@@ -132,17 +129,17 @@ def test_a_killed_fit_on_pictures_goes_on_to_the_same_bits(tmp_path, n_before):
         },
     )
     resumed = clone(ranker).set_params(checkpoint=tmp_path / "run")
-    assert killed(resumed, scenes.images, scenes.captions, tmp_path, "batch", n_before) == -signal.SIGKILL
+    assert killed(forked, resumed, scenes.images, scenes.captions, tmp_path, "batch", n_before) == -signal.SIGKILL
     resumed.fit(scenes.images, scenes.captions)
     assert len(list((tmp_path / "run").iterdir())) == 1  # the other process's file was found, and went on with
     assert same(resumed, ranker.fit(scenes.images, scenes.captions))
 
 
 @pytest.mark.slow
-def test_a_killed_warm_start_is_known_in_another_process(data, tmp_path):
+def test_a_killed_warm_start_is_known_in_another_process(forked, data, tmp_path):
     ranker = JointEmbeddingRanker(**SETTINGS, warm_start=True).fit(*data)
     resumed = copy.deepcopy(ranker).set_params(checkpoint=tmp_path / "run")
-    assert killed(resumed, *data, tmp_path, "batch", 6) == -signal.SIGKILL
+    assert killed(forked, resumed, *data, tmp_path, "batch", 6) == -signal.SIGKILL
     resumed.fit(*data)
     assert len(list((tmp_path / "run").iterdir())) == 1
     assert same(resumed, ranker.fit(*data))

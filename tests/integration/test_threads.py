@@ -2,11 +2,9 @@
 
 import importlib
 import pickle
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from pathlib import Path
 from threading import Barrier
 
 import joblib
@@ -372,10 +370,11 @@ def test_a_grid_search_gives_the_same_bits_in_threads_and_without():
 
 
 @pytest.mark.slow
-def test_a_grid_search_gives_the_same_bits_in_forked_processes_and_without():
+def test_a_grid_search_gives_the_same_bits_in_forked_processes_and_without(forked, tmp_path):
     # Forked from a process of its own: those of other tests hold locks of threads that the forked ones do not have.
     code = "from tests.integration.test_threads import assert_searched_alike as run; run('multiprocessing')"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2], timeout=300)
+    status, output = forked(code, tmp_path)
+    assert status == [0], output
 
 
 class Failing(TransformerMixin, BaseEstimator):
