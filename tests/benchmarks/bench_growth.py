@@ -110,7 +110,8 @@ def resident():
 
 def memory(step, n_rows):
     """Return `peak_beyond_answer` of a process of its own."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")  # one of them imports what all need
+    context.set_forkserver_preload(["sklearn_mm.features", "sklearn_mm.retrieval"])
     queue = context.Queue()
     process = context.Process(target=peak_beyond_answer, args=(step, n_rows, queue))
     process.start()

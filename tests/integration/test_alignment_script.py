@@ -1,9 +1,6 @@
 """The script of rankers, corrections and ensembles, on drawn scenes and on tables of features."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +8,7 @@ import pytest
 from PIL import Image
 
 from sklearn_mm.datasets import make_captioned_shapes
+from tests.scripts import run_script
 
 pytestmark = pytest.mark.slow
 
@@ -19,9 +17,7 @@ WIDTHS = (6, 4)  # of the layers of a table of features
 
 
 def _run(folder, *arguments):
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, SCRIPT, *map(str, arguments)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment)
+    run = run_script(SCRIPT, *arguments, cwd=folder)
     assert run.returncode == 0, run.stderr[-2000:]
     return run.stdout.splitlines()
 
@@ -73,7 +69,7 @@ def folder(tmp_path):
 def test_curves_are_measured_on_tables_of_features(folder):
     lines = _run(
         folder,
-        *(folder, "--part", "val", "--seeds", 0, 1, "--rows", 6, 7, 9, "--pictures", 16, 32, "--n-jobs", 2),
+        *(folder, "--part", "val", "--seeds", 0, 1, "--rows", 6, 7, 9, "--pictures", 16, 32),
         *("--features", folder / "features_{part}.npy", "--last-width", WIDTHS[1]),
         *("--sentences", folder / "vectors.npz"),
     )

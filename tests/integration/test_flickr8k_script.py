@@ -1,14 +1,13 @@
 """The reproduction script, on a small folder of the data set's layout."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from sklearn_mm.datasets import make_captioned_shapes
+from tests.scripts import run_script
 
 pytestmark = pytest.mark.slow
 
@@ -30,8 +29,7 @@ def folder(tmp_path):
 
 
 def test_the_script_prints_a_row_for_each_kind_of_features(folder):
-    command = [sys.executable, SCRIPT, folder, "--seeds", "2", "--rows", "0", "4"]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    run = run_script(SCRIPT, folder, "--seeds", "2", "--rows", "0", "4")
     assert run.returncode == 0, run.stderr
     lines = run.stdout.splitlines()
     assert lines[0] == "16 images to train on, 12 to test on"
@@ -45,8 +43,7 @@ def test_the_script_prints_a_row_for_each_kind_of_features(folder):
 
 
 def test_the_script_tunes_each_row_on_the_validation_part(folder):
-    command = [sys.executable, SCRIPT, folder, "--seeds", "1", "--rows", "4", "--tune", "--precision", "bfloat16"]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    run = run_script(SCRIPT, folder, "--seeds", "1", "--rows", "4", "--tune", "--precision", "bfloat16")
     assert run.returncode == 0, run.stderr
     lines = run.stdout.splitlines()
     tried = [line.split("with ")[1] for line in lines if line.startswith("    validation: ")]

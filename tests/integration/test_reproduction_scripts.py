@@ -1,11 +1,10 @@
 """The reproduction scripts run on drawn scenes, row by row."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.scripts import run_script
 
 pytestmark = pytest.mark.slow
 
@@ -23,11 +22,8 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
     ],
 )
 def test_a_script_prints_a_row_for_each_setting(script, rows, tmp_path):
-    command = [sys.executable, EXAMPLES / script, "--small", "--seeds", "0"]
-    if script != "flickr8k_best.py":
-        command += ["--width", "32", "--rows", *map(str, rows)]
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    options = [] if script == "flickr8k_best.py" else ["--width", "32", "--rows", *rows]
+    run = run_script(EXAMPLES / script, "--small", "--seeds", "0", *options, cwd=tmp_path)
     assert run.returncode == 0, run.stderr[-2000:]
     lines = [line for line in run.stdout.splitlines() if "+-" in line]
     assert len(lines) >= len(rows)
@@ -40,17 +36,13 @@ def test_a_script_prints_a_row_for_each_setting(script, rows, tmp_path):
 def test_the_script_of_dual_encoders_prints_its_rows(tmp_path):
     pytest.importorskip("transformers")
     pytest.importorskip("peft")
-    command = [sys.executable, EXAMPLES / "flickr8k_dual.py", "--small", "--seeds", "0"]
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    run = run_script(EXAMPLES / "flickr8k_dual.py", "--small", "--seeds", "0", cwd=tmp_path)
     assert run.returncode == 0, run.stderr[-2000:]
     assert sum("+-" in line for line in run.stdout.splitlines()) == 7
     assert run.stdout.count("labels by their names") == 2
 
 
 def test_a_script_needs_a_folder_or_small():
-    run = subprocess.run(
-        [sys.executable, EXAMPLES / "reproduce_dual_path.py"], capture_output=True, text=True, check=False
-    )
+    run = run_script(EXAMPLES / "reproduce_dual_path.py")
     assert run.returncode == 2
     assert "give the folder of Flickr8k, or --small" in run.stderr
