@@ -107,12 +107,3 @@ def test_statistics_of_different_networks_do_not_merge(photos):
     np.testing.assert_allclose(both.scale_, one.scale_, **ROUNDING)
     both.set_statistics([]).partial_fit(paths[:10])
     np.testing.assert_array_equal(both.mean_, embedding().fit(paths[:10]).mean_)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("default")  # of what Ray and its libraries call outdated in each other
-def test_ray_learns_the_same_bits(photos, tmp_path, ray_cluster):
-    one = fit_shards(embedding(), photos, tmp_path / "one", shard_size=4)
-    two = fit_shards(embedding(), photos, tmp_path / "two", shard_size=4, engine="ray")
-    np.testing.assert_array_equal(two.mean_, one.mean_)
-    np.testing.assert_array_equal(two.scale_, one.scale_)
