@@ -1,7 +1,5 @@
 import copy
 import functools
-import subprocess
-import sys
 from pathlib import Path
 from threading import Lock
 
@@ -130,9 +128,10 @@ value = [{"b", "a", "c"}, vectorizer, np.arange(3), len, torch.relu]
 """
 
 
-def test_digests_are_the_same_in_every_process():
+@pytest.mark.slow
+def test_digests_are_the_same_in_every_process(forked, tmp_path):
     here = {}
     exec(SCRIPT, here)
     script = f"{SCRIPT}\nprint(content_digest(value))"
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == content_digest(here["value"])
+    _, (output,) = forked(script, tmp_path)
+    assert output.strip() == content_digest(here["value"])

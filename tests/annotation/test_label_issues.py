@@ -1,5 +1,6 @@
 """Which labels are probably wrong or missing."""
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -93,11 +94,26 @@ def test_pipeline_with_groups(pictures):
     assert not hasattr(pipeline[-1], "network_")  # it is a copy that is trained
 
 
+SEVERAL_JOBS = """
+    import sys
+    import joblib
+    from sklearn_mm.annotation import label_issues
+
+    folder = sys.argv[1]
+    given = joblib.load(folder + "/job")
+    with joblib.parallel_config("multiprocessing"):
+        joblib.dump(label_issues(*given, cv=3, n_jobs=2), folder + "/done")
+"""
+
+
 @pytest.mark.slow
-def test_several_jobs_give_the_same(pictures, issues):
+def test_several_jobs_give_the_same(pictures, issues, forked, tmp_path):
     X, given = pictures
     # other processes have to be told of float32: see _alike_on_every_cpu
-    own = label_issues(annotator(precision="float32"), X, listed(given), cv=3, n_jobs=2)
+    joblib.dump((annotator(precision="float32"), X, listed(given)), tmp_path / "job")
+    status, output = forked(SEVERAL_JOBS, tmp_path)
+    assert status == [0], output
+    own = joblib.load(tmp_path / "done")
     np.testing.assert_array_equal(own.row, issues.row)
     np.testing.assert_allclose(own.score, issues.score, rtol=1e-4)
 

@@ -3,8 +3,6 @@
 import json
 import pickle
 import re
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
@@ -212,7 +210,7 @@ def test_an_encoder_is_opened_as_it_was_saved(models, data, tmp_path, learning):
 
 
 @pytest.mark.slow
-def test_a_saved_ranker_answers_alike_in_a_fresh_process(models, data, tmp_path):
+def test_a_saved_ranker_answers_alike_in_a_fresh_process(models, data, tmp_path, forked):
     images, captions = data
     ranker = _ranker(models["clip"], learning="lora", max_epochs=1).fit(images, captions)
     save(ranker, tmp_path / "model")
@@ -222,7 +220,8 @@ def test_a_saved_ranker_answers_alike_in_a_fresh_process(models, data, tmp_path)
         f"m = load({str(tmp_path / 'model')!r}); x = np.load({str(tmp_path / 'images.npy')!r}); "
         f"np.save({str(tmp_path / 'out.npy')!r}, m.transform(x))"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    status, output = forked(code, tmp_path)
+    assert status == [0], output
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), ranker.transform(images), atol=ROUNDING)
 
 

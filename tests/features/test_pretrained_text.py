@@ -1,10 +1,7 @@
 """Texts by pretrained models: as they are, with adapters and learning as a whole, alone and inside of a ranker."""
 
-import os
 import pickle
 import shutil
-import subprocess
-import sys
 import warnings
 
 import numpy as np
@@ -232,7 +229,7 @@ def test_clones_carry_nothing_and_parameters_are_checked(folder):
 
 
 @pytest.mark.slow
-def test_a_fresh_process_answers_alike_and_nothing_warns_of_forks(folder, tmp_path):
+def test_a_fresh_process_answers_alike_and_nothing_warns_of_forks(folder, tmp_path, forked):
     fitted = ranker(folder, "lora").fit(FEATURES, CAPTIONS)
     (tmp_path / "model.pickle").write_bytes(pickle.dumps(fitted))
     np.save(tmp_path / "expected.npy", fitted.transform_text(CAPTIONS))
@@ -246,15 +243,9 @@ def test_a_fresh_process_answers_alike_and_nothing_warns_of_forks(folder, tmp_pa
         "if child == 0: os._exit(0 if len(ranker.text_encoder_.prepare(texts)) == len(texts) else 1)\n"
         "assert os.waitpid(child, 0)[1] == 0\n"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    assert "parallelism" not in run.stderr
+    status, (output,) = forked(code, tmp_path)
+    assert status == [0], output
+    assert "parallelism" not in output
 
 
 def test_threads_get_the_same_vectors(folder):

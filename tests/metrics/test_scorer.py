@@ -1,5 +1,6 @@
 import pickle
 
+import joblib
 import numpy as np
 import pytest
 from sklearn import config_context
@@ -199,12 +200,25 @@ def test_the_scorer_is_cloned_and_pickled_with_its_requests():
             assert copy.get_metadata_routing().score.requests["groups"] is True
 
 
-def test_searches_run_in_several_processes(described):
+SEARCH = """
+    import sys
+    import joblib
+
+    folder = sys.argv[1]
+    search, X, y = joblib.load(folder + "/job")
+    with joblib.parallel_config("multiprocessing", n_jobs=2):
+        joblib.dump(search.fit(X, y), folder + "/done")
+"""
+
+
+@pytest.mark.slow
+def test_searches_run_in_several_processes(described, forked, tmp_path):
     X, y, _ = described
-    search = GridSearchCV(
-        LinearRanker(), {"alpha": [1.0, 2.0]}, scoring=RetrievalScorer(), refit="rsum", cv=2, n_jobs=2
-    ).fit(X, y)
-    assert np.isfinite(search.cv_results_["mean_test_rsum"]).all()
+    search = GridSearchCV(LinearRanker(), {"alpha": [1.0, 2.0]}, scoring=RetrievalScorer(), refit="rsum", cv=2)
+    joblib.dump((search, X, y), tmp_path / "job")
+    status, output = forked(SEARCH, tmp_path)
+    assert status == [0], output
+    assert np.isfinite(joblib.load(tmp_path / "done").cv_results_["mean_test_rsum"]).all()
 
 
 class PlainTransformer(BaseEstimator):

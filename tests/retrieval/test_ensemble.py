@@ -1,8 +1,6 @@
 """Several rankers as one."""
 
 import pickle
-import subprocess
-import sys
 
 import joblib
 import numpy as np
@@ -516,12 +514,13 @@ for number, model in enumerate(models):
 
 
 @pytest.mark.slow
-def test_it_answers_to_the_bit_in_a_fresh_process(data, fitted, tmp_path):
+def test_it_answers_to_the_bit_in_a_fresh_process(data, fitted, tmp_path, forked):
     X, _ = data
     joblib.dump(fitted, tmp_path / "model.joblib")
     save(fitted, tmp_path / "model")
     np.save(tmp_path / "X.npy", X)
-    subprocess.run([sys.executable, "-c", OPEN, str(tmp_path)], check=True, timeout=300)
+    status, output = forked(OPEN, tmp_path)
+    assert status == [0], output
     for number in range(2):
         with np.load(tmp_path / f"{number}.npz") as answers:
             np.testing.assert_array_equal(answers["image"], fitted.transform(X))

@@ -1,6 +1,4 @@
 import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 
@@ -169,12 +167,14 @@ network = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
 """
 
 
-def test_the_identity_of_networks_is_the_same_in_every_process():
+@pytest.mark.slow
+def test_the_identity_of_networks_is_the_same_in_every_process(forked, tmp_path):
     here = {}
     exec(NETWORK, here)
     network = here["network"]
     script = NETWORK + "print(run_identity(network, network.half().state_dict()))"
-    there = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
+    _, (output,) = forked(script, tmp_path)
+    there = output.strip()
     assert run_identity(network, network.half().state_dict()) == there
     with torch.no_grad():
         network[0].weight[0, 0] += 1

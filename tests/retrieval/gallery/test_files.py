@@ -2,9 +2,7 @@
 
 import datetime
 import json
-import subprocess
 import sys
-from pathlib import Path
 
 import joblib
 import numpy as np
@@ -19,7 +17,6 @@ from sklearn_mm.exceptions import GalleryWarning
 from sklearn_mm.index import ExactIndex, FaissIndex
 from sklearn_mm.retrieval import Gallery
 
-ROOT = Path(__file__).parents[3]
 DAY = datetime.datetime(2026, 3, 1, 12)
 
 
@@ -67,27 +64,21 @@ def test_a_gallery_opened_again_answers_alike_and_goes_on(gallery, fitted, tmp_p
 
 
 @pytest.mark.slow
-def test_a_gallery_opens_in_a_fresh_process(gallery, fitted, tmp_path):
+def test_a_gallery_opens_in_a_fresh_process(gallery, fitted, tmp_path, forked):
     persistence.save(fitted[0], tmp_path / "model")
     joblib.dump(make_pipeline(FunctionTransformer(), fitted[0]), tmp_path / "model.joblib")
     gallery.save(tmp_path / "gallery")
     whole = Gallery(make_pipeline(FunctionTransformer(), fitted[0])).add(fitted[1], ids=gallery.ids)
     whole.save(tmp_path / "whole")
     code = (
-        "import sys, joblib; from sklearn_mm import persistence; from sklearn_mm.retrieval import Gallery\n"
+        "import os, sys, joblib; from sklearn_mm import persistence; from sklearn_mm.retrieval import Gallery\n"
+        "os.chdir(sys.argv[1])\n"
         "one = Gallery.load('gallery', persistence.load('model')).search('a red dot', k=5)\n"
         "two = Gallery.load('whole', joblib.load('model.joblib')).search('a red dot', k=5)\n"
         "print(one.ids == two.ids, *one.ids)"
     )
-    answer = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert answer.stdout.split() == ["True", *gallery.search("a red dot", k=5).ids]
+    _, (output,) = forked(code, tmp_path)
+    assert output.split() == ["True", *gallery.search("a red dot", k=5).ids]
 
 
 def test_another_model_is_refused_and_the_same_one_with_other_galleries_is_not(gallery, fitted, tmp_path):
