@@ -236,6 +236,7 @@ for name in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_classes_are_found_in_a_process_that_has_imported_nothing():
     names = ["images.ReadFailure", "texts.TokenRows", "index.ExactIndex", "nn.TextCNNBlock", "retrieval.Gallery"]
     names.append("annotation.F1Rule")
