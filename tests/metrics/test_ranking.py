@@ -182,8 +182,7 @@ def test_one_positive_each_makes_recall_a_hit():
 
 
 @similarity_names
-@pytest.mark.parametrize("value", [0.1, 1.0, 0.0])
-@pytest.mark.parametrize("d", [1000, 1023])
+@pytest.mark.parametrize(("value", "d"), [(0.1, 1000), (0.1, 1023), (1.0, 1023), (0.0, 1000)])
 def test_a_constant_model_scores_exactly_as_chance(similarity, value, d):
     # Sums of d equal numbers are where rounding in float32 piles up most: 1e-5 between two kernels of a BLAS.
     n_images, n_captions = (601 if similarity == "cosine" else 61), 5
@@ -211,7 +210,7 @@ def test_a_model_blind_to_pictures_scores_as_chance_on_average():
 
 
 @similarity_names
-@pytest.mark.parametrize("d", [64, 999, 1024])
+@pytest.mark.parametrize("d", [999, 1024])
 def test_equal_embeddings_tie_in_any_place(similarity, d):
     rng = np.random.default_rng(d)
     images = rng.normal(size=(40, d)).astype(np.float32)
