@@ -151,8 +151,8 @@ def test_many_and_long_labels_stay_beside_the_picture(pictures):
 
 @pytest.mark.parametrize("label", ["W" * 40, "i" * 80, "many words of one label that nobody can read"])
 def test_no_text_is_cut_off_or_runs_into_another(pictures, label):
-    many = [[f"{number} {label}" for number in range(12)]] * 4
-    display = AnnotationGridDisplay.from_predictions(pictures, [TRUE[3]] * 4, many, n_columns=2)
+    many = [[f"{number} {label}" for number in range(12)]] * 2
+    display = AnnotationGridDisplay.from_predictions(pictures[:2], [TRUE[3]] * 2, many, n_columns=2)
     display.figure_.canvas.draw()
     renderer, width = display.figure_.canvas.get_renderer(), display.figure_.bbox.width
     (legend,) = display.figure_.legends
@@ -173,7 +173,7 @@ def test_pictures_fill_rows_and_empty_places_stay_empty(pictures):
 
 
 def test_it_draws_into_a_figure_of_ours_and_again(pictures):
-    display = AnnotationGridDisplay.from_predictions(pictures, TRUE, PREDICTED)
+    display = AnnotationGridDisplay.from_predictions(pictures[:1], TRUE[:1], PREDICTED[:1])
     figure = plt.figure()
     assert display.plot(figure=figure) is display
     assert display.figure_ is figure

@@ -74,8 +74,7 @@ def both(network, pixels, engine, dtype=torch.float32, chunk_size=2, **how):
         return expected, run(pixels), run(pixels[:3])
 
 
-@pytest.mark.parametrize("pooling", ["mean", "mean+max"])
-@pytest.mark.parametrize("activation", ["pre", "post"])
+@pytest.mark.parametrize(("activation", "pooling"), [("pre", "mean+max"), ("post", "mean")])
 def test_torch_with_batch_norm_folded_reads_the_same(network, pixels, activation, pooling):
     expected, found, first = both(network, pixels, "torch", activation=activation, pooling=pooling)
     tolerance = ROUNDING * float(expected.abs().max())
@@ -83,7 +82,7 @@ def test_torch_with_batch_norm_folded_reads_the_same(network, pixels, activation
     torch.testing.assert_close(first, expected[:3], atol=tolerance, rtol=0)
 
 
-@pytest.mark.parametrize("layers", ["last", 3, ["stem_bn", "blocks.1.project", "hidden"]])
+@pytest.mark.parametrize("layers", ["last", ["stem_bn", "blocks.1.project", "hidden"]])
 def test_any_choice_of_layers_is_read(network, pixels, layers):
     expected, found, _ = both(network, pixels, "torch", layers=layers)
     torch.testing.assert_close(found, expected, atol=ROUNDING * float(expected.abs().max()), rtol=0)
@@ -112,10 +111,9 @@ def test_transformers_are_read_by_their_blocks(pixels):
     torch.testing.assert_close(found, expected, atol=ROUNDING * float(expected.abs().max()), rtol=0)
 
 
-@pytest.mark.parametrize("pooling", ["mean", pytest.param("mean+max", marks=pytest.mark.slow)])
-def test_openvino_reads_the_same(network, pixels, pooling):
+def test_openvino_reads_the_same(network, pixels):
     pytest.importorskip("openvino")
-    expected, found, first = both(network, pixels, "openvino", pooling=pooling)
+    expected, found, first = both(network, pixels, "openvino", pooling="mean+max")
     tolerance = ROUNDING * float(expected.abs().max())
     torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
     torch.testing.assert_close(first, expected[:3], atol=tolerance, rtol=0)

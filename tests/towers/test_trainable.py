@@ -58,7 +58,7 @@ def network():
 ENCODERS = {
     "letters": LetterEncoder(max_epochs=12),
     "n-grams": TextNGramEncoder(8, word_dim=8, dropout=0.2, max_epochs=12, batch_size=6, random_state=0),
-    "convolutional": TextCNNEncoder(8, width=0.1, word_dim=8, max_epochs=6, batch_size=6, random_state=0),
+    "convolutional": TextCNNEncoder(8, width=0.1, word_dim=8, max_epochs=4, batch_size=6, random_state=0),
     "pictures": ImageCNNEncoder(
         network(),
         image_size=16,
@@ -66,7 +66,7 @@ ENCODERS = {
         backbone_learning_rate=1.0,
         color_jitter=0.2,
         precision="float32",
-        max_epochs=6,
+        max_epochs=4,
         batch_size=6,
         random_state=0,
     ),
@@ -237,8 +237,10 @@ def test_every_instance_is_learnt_from_and_about_a_fraction_held_out(fraction, s
 # Going on -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("early_stopping", [False, True])
-@pytest.mark.parametrize("n_before", [1, N_BATCHES + 1, 3 * N_BATCHES + 2])
+@pytest.mark.parametrize(
+    ("early_stopping", "n_before"),
+    [(False, 1), (True, N_BATCHES + 1), (False, 3 * N_BATCHES + 2), (True, 3 * N_BATCHES + 2)],
+)
 def test_a_fit_that_was_stopped_goes_on_to_the_same_bits(
     encoder, data, early_stopping, n_before, tmp_path, monkeypatch
 ):
