@@ -81,14 +81,14 @@ RETRIEVAL_ESTIMATORS = [
     CorrelationRanker(TfidfVectorizer(token_pattern=r"(?u)\b\w+\b"), n_reduced=8, captions="mean", regularization=0.1),
 ]
 ANNOTATION_ESTIMATORS = [
-    MultiLabelAnnotator(hidden_layer_sizes=(32,), max_epochs=20, batch_size=16),
+    MultiLabelAnnotator(hidden_layer_sizes=(32,), learning_rate=0.01, max_epochs=20, batch_size=64),
     MultiLabelAnnotator(
         hidden_layer_sizes=(),
         loss="softmax",
         label_count=LabelCountPredictor("regression"),
-        learning_rate=0.01,
+        learning_rate=0.03,
         max_epochs=20,
-        batch_size=16,
+        batch_size=64,
     ),
     LabelCountPredictor(max_epochs=2),
 ]

@@ -28,8 +28,7 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 annotator.fit(X, Y)
 predicted = annotator.predict(X)
 assert predicted.shape == Y.shape
-score = annotator.score(X, Y)
-assert score > 0
+assert predicted.multiply(Y).sum() > 0
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
@@ -44,7 +43,6 @@ def make_many():
     return rng.normal(size=(N_IMAGES, 8)).astype(np.float32), Y
 
 
-@pytest.mark.slow
 def settings():
     return {
         "hidden_layer_sizes": (8,),

@@ -21,9 +21,9 @@ from sklearn_mm.towers import TrainableEncoder
 FAST = {
     "hidden_layer_sizes": (32,),
     "tag_hidden_layer_sizes": (32, 16),
-    "batch_size": 32,
+    "batch_size": 100,
     "random_state": 0,
-    "learning_rate": 3e-3,
+    "learning_rate": 1e-2,
     "max_epochs": 12,
     "n_folds": None,
     "members": None,
