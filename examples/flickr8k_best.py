@@ -41,13 +41,18 @@ def wide(width=2048):
     return JointEmbeddingRanker(encoder, n_components=width)
 
 
+def minilm_folder():
+    """Return where the package that carries all-MiniLM-L6-v2 has its files; nothing is downloaded."""
+    package = Path(importlib.util.find_spec(MINILM).origin).parent
+    return str(next(package.rglob("modules.json")).parent)
+
+
 def load_minilm():
-    """Open all-MiniLM-L6-v2 from the package that carries it; nothing is downloaded."""
+    """Open all-MiniLM-L6-v2 by sentence-transformers."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     from sentence_transformers import SentenceTransformer
 
-    package = Path(importlib.util.find_spec(MINILM).origin).parent
-    return SentenceTransformer(str(next(package.rglob("modules.json")).parent), device="cpu")
+    return SentenceTransformer(minilm_folder(), device="cpu")
 
 
 def encode(texts):
