@@ -116,23 +116,21 @@ def _held(folder: Path) -> Iterator[bool]:
 
     One that is not there is. On Windows, where folders cannot be held, none ever is.
     """
-    if sys.platform == "win32":
-        yield False
-        return
-    try:
-        opened = os.open(folder, os.O_RDONLY)
-    except FileNotFoundError:
-        yield True
-        return
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        free = True
-    except OSError:  # of another process; or a file system without locks, where nobody can tell
-        free = False
+    opened, free = None, False
+    if sys.platform != "win32":
+        try:
+            opened = os.open(folder, os.O_RDONLY)
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except FileNotFoundError:
+            free = True
+        except OSError:  # held, or another user's; or the file system has no locks, and nobody can tell
+            free = False
     try:
         yield free
     finally:
-        os.close(opened)
+        if opened is not None:
+            os.close(opened)
 
 
 def _remove(path: Path) -> None:
