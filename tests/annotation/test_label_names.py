@@ -1,9 +1,14 @@
 """Labels that are called alike look alike: what an annotator makes of their names."""
 
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
+from scipy import sparse
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils import Bunch
 
 from sklearn_mm.annotation import MultiLabelAnnotator
 from sklearn_mm.annotation._label_names import name_likeness, share_by_names
@@ -139,3 +144,19 @@ def test_labels_without_names_are_refused(data):
         annotator().fit(data[0], data[1].to_numpy())
     with pytest.raises(ValueError, match="at most 4096, got 4097"):
         name_likeness(np.array([f"label {number}" for number in range(4097)], dtype=object), NAMES)
+
+
+def test_the_script_tells_labels_with_pictures_from_those_without():
+    script = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "label_names.py"))
+    X, truth = scenes(80, seed=1)
+    names = [[f"a {' '.join(LABELS[row == 1]).replace('_', ' ')}", "picture"] for row in truth]
+    emoji = Bunch(captions=names, target=sparse.csr_array(truth[:, :4]), label_names=LABELS[:4])
+    train, test = np.arange(50), np.arange(50, 80)
+    labels = script["load_labels"](emoji, train)
+    assert set(labels) >= {*LABELS[:4], "boat", "tree", "picture"}  # "bird" is in labels, "a" is too short
+    assert not {"bird", "a"} & set(labels)
+    quick = {"hidden_layer_sizes": (8,), "max_epochs": 1, "n_folds": None}
+    precision, n_images, f1 = script["measure"](NAMES, X, labels, np.arange(80), train, test, 0, **quick)
+    assert len(precision) == len(n_images)
+    assert (n_images == 0).any() and (n_images > 2).any()
+    assert ((precision >= 0) & (precision <= 1)).all() and 0 < f1 <= 1
