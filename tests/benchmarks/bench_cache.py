@@ -89,7 +89,7 @@ def main():
             for name, choice in CHOICES.items()
         }
         full = embeddings["all layers"]
-        with full._open_pass(images) as opened:
+        with full._open_pass(images, None) as opened:
             opened._digest(opened._cache)
             keys = [opened._keys[row] for row in range(len(Pictures(images)))]
             activations = np.empty((len(keys), opened._cache.width), dtype=np.float32)
