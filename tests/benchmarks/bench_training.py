@@ -36,10 +36,10 @@ class Both:
     def __init__(self, ranker, features, captions):
         self.captured = {}
         ranker.fit(features[:64], captions[:64])  # what `fit` is made of, below, with its checks
-        checked, own, _ = ranker._check_training_data(features, captions, reset=True)
+        given = ranker._check_training_data(features, captions, None, None, reset=True)
         state = np.random.RandomState(0)
         with forked_rng(state):
-            rows, images, *_ = ranker._encode_images(checked, own, None, None, None, state, False)
+            rows, images, *_ = ranker._encode_images(given.X, given.captions, None, None, None, state, False)
             text_rows = ranker._encode_texts(rows, images, state, False)
             self.batches = ranker._batches(rows, text_rows, images, np.random.default_rng(0))
             self.model = make_model(self.batches, ranker.loss_, ranker.similarity, None, ranker.n_components)

@@ -11,8 +11,10 @@ pytestmark = pytest.mark.slow
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = {
+    "bench_cache.py": ["--turns", "1", "--n-images", "16", "--image-size", "32"],
     "bench_growth.py": ["--turns", "1", "--share", "0.04", "--steps", "gallery"],
     "bench_hubness.py": ["--turns", "1", "--items", "2000", "--queries", "20", "--components", "32"],
+    "bench_training.py": ["--turns", "1", "--images", "200", "--features", "50", "--components", "16"],
     "gpu_check.py": ["--turns", "1", "--device", "cpu", "--small"],
 }
 
