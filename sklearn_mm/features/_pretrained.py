@@ -109,10 +109,11 @@ class PretrainedEncoderBase(TrainableEncoder):
                 "fit with warm_start=False"
             )
         validate_params(asked)
+        module = self.module_  # first: one of a pickle is opened here, as it was fitted
         own = ("trainable", "lora_rank", "backbone_learning_rate")
         self.set_params(**{name: getattr(asked, name) for name in own})
         self._learning, self._rank = self.trainable, int(self.lora_rank)
-        self._let_learn(self.module_, random_state)
+        self._let_learn(module, random_state)
         return True
 
     # Opened when it is needed -----------------------------------------------------------------------------------------

@@ -82,12 +82,13 @@ def test_a_ranker_learns_which_text_is_of_which_image(folder, trainable):
     assert np.mean(fitted.predict(FEATURES) == np.array(CAPTIONS)) > 0.9  # by chance 1 in 6
 
 
-@pytest.mark.parametrize("trainable", ["lora", "all"])
-def test_a_warm_start_lets_a_model_learn_that_held_still(folder, trainable):
+@pytest.mark.parametrize(("trainable", "was_used"), [("lora", True), ("lora", False), ("all", False)])
+def test_a_warm_start_lets_a_model_learn_that_held_still(folder, trainable, was_used):
     heads_alone = ranker(folder, "none").fit(FEATURES, CAPTIONS)
     before = heads_alone.transform_text(CAPTIONS)
-    opened = pickle.loads(pickle.dumps(heads_alone))  # and searched, before it goes on
-    np.testing.assert_array_equal(opened.transform_text(CAPTIONS), before)
+    opened = pickle.loads(pickle.dumps(heads_alone))
+    if was_used:  # or its files are not read yet when it goes on
+        np.testing.assert_array_equal(opened.transform_text(CAPTIONS), before)
     opened.set_params(warm_start=True, text_encoder__trainable=trainable, max_epochs=1, learning_rate=1e-9)
     at_first = opened.fit(FEATURES, CAPTIONS).transform_text(CAPTIONS)
     np.testing.assert_allclose(at_first, before, atol=1e-4)  # the heads of before, on the model as it came
