@@ -235,14 +235,14 @@ class MultiLabelAnnotator(LabelsImages, CallbackSupportMixin, ClassifierMixin, P
     covariance of two images is ``exp(s (cos - 1))`` of their standardised features, and beside it ``0.4 exp(cos - 1)``
     of their tags; s, of 1 and 2, and the variance of the noise, of 0.1 to 3, are the best for up to 1,024 images left
     out, one of each group. It is solved for at most 8,192 images, fewer of more than 16,384 features, drawn where there
-    are more, which takes up to 900 MB and some seconds of a core, a minute of that many features. What members say is
+    are more, which takes up to 1.1 GB and some seconds of a core, a minute of that many features. What members say is
     added to the network's log odds, with the weights of the best mean average precision of images held out, where these
     are clearly better than weights that are good elsewhere. Then members are fitted again, to the images held out, too.
     Given one label a row the network scores alone; without hidden layers and with more than 2,048 features the ridge is
     left out, and with more than 65,536 labels or 524,288 features the kernel. Rules, weights and members are
     those of the images of one `fit`: `partial_fit` leaves them, and `warm_start` fits them anew. Neighbours take two
     bytes a hidden unit and image, the kernel two bytes a feature and four a label for each of its images; once a CPU
-    has scored, six for two.
+    has scored, six in the place of two.
 
     With a `name_encoder` the kernel is one over labels, too, as in [3]_: the covariance of two labels is
     ``exp(2 (cos - 1))`` of the vectors of their names, less what all names have in common, and the more images a label

@@ -177,7 +177,9 @@ class _Likeness:
     def __call__(self, images: SeenImages) -> Tensor:
         parts = []
         if images.features is not None:
-            own = torch.from_numpy(images.features).to(self._device).float()
+            own = self._bank  # not made twice
+            if images is not self._images:
+                own = torch.from_numpy(images.features).to(self._device).float()
             parts.append((own @ self._bank.T).sub_(1).mul_(self._scale).exp_())
         if images.tags is not None:
             distances = torch.from_numpy(self._tag_distances(images.tags)).to(self._device)
