@@ -107,15 +107,15 @@ def make_search_pipeline(
     ========== ============================================== ======== ========= ===========
     "fast"     EfficientNet-Lite0, last layer; solved         217.4    7         36
     "balanced" EfficientNet-Lite2, last nine layers; solved   249.5    9
-    "best"     the same of mirror images too; solved,         257.7    11
-               and trained besides                                     59
+    "best"     the same of mirror images too; solved,         264.6    127
+               and trained besides, scores added
     ========== ============================================== ======== ========= ===========
 
-    The 257.7 are of the solved member of "best" alone; the trained one is worth 218.4 alone, and adds 5 points to the
-    other at 1,000 pictures without mirror images, and 7 at 6,000. The last layer of Lite2 reaches 245.2 in 7 s, most of
-    the way from "fast" to "balanced" for twice the time of the network: Lite2 multiplies 2.2 times as often for a
-    picture as Lite0, and as often again for its mirror image. All of `fit` took 145 s for 1,500 photographs in
-    "balanced", with torch alone; OpenVINO, where it is installed, is faster on most CPUs.
+    Alone the solved member of "best" is worth 259.3, and takes 11 s; the trained one 217.5. The last layer of Lite2
+    reaches 244.9 in 8 s: with ``backbone="efficientnet_lite2"`` "fast" comes near "balanced", for twice the time of its
+    network. Lite2 multiplies 2.2 times as often for a picture as Lite0, and as often again for its mirror image. All of
+    `fit` took 145 s for 1,500 photographs in "balanced", with torch alone; OpenVINO, where it is installed, is faster
+    on most CPUs.
 
     Nothing is kept for `partial_fit` (``store_covariance=False``), which makes a model of 1,500 photographs 73 MB
     instead of 258 MB; pictures that come later are for a `Gallery`.
