@@ -192,7 +192,7 @@ def test_pictures_are_embedded_by_a_frozen_encoder(frame):
 def test_a_trainable_encoder_is_trained_with_the_labels(frame):
     _, target, shapes = frame
     encoder = Shrunken()
-    annotator = MultiLabelAnnotator(encoder, **PICTURES).fit(list(shapes.images), target)
+    annotator = MultiLabelAnnotator(encoder, **{**PICTURES, "max_epochs": 80}).fit(list(shapes.images), target)
     assert not hasattr(encoder, "module_")
     assert annotation_report(target, annotator.decision_function(list(shapes.images)), 3)["mAP"] > 0.5
     assert annotator.image_encoder_.module_.linear.weight.grad is not None
