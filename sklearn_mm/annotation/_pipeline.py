@@ -77,6 +77,18 @@ def make_annotation_pipeline(
     images; each with mean and maximum, not discretised. Their weights come with ``sklearn-mm[weights]``, and nothing is
     downloaded.
 
+    Measured on 1,200 photographs of Flickr8k's training part, with nouns of their captions as labels and other words as
+    tags; overall F1 and mean average precision over the 1,000 of the validation part, seed 0; seconds of one core, the
+    features of all 2,200 (``examples/flickr8k_settings.py``):
+
+    ========== ========== ============ =========== ============
+    setting    pictures   with tags    features, s annotator, s
+    ========== ========== ============ =========== ============
+    "fast"     .467, .310 .475, .317   35          27
+    "balanced" .487, .334 .489, .341   58          97
+    "best"     .490, .342 not measured 97          96
+    ========== ========== ============ =========== ============
+
     A frame goes from step to step, so that the annotator knows the tags by the prefix of their names however many
     there are: any parameter may be searched. It needs pandas.
 

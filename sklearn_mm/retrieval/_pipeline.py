@@ -106,8 +106,8 @@ def make_search_pipeline(
     setting    what is read, and how it is searched           RSum     ranker, s features, s
     ========== ============================================== ======== ========= ===========
     "fast"     EfficientNet-Lite0, last layer; solved         217.4    7         36
-    "balanced" EfficientNet-Lite2, last nine layers; solved   249.5    9
-    "best"     the same of mirror images too; solved,         264.6    127
+    "balanced" EfficientNet-Lite2, last nine layers; solved   249.5    9         58
+    "best"     the same of mirror images too; solved,         264.6    127       97
                and trained besides, scores added
     ========== ============================================== ======== ========= ===========
 
