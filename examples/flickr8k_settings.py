@@ -54,12 +54,13 @@ def measure_searches(args):
         model[-1].fit(X, captions)
         ranker = clock()
         report = RetrievalScorer()(model, val.images, val.captions)
-        print(f"{setting}: RSum {report['rsum']:.1f}; features {features}; ranker {ranker}; {X.shape[1]} columns")
+        taken = f"features {features}; ranker {ranker}"
+        print(f"{setting}: RSum {report['rsum']:.1f}; {taken}; {X.shape[1]} columns", flush=True)
         if hasattr(model[-1], "named_estimators_"):
             X_val = model[0].transform(val.images)
             for name, member in model[-1].named_estimators_.items():
-                print(f"  {name} alone: RSum {RetrievalScorer()(member, X_val, val.captions)['rsum']:.1f}")
-        print(end="", flush=True)
+                rsum = RetrievalScorer()(member, X_val, val.captions)["rsum"]
+                print(f"  {name} alone: RSum {rsum:.1f}", flush=True)
 
 
 def measure_annotators(args):
