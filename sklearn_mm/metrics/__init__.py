@@ -5,6 +5,7 @@ from sklearn_mm.metrics._annotation_scorer import AnnotationScorer
 from sklearn_mm.metrics._compare import Comparison, compare
 from sklearn_mm.metrics._every_positive import map_at_r, ndcg_at_k
 from sklearn_mm.metrics._label_sums import choose_top as choose_top
+from sklearn_mm.metrics._named_scorers import named_scorers
 from sklearn_mm.metrics._ranking import check_offsets as check_offsets
 from sklearn_mm.metrics._ranking import check_retrieval_input as check_retrieval_input
 from sklearn_mm.metrics._ranking import check_wording as check_wording
@@ -42,6 +43,7 @@ __all__ = [
     "map_at_r",
     "mean_rank",
     "median_rank",
+    "named_scorers",
     "ndcg_at_k",
     "recall_at_k",
     "retrieval_ranks",

@@ -54,13 +54,14 @@ class AnnotationScorer(BaseEstimator):
     See Also
     --------
     annotation_report : The numbers, from scores.
+    named_scorers : Several numbers for one search.
 
     Notes
     -----
     Any scikit-learn classifier of several labels will do, `MLPClassifier` and `OneVsRestClassifier` among
     them. From a dict a search has to be told which number to refit by, ``refit="O-F1"``: with ``refit=True``
-    scikit-learn fits everything first and then says so. Searches take the largest number for the best: do not refit by
-    "count_mae". With a ``metric`` there is nothing to say.
+    scikit-learn fits everything first and then says so, where with `named_scorers` it says so first. Searches take the
+    largest number for the best: do not refit by "count_mae". With a ``metric`` there is nothing to say.
 
     Where Y holds lists of labels, columns are those of the estimator's ``classes_``. A true label that it does
     not know is one that it missed: it counts as a column of its own, with the lowest score everywhere. The
@@ -129,7 +130,10 @@ class AnnotationScorer(BaseEstimator):
         ValueError
             A parameter is none of its options, or images, labels and weights do not fit together.
         """
-        report = self._report(estimator, X, Y, sample_weight)
+        arguments = (estimator, X, Y, sample_weight)
+        # One of several scorers of a search: the first makes the report for all of them.
+        shared = getattr(self, "_shared", None)
+        report = self._report(*arguments) if shared is None else shared.of(arguments, lambda: self._report(*arguments))
         return report if self.metric is None else one_number(report, self.metric)
 
     def _report(

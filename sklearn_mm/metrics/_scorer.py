@@ -1,7 +1,7 @@
 """Retrieval as scikit-learn's searches and cross-validation want it scored."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -58,6 +58,7 @@ class RetrievalScorer(BaseEstimator):
     See Also
     --------
     retrieval_report : The numbers, from embeddings.
+    named_scorers : Several numbers for one search.
 
     Notes
     -----
@@ -65,8 +66,8 @@ class RetrievalScorer(BaseEstimator):
     query is corrected for as the estimator does it in its own searches (its attribute `hubness_`), if it does.
 
     From a dict a search has to be told which number to refit by, ``refit="rsum"``: with ``refit=True`` scikit-learn
-    fits everything first and then says so. Searches take the largest number for the best: do not refit by a median or
-    mean rank. With a ``metric`` there is nothing to say.
+    fits everything first and then says so, where with `named_scorers` it says so first. Searches take the largest
+    number for the best: do not refit by a median or mean rank. With a ``metric`` there is nothing to say.
 
     `sample_weight` and `groups` reach the scorer under metadata routing, when asked for by
     ``set_score_request``. `sample_weight` weighs images, and captions as their images. Images of one group
@@ -160,28 +161,21 @@ class RetrievalScorer(BaseEstimator):
         asked = RetrievalMetric() if self.metric is None else check_retrieval_metric(self.metric)
         cutoffs = asked.cutoffs or check_report_options(self.k, self.definition)
         direction = asked.direction or self.direction
-        captions = check_captions(y, X)
-        unwrap_ranker(estimator)  # says what is missing before pictures are read
-        X, captions, sample_weight, groups = merge_rows(X, captions, sample_weight, groups, stacklevel=2)
-        ranker, images = enter(estimator, X)
-        warn_of_trained_rows(ranker, images, captions)
-        text_embedding, wording = embed_captions(ranker, captions.texts)
-        image, text, owner, label = check_retrieval_input(
-            ranker.transform(images), text_embedding, captions.image_index, groups
-        )
-        similarity = getattr(ranker, "similarity", "cosine")
-        image_offset, text_offset = hub_offsets(ranker, image, text)
+        arguments = (estimator, X, y, sample_weight, groups)
+        # One of several scorers of a search: what all of them need is computed by the first.
+        shared = getattr(self, "_shared", None)
+        embedded = _embed(*arguments) if shared is None else shared.of(arguments, lambda: _embed(*arguments))
         return report_directions(
-            image,
-            text,
-            owner,
-            label,
-            check_weights(sample_weight, captions.n_images, "images"),
-            wording if self.equal_captions == "right" else None,
-            check_offsets(image_offset, text_offset, len(image), len(text), similarity),
+            embedded.image,
+            embedded.text,
+            embedded.owner,
+            embedded.label,
+            embedded.weight,
+            embedded.wording if self.equal_captions == "right" else None,
+            embedded.offsets,
             cutoffs=cutoffs,
             definition=asked.definition or self.definition,
-            similarity=similarity,
+            similarity=embedded.similarity,
             directions=DIRECTIONS if direction == "both" else (direction,),
             evidence=evidence,
         )
@@ -189,6 +183,36 @@ class RetrievalScorer(BaseEstimator):
     def score(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> float:
         """Declare which metadata the scorer takes; call the scorer itself instead."""
         raise TypeError("a RetrievalScorer scores an estimator: call it as scorer(estimator, X, y)")
+
+
+class _Embedded(NamedTuple):
+    """What a report is made of: as `report_directions` takes it."""
+
+    image: Any
+    text: Any
+    owner: np.ndarray
+    label: np.ndarray | None
+    weight: np.ndarray | None
+    wording: np.ndarray
+    offsets: Any
+    similarity: Any
+
+
+def _embed(estimator: Any, X: Any, y: Any, sample_weight: Any, groups: Any) -> _Embedded:
+    """Embed images and captions, each once."""
+    captions = check_captions(y, X)
+    unwrap_ranker(estimator)  # says what is missing before pictures are read
+    X, captions, sample_weight, groups = merge_rows(X, captions, sample_weight, groups, stacklevel=3)
+    ranker, images = enter(estimator, X)
+    warn_of_trained_rows(ranker, images, captions)
+    text_embedding, wording = embed_captions(ranker, captions.texts)
+    image, text, owner, label = check_retrieval_input(
+        ranker.transform(images), text_embedding, captions.image_index, groups
+    )
+    similarity = getattr(ranker, "similarity", "cosine")
+    offsets = check_offsets(*hub_offsets(ranker, image, text), len(image), len(text), similarity)
+    weight = check_weights(sample_weight, captions.n_images, "images")
+    return _Embedded(image, text, owner, label, weight, wording, offsets, similarity)
 
 
 def embed_captions(ranker: Any, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
