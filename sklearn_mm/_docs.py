@@ -101,6 +101,12 @@ _PARTS = {
         index : ExactIndex, FaissIndex or None, default=None
             Empty: what the galleries are searched with, by cosine. None is an `ExactIndex`.
         """,
+    "calibration": """
+        calibration_fraction : float, default=None
+            Share of the images that `fit` keeps out of training, whole groups at a time, so that a `Gallery` learns of
+            them how many pictures a sentence deserves: ``gallery.search(query, cutoff="calibrated")``. They are found
+            like all others. Nine at least; `partial_fit` holds none out. With None `Gallery.calibrate` learns it.
+        """,
     "hubness_": """
         hubness_ : NearestNeighborNormalization or None
             The correction, with banks of the images and texts trained on; those of the last call, of `partial_fit`.

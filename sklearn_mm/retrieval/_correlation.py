@@ -28,6 +28,7 @@ from sklearn_mm.metrics import retrieval_report
 from sklearn_mm.nn.towers import AffineMap
 from sklearn_mm.persistence import PickleStateMixin
 from sklearn_mm.registry import stored_as
+from sklearn_mm.retrieval._calibration import CALIBRATION_CONSTRAINTS, hold_out
 from sklearn_mm.retrieval._canonical import (
     CanonicalProblem,
     Coordinates,
@@ -112,6 +113,7 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
     n_jobs : int, default=None
         Threads on the CPU that torch computes with; None takes as many as torch is set to, -1 one for each core.
     %(search_parameters)s
+    %(calibration)s
 
     Attributes
     ----------
@@ -178,6 +180,7 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
     _parameter_constraints: dict[str, Any] = {
         **DEVICE_CONSTRAINTS,
         **SEARCH_CONSTRAINTS,
+        **CALIBRATION_CONSTRAINTS,
         "text_encoder": [HasMethods(["fit", "transform"]), None],
         "image_encoder": [HasMethods(["fit", "transform"]), None],
         "n_components": [positive_int],
@@ -213,6 +216,7 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
         n_jobs: int | None = None,
         hubness: str | NearestNeighborNormalization | None = "auto",
         index: Any = None,
+        calibration_fraction: float | None = None,
     ) -> None:
         self.text_encoder = text_encoder
         self.image_encoder = image_encoder
@@ -228,6 +232,7 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
         self.n_jobs = n_jobs
         self.hubness = hubness
         self.index = index
+        self.calibration_fraction = calibration_fraction
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Solve for the joint space, and make the training data the galleries.
@@ -254,7 +259,7 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
         TypeError
             y is a mapping, a set or a file, an entry is neither a str nor a sequence of str, or an encoder trains.
         """
-        self._learn(X, y, sample_weight, groups, first=True)
+        self._learn(X, y, sample_weight, groups, first=True, calibration_fraction=self.calibration_fraction)
         if not self.store_covariance:
             for name in _OF_PARTIAL_FIT:
                 delattr(self, name)
@@ -293,7 +298,16 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
             )
         return self._learn(X, y, sample_weight, groups, first=first)
 
-    def _learn(self, X: Any, y: Any, sample_weight: Any, groups: Any, *, first: bool) -> Self:
+    def _learn(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        groups: Any,
+        *,
+        first: bool,
+        calibration_fraction: float | None = None,
+    ) -> Self:
         self._check_parameters()
         given = self._check_training_data(X, y, sample_weight, groups, reset=first)
         X, captions, place, weight, groups = given.parts
@@ -302,6 +316,7 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
         self.precision_ = precision_of(
             resolve_dtype(self.precision, resolve_device(self.device), None if first else self._fitted_precision())
         )
+        weight, kept_out = hold_out(calibration_fraction, weight, groups, captions.n_images, rng)
         with torch_threads(self.n_jobs), forked_rng(random_state):
             rows, images, captions, place = self._encode_images(
                 X, captions, place, weight, groups, random_state, not first
@@ -317,7 +332,8 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
             if first:
                 self._choose_coordinates(pairs, images.texts[0], rng)
             self._solve(pairs, images, rng, first)
-        return self._set_training_gallery(rows, captions, images, texts, given.rows_of(place), rng)
+        self._set_training_gallery(rows, captions, images, texts, given.rows_of(place), rng)
+        return self._calibrate(captions, place, kept_out)
 
     def _check_parameters(self) -> None:
         validate_params(self)

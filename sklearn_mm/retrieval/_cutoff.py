@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from sklearn_mm._unicode import normal_form
+from sklearn_mm.registry import stored_as
 
 __all__ = ["Cutoff", "calibrate", "check_risk"]
 
@@ -18,6 +19,7 @@ _SAME = 1e-5  # of vectors of unit length: differences below come from the order
 _AROUND = ".,;:!?\"'()[]{}"  # of a word
 
 
+@stored_as("retrieval.Cutoff")
 @dataclass(frozen=True)
 class Cutoff:
     """What held-out pictures and sentences have told of scores.

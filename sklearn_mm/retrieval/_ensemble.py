@@ -1,5 +1,6 @@
 """Several rankers as one: their scores added, each divided by its spread."""
 
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -19,6 +20,7 @@ from sklearn_mm.metrics import unwrap_ranker
 from sklearn_mm.persistence import PickleStateMixin
 from sklearn_mm.registry import stored_as
 from sklearn_mm.retrieval._blend import join_spaces
+from sklearn_mm.retrieval._calibration import CALIBRATION_CONSTRAINTS, hold_out
 from sklearn_mm.retrieval._correlation import CorrelationRanker
 from sklearn_mm.retrieval._data import CaptionedImages
 from sklearn_mm.retrieval._ensemble_rows import AlignedMembers, TrainingRows, common_rows
@@ -77,6 +79,7 @@ class RankerEnsemble(JointSpaceMixin, MetaEstimatorMixin, PickleStateMixin, _Bas
         Results are the same to the bit, if those of a member do not depend on how many threads torch computes with
         (``n_jobs=1`` in members sees to it).
     %(search_parameters)s
+    %(calibration)s
 
     Attributes
     ----------
@@ -136,6 +139,7 @@ class RankerEnsemble(JointSpaceMixin, MetaEstimatorMixin, PickleStateMixin, _Bas
 
     _parameter_constraints: dict[str, Any] = {
         **SEARCH_CONSTRAINTS,
+        **CALIBRATION_CONSTRAINTS,
         "estimators": [list, HasMethods(["fit", "transform"]), None],
         "weights": [StrOptions({"auto"}), "array-like", None],
         "n_seeds": [positive_int],
@@ -161,6 +165,7 @@ class RankerEnsemble(JointSpaceMixin, MetaEstimatorMixin, PickleStateMixin, _Bas
         n_jobs: int | None = None,
         hubness: str | NearestNeighborNormalization | None = "auto",
         index: Any = None,
+        calibration_fraction: float | None = None,
     ) -> None:
         self.estimators = estimators
         self.weights = weights
@@ -170,6 +175,7 @@ class RankerEnsemble(JointSpaceMixin, MetaEstimatorMixin, PickleStateMixin, _Bas
         self.n_jobs = n_jobs
         self.hubness = hubness
         self.index = index
+        self.calibration_fraction = calibration_fraction
 
     # Parameters ---------------------------------------------------------------------------------------------------
 
@@ -264,11 +270,13 @@ class RankerEnsemble(JointSpaceMixin, MetaEstimatorMixin, PickleStateMixin, _Bas
         validate_params(self)
         self._check_search_parameters()
         rows = TrainingRows.check(X, y, sample_weight, groups)
-        self._trained_rows = TrainedRows.of(rows.X, rows.captions, rows.weight)
         random_state = check_random_state(self.random_state)
         members = self._new_members(random_state)
         weights = self._given_weights(len(members))
         rng = generator_from(random_state)
+        weight, kept_out = hold_out(self.calibration_fraction, rows.weight, rows.groups, rows.captions.n_images, rng)
+        rows = replace(rows, weight=weight)
+        self._trained_rows = TrainedRows.of(rows.X, rows.captions, rows.weight)
         held_out = rows.hold_out(self.validation_fraction, rng) if isinstance(self.weights, str) else None
         aligned = AlignedMembers.of(self._fit_members(members, rows, held_out), rows)
         spreads = aligned.spreads(rng)
@@ -277,7 +285,8 @@ class RankerEnsemble(JointSpaceMixin, MetaEstimatorMixin, PickleStateMixin, _Bas
             if len(held_out) > _LARGE_SHARE * len(rows.images):
                 aligned = AlignedMembers.of(self._fit_members(members, rows), rows)
                 spreads = aligned.spreads(rng)
-        return self._keep([name for name, _ in members], aligned, weights, spreads, rng)
+        self._keep([name for name, _ in members], aligned, weights, spreads, rng)
+        return self._calibrate(aligned.rows.captions, aligned.kept, kept_out)
 
     def _fit_members(
         self, members: list[tuple[str, Any]], rows: TrainingRows, held_out: CaptionedImages | None = None

@@ -54,6 +54,7 @@ def make_search_pipeline(
     n_jobs: int | None = None,
     random_state: Any = None,
     verbose: int = 0,
+    calibration_fraction: float | None = None,
 ) -> Pipeline:
     r"""Make the pipeline from pictures and sentences to a search of each by the other.
 
@@ -75,6 +76,8 @@ def make_search_pipeline(
     random_state : int, RandomState or None, default=None
     verbose : int, default=0
         Whether to show progress bars.
+    calibration_fraction : float, default=None
+        As in `CorrelationRanker`: 0.1 of the pictures teach a `Gallery` how many a sentence deserves, perhaps none.
 
     Returns
     -------
@@ -154,4 +157,5 @@ def make_search_pipeline(
         trained = JointEmbeddingRanker(None if texts is None else clone(texts), n_jobs=n_jobs, verbose=verbose)
         members = [("solved", ranker.set_params(random_state=None)), ("trained", trained)]
         ranker = RankerEnsemble(members, random_state=random_state)
+    ranker.set_params(calibration_fraction=calibration_fraction)
     return Pipeline([("features", features), ("ranker", ranker)])

@@ -30,6 +30,7 @@ from sklearn_mm.features import TextNGramEncoder
 from sklearn_mm.losses import PAIR_LOSSES, SIMILARITIES, InstanceLoss, PairLoss, resolve_loss
 from sklearn_mm.persistence import PickleStateMixin
 from sklearn_mm.registry import stored_as
+from sklearn_mm.retrieval._calibration import CALIBRATION_CONSTRAINTS, hold_out
 from sklearn_mm.retrieval._data import CaptionedImages, JointBatches
 from sklearn_mm.retrieval._format_1 import loss_parameters_as_objects
 from sklearn_mm.retrieval._hubness import NearestNeighborNormalization
@@ -149,6 +150,7 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
         A pretrained encoder that held still then (``trainable="none"``) may learn from there on: set its `trainable`.
     %(resumed_and_shown)s
     %(search_parameters)s
+    %(calibration)s
 
     Attributes
     ----------
@@ -226,6 +228,7 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
     _parameter_constraints: dict[str, Any] = {
         **DEVICE_CONSTRAINTS,
         **SEARCH_CONSTRAINTS,
+        **CALIBRATION_CONSTRAINTS,
         "text_encoder": [HasMethods(["fit", "transform"]), None],
         "image_encoder": [HasMethods(["fit", "transform"]), None],
         "n_components": [positive_int],
@@ -298,6 +301,7 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
         verbose: int = 0,
         hubness: str | NearestNeighborNormalization | None = "auto",
         index: Any = None,
+        calibration_fraction: float | None = None,
     ) -> None:
         self.text_encoder = text_encoder
         self.image_encoder = image_encoder
@@ -332,6 +336,7 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
         self.verbose = verbose
         self.hubness = hubness
         self.index = index
+        self.calibration_fraction = calibration_fraction
 
     @with_callbacks
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
@@ -392,6 +397,7 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
         self.__dict__.pop("_continued", None)
         settings = self._settings(self._fitted_precision() if resumed else None)
         self.precision_ = precision_of(settings.dtype)
+        sample_weight, kept_out = hold_out(self.calibration_fraction, sample_weight, groups, captions.n_images, rng)
         with torch_threads(self.n_jobs), forked_rng(random_state):
             rows, images, captions, place = self._encode_images(
                 X, captions, place, sample_weight, groups, random_state, resumed
@@ -441,7 +447,8 @@ class JointEmbeddingRanker(TwoTowersMixin, CallbackSupportMixin, PickleStateMixi
             )
             self.loss_ = model.objective.learnt_loss()
             self.interpolation_ = 1.0 if start is None else self._interpolate(towers, start, validate)
-        return self._set_training_gallery(rows, captions, images, text_rows, given.rows_of(place), rng)
+        self._set_training_gallery(rows, captions, images, text_rows, given.rows_of(place), rng)
+        return self._calibrate(captions, place, kept_out)
 
     def _interpolate(
         self, towers: nn.Module, start: dict[str, Tensor], validate: Callable[[], tuple[str, float]] | None

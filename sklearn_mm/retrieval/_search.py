@@ -13,6 +13,8 @@ from sklearn_mm._unicode import normal_form
 from sklearn_mm._unreadable import refuse_unreadable
 from sklearn_mm.exceptions import UnknownWordsWarning
 from sklearn_mm.metrics import RetrievalScorer
+from sklearn_mm.retrieval._calibration import check_calibration, learn_cutoff
+from sklearn_mm.retrieval._cutoff import Cutoff
 from sklearn_mm.retrieval._data import CaptionedImages, distinct_texts
 from sklearn_mm.retrieval._gallery import Gallery
 from sklearn_mm.retrieval._hubness import NearestNeighborNormalization
@@ -40,6 +42,8 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     hubness: Any
     index: Any
     hubness_: NearestNeighborNormalization | None
+    _cutoff: Cutoff
+    calibration_fraction: float | None = None  # of models saved before there was any
 
     _not_pickled: tuple[str, ...] = ("_told_words",)
 
@@ -100,7 +104,8 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             The texts as `predict` answers them.
         texts : ndarray of shape (n_texts, n_components), float32
         """
-        self.__dict__.pop("_told_words", None)  # of another vocabulary
+        for name in ("_told_words", "_cutoff"):  # of another vocabulary, and another space
+            self.__dict__.pop(name, None)
         self.gallery_texts_ = listed
         self._text_gallery = self._gallery(texts)
         self._image_gallery = self._gallery(images, image_rows, holds_images=True)
@@ -134,6 +139,22 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             correction.fit(images[trained.rows[of_images]], texts[places])
         self.hubness_ = correction
 
+    def _calibrate(self, captions: Captions, place: np.ndarray | None, is_held_out: np.ndarray | None) -> Self:
+        """Learn of images held out, which are in the galleries by now, how many a sentence deserves.
+
+        Parameters
+        ----------
+        captions : Captions
+            Of the images of the gallery.
+        place : ndarray of int64 or None
+            Where these stood among all for which `is_held_out` is known.
+        is_held_out : ndarray of bool, or None
+            None learns nothing.
+        """
+        if is_held_out is not None:
+            self._cutoff = learn_cutoff(self, captions, is_held_out if place is None else is_held_out[place])
+        return self
+
     def _hub_correction(self) -> NearestNeighborNormalization | None:
         """Return the correction that the parameters ask for, not fitted."""
         if self.hubness is None or (self.hubness == "auto" and self.similarity != "cosine"):
@@ -152,6 +173,7 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             validate_params(correction)
         if self.index is not None and len(self.index):
             raise ValueError(f"index must hold no items, which come with the galleries, got {len(self.index)}")
+        check_calibration(self)
 
     def _gallery(self, embedding: np.ndarray, rows: np.ndarray | None = None, *, holds_images: bool = False) -> Gallery:
         return Gallery(embedding, self.similarity, rows, self.hubness_, holds_images, self.index)

@@ -113,7 +113,10 @@ class Embedder:
 
 
 # What a ranker keeps beside the way from pictures and texts to vectors.
-_BESIDE = ("_image_gallery", "_text_gallery", "gallery_texts_", "history_", "_moments", "_continued", "_told_words")
+_BESIDE = (
+    *("_image_gallery", "_text_gallery", "gallery_texts_", "history_", "_moments", "_continued", "_told_words"),
+    *("calibration_fraction", "_cutoff"),
+)
 
 
 def _without_galleries(model: Any) -> Any:

@@ -20,7 +20,7 @@ from sklearn_mm._params import check_path
 from sklearn_mm._version import __version__
 from sklearn_mm.index import ExactIndex
 from sklearn_mm.registry import find
-from sklearn_mm.retrieval.gallery._cutoff import Cutoff
+from sklearn_mm.retrieval._cutoff import Cutoff
 from sklearn_mm.retrieval.gallery._items import Items
 from sklearn_mm.retrieval.gallery._vectors import Vectors
 

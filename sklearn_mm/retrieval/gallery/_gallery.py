@@ -13,7 +13,7 @@ from sklearn_mm._tables import shown, with_length
 from sklearn_mm.exceptions import GalleryWarning
 from sklearn_mm.images import check_sequence, is_table
 from sklearn_mm.registry import stored_as
-from sklearn_mm.retrieval.gallery._cutoff import Cutoff, calibrate, check_risk
+from sklearn_mm.retrieval._cutoff import Cutoff, calibrate, check_risk
 from sklearn_mm.retrieval.gallery._embedder import Embedder
 from sklearn_mm.retrieval.gallery._files import read_facts, read_gallery, write_gallery
 from sklearn_mm.retrieval.gallery._items import Items, check_kind, check_metadata, check_once, listed_ids, paths_of
@@ -502,6 +502,9 @@ class Gallery:
     def calibrate(self, images: Any, captions: Any, *, risk: float = 0.1) -> Self:
         """Learn how many pictures a sentence deserves, for `search` with a `cutoff`.
 
+        A ranker with a `calibration_fraction` has learnt it in its `fit`, of images that it held out; what is learnt
+        here goes before.
+
         Parameters
         ----------
         images : sequence of length n_images, or array-like of shape (n_images, n_features)
@@ -552,16 +555,22 @@ class Gallery:
         self._cutoff = calibrate(bank, queries, texts, owner, self._embedder.sentences, risk)
         return self
 
+    @property
+    def _learnt_cutoff(self) -> Cutoff | None:
+        """What was learnt here, or in the `fit` of the ranker."""
+        return self._cutoff if self._cutoff is not None else getattr(self._embedder.ranker, "_cutoff", None)
+
     def _check_cutoff(self, cutoff: Any) -> None:
         if isinstance(cutoff, str) and cutoff != "calibrated":
             raise ValueError(f"cutoff must be 'calibrated', a share of right pictures or None, got {cutoff!r}")
-        if self._cutoff is None:
+        learnt = self._learnt_cutoff
+        if learnt is None:
             raise ValueError(
-                "a cutoff has to be calibrated before, on pictures that the model has not been trained on: "
-                "gallery.calibrate(images, captions)"
+                "a cutoff has to be learnt before, on pictures that the model has not been trained on: "
+                "gallery.calibrate(images, captions), or calibration_fraction=0.1 of the ranker, before it is fitted"
             )
         if not isinstance(cutoff, str):
-            check_risk(cutoff, self._cutoff.n_images)
+            check_risk(cutoff, learnt.n_images)
 
     def _sentences_of(self, queries: Queries) -> list[str]:
         for parts, name in zip(queries.parts, queries.names, strict=True):
@@ -572,9 +581,10 @@ class Gallery:
     def _least_scores(
         self, vectors: np.ndarray, texts: list[str], cutoff: str | float, min_score: float | None
     ) -> np.ndarray:
-        assert self._cutoff is not None
-        risk = self._cutoff.risk if isinstance(cutoff, str) else float(cutoff)
-        least = self._cutoff.least_scores(vectors, texts, self._embedder.sentences, risk)
+        learnt = self._learnt_cutoff
+        assert learnt is not None
+        risk = learnt.risk if isinstance(cutoff, str) else float(cutoff)
+        least = learnt.least_scores(vectors, texts, self._embedder.sentences, risk)
         return least if min_score is None else np.maximum(least, np.float32(min_score))
 
     def _require_items(self) -> None:

@@ -104,9 +104,7 @@ def test_a_cutoff_is_saved_with_its_gallery(calibrated, tmp_path):
 
 def test_what_a_cutoff_cannot_do_is_told(calibrated, toys, trained, fitted):
     gallery, _ = calibrated
-    with pytest.raises(
-        ValueError, match="has to be calibrated before, on pictures that the model has not been trained"
-    ):
+    with pytest.raises(ValueError, match="has to be learnt before, on pictures that the model has not been trained"):
         toys.search("red", cutoff="calibrated")
     with pytest.raises(ValueError, match="cutoff must be 'calibrated', a share of right pictures or None, got 'auto'"):
         gallery.search("w1", cutoff="auto")
