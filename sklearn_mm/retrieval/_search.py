@@ -235,8 +235,8 @@ class JointSpaceMixin(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             told.update(new)
             shown = ", ".join(map(repr, new[:_N_NAMED])) + (f" and {len(new) - _N_NAMED} more" * (len(new) > _N_NAMED))
             warnings.warn(
-                f"not seen in training, and so of no effect on what is found: {shown}; say it in words of the captions "
-                "(warn_unknown=False keeps this quiet)",
+                # Also told on the command line: `warn_unknown`, which keeps it quiet, is in the docstring of searches.
+                f"not seen in training, and so of no effect on what is found: {shown}; say it in words of the captions",
                 UnknownWordsWarning,
                 stacklevel=stacklevel + 1,
             )
