@@ -19,6 +19,7 @@ from sklearn_mm.retrieval.gallery._files import read_facts, read_gallery, write_
 from sklearn_mm.retrieval.gallery._items import Items, check_kind, check_metadata, check_once, listed_ids, paths_of
 from sklearn_mm.retrieval.gallery._queries import Queries, read_queries
 from sklearn_mm.retrieval.gallery._result import SearchResult
+from sklearn_mm.retrieval.gallery._scoring import Scoring
 from sklearn_mm.retrieval.gallery._vectors import Vectors
 from sklearn_mm.retrieval.gallery._where import rows_where
 
@@ -29,7 +30,6 @@ _AT_ONCE = 4096  # pictures whose features are held while they are embedded
 # Weights of what a person says. Over 146 words as queries to 1,000 photographs of Flickr8k, the first ten judged by the
 # captions, they raise the mean average precision among the others from 0.201 to 0.215; 1 for both lowers it to 0.191.
 _LIKED, _DISLIKED = 1.0, 0.25
-_SPREAD_SAMPLE = 1000  # items by which the parts of a mixture are brought to one scale
 
 
 @shared_docs
@@ -399,7 +399,7 @@ class Gallery:
             self._embedder.warn_of_unknown(queries.texts, stacklevel=2)
         n_searched = len(self) if rows is None else len(rows)
         if cutoff is None:
-            scores, places = self._search(queries, self._check_k(k, n_searched), rows)
+            scores, places = self._scoring.search(queries, self._check_k(k, n_searched), rows)
             return self._result(queries.names, scores, places, min_score, several=queries.several)
         most = n_searched if k is None else self._check_k(k, n_searched)
         vectors = self._embedder.sentences(self._sentences_of(queries))
@@ -450,7 +450,7 @@ class Gallery:
             raise ValueError(f"{shown(self._items.ids[both[0]])} is liked and disliked; leave it out of one of them")
         if self._embedder.similarity != "cosine":
             raise ValueError(f"refining adds cosines, and the model compares by {self._embedder.similarity!r}")
-        parts, weights = [self._vectors_of(queries)[0]], [1.0]
+        parts, weights = [self._scoring.vectors_of(queries)[0]], [1.0]
         for places, weight in ((good, _LIKED), (bad, -_DISLIKED)):
             if len(places):
                 mean = self._vectors.take(places).mean(axis=0)
@@ -458,11 +458,13 @@ class Gallery:
                     mean[-1] = 0
                 parts.append(mean)
                 weights.append(weight)
-        vector = parts[0] if len(parts) == 1 else self._mixed(np.stack(parts), weights)
+        vector = parts[0] if len(parts) == 1 else self._scoring.mixed(np.stack(parts), weights)
         rows = None if where is None else rows_where(where, self._items)
         if len(bad):
             rows = np.setdiff1d(np.arange(len(self)) if rows is None else rows, bad)
-        scores, places = self._nearest(vector[None], self._check_k(k, len(self) if rows is None else len(rows)), rows)
+        scores, places = self._scoring.nearest(
+            vector[None], self._check_k(k, len(self) if rows is None else len(rows)), rows
+        )
         return self._result(queries.names, scores, places)
 
     def similar(self, id: Any, k: int | None = None, where: Any = None) -> SearchResult:
@@ -493,7 +495,7 @@ class Gallery:
             query[:, -1] = 0
         # One more, for the picture itself; of all, a scan that leaves out one would copy the others.
         n_found = min(k + 1, len(self) if rows is None else len(rows))
-        scores, places = self._nearest(query, n_found if k else 0, rows)
+        scores, places = self._scoring.nearest(query, n_found if k else 0, rows)
         others = np.flatnonzero(places[0] != place)[:k]
         return self._result([str(id)], scores[:, others], places[:, others])
 
@@ -556,6 +558,10 @@ class Gallery:
         return self
 
     @property
+    def _scoring(self) -> Scoring:
+        return Scoring(self._embedder, self._vectors)
+
+    @property
     def _learnt_cutoff(self) -> Cutoff | None:
         """What was learnt here, or in the `fit` of the ranker."""
         return self._cutoff if self._cutoff is not None else getattr(self._embedder.ranker, "_cutoff", None)
@@ -603,65 +609,6 @@ class Gallery:
             return n_searched
         return min(check_k(k, len(self)), n_searched)
 
-    def _search(self, queries: Queries, k: int, rows: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        if self._embedder.similarity != "cosine":
-            return self._search_by_order(queries, k, rows)
-        return self._nearest(self._vectors_of(queries), k, rows)
-
-    def _nearest(self, vectors: np.ndarray, k: int, rows: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        if not k:
-            return np.empty((len(vectors), 0), np.float32), np.empty((len(vectors), 0), np.int64)
-        return self._vectors.search(vectors, k, rows)
-
-    def _vectors_of(self, queries: Queries) -> np.ndarray:
-        """Return a vector for each query, (n_queries, n_columns) float32."""
-        vectors: dict[bool, np.ndarray] = {}  # of sentences (True), and of pictures
-        if queries.texts:
-            vectors[True] = self._embedder.sentences(queries.texts)
-        if _n_rows(queries.images):
-            vectors[False] = self._embedder.pictures(queries.images)
-        return np.stack(
-            [
-                vectors[parts[0].is_text][parts[0].row]
-                if len(parts) == 1
-                else self._mixed(
-                    np.stack([vectors[part.is_text][part.row] for part in parts]), [part.weight for part in parts]
-                )
-                for parts in queries.parts
-            ]
-        )
-
-    def _mixed(self, vectors: np.ndarray, weights: list[float]) -> np.ndarray:
-        """Return the vector whose scores are the weighted sum of others', each divided by its spread here.
-
-        Pictures are nearer to pictures than sentences are: without the division a sentence would count for nothing.
-        """
-        places = np.unique(np.linspace(0, len(self) - 1, min(len(self), _SPREAD_SAMPLE)).astype(np.int64))
-        spreads = np.std(vectors.astype(np.float64) @ self._vectors.take(places).T, axis=1)
-        factors = np.array(weights) / np.where(spreads > np.finfo(np.float32).eps, spreads, 1)
-        joined = factors @ vectors.astype(np.float64)
-        width = len(joined) - self._embedder.corrects_hubs
-        length = np.linalg.norm(joined[:width])
-        mixed: np.ndarray = (joined / (length if length > 0 else 1)).astype(np.float32)
-        return mixed
-
-    def _search_by_order(self, queries: Queries, k: int, rows: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        if any(len(parts) > 1 for parts in queries.parts):
-            raise ValueError(
-                f"a mixture adds cosines, and the model compares by similarity={self._embedder.similarity!r}; ask by "
-                "one sentence or one picture"
-            )
-        scores = np.empty((len(queries), k), dtype=np.float32)
-        places = np.empty((len(queries), k), dtype=np.int64)
-        is_text = np.array([parts[0].is_text for parts in queries.parts])
-        if is_text.any() and k:
-            found = self._vectors.search_by_order(self._embedder.sentences(queries.texts), k, rows)
-            scores[is_text], places[is_text] = found
-        if not is_text.all():
-            found = self._nearest(self._embedder.pictures(queries.images), k, rows)
-            scores[~is_text], places[~is_text] = found
-        return scores, places
-
     def _result(
         self,
         names: list[str],
@@ -692,7 +639,3 @@ class Gallery:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def _n_rows(images: Any) -> int:
-    return int(images.shape[0]) if hasattr(images, "shape") else len(images)
