@@ -570,6 +570,8 @@ class MultiLabelAnnotator(LabelsImages, CallbackSupportMixin, ClassifierMixin, P
             self._sample, self._corrections, features, odds, labels, weight, single=single
         )
         self.classes_, self._scoring, self._rules = classes, scoring, rules
+        if (before := getattr(self, "_trained_rows", None)) is not None:  # none of tags alone, and of older models
+            self._trained_rows = TrainedRows.of(X).joined(before)
         return self
 
     def _check_parameters(self) -> None:

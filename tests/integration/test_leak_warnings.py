@@ -116,6 +116,16 @@ def test_annotators_say_so_too(data):
             score(X[50:], Y[50:])
 
 
+def test_pictures_that_a_person_has_corrected_are_known_as_well(data):
+    X, _ = data
+    Y = np.random.default_rng(0).random((90, 3)) < 0.4
+    annotator = MultiLabelAnnotator(max_epochs=1, label_count=1, random_state=0).fit(X[:60], Y[:60])
+    annotator.partial_fit(X[60:65], Y[60:65])
+    with pytest.warns(LeakWarning, match=r"15 of 40 pictures \(rows 0, 1, 2, 3, 4, ...\) that are scored"):
+        annotator.score(X[50:], Y[50:])
+    annotator.score(X[65:], Y[65:])
+
+
 def test_tags_alone_are_no_pictures_that_could_be_known(data):
     tags, Y = np.random.default_rng(0).random((2, 90, 3)) < 0.4
     annotator = MultiLabelAnnotator(tag_features=slice(None), members=None, max_epochs=1, label_count=1)
