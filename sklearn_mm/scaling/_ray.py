@@ -18,7 +18,7 @@ Done = TypeVar("Done")
 _ACTOR_BYTES = 2 * 2**30  # torch, a batch in a network, and the pictures and vectors of some blocks
 _COPIES = 3  # of the transformer in an actor: its pickle, its parameters, and the network made of them
 _QUEUED, _QUEUED_PER_ACTOR = 256, 32  # shards that Ray is given at once: its scheduler slows down with what waits
-_RETRIES = 3  # of an actor that dies: a shard that kills every process that touches it ends the run
+_RETRIES = 3  # of a shard whose process dies: one that kills every process that touches it ends the run
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,36 @@ def plan_actors(nodes: Sequence[Mapping[str, float]], n_bytes: int, n_jobs: int 
     return ActorPlan(max(n_actors, 1), max(n_cpus, 1), 0)
 
 
+class _Attempts:
+    """Counts, in an actor of its own, how often each shard was begun: Ray begins it again for ever.
+
+    Its options for that, `max_restarts` and `max_task_retries`, are going from Ray Data.
+    """
+
+    def __init__(self, n_actors: int) -> None:
+        self._most_starts = n_actors * (1 + _RETRIES)
+        self._n_starts = 0
+        self._n_begun: dict[int, int] = {}
+
+    def start(self) -> str:
+        """Note that an actor starts; return what is wrong, if none of so many has come to begin a shard."""
+        self._n_starts += 1
+        return "" if self._n_starts <= self._most_starts else f"{self._n_starts - 1} processes died as they started"
+
+    def begin(self, number: int) -> str:
+        """Note that a shard is begun; return what is wrong, if it has been too often."""
+        self._n_starts = 0
+        n_begun = self._n_begun[number] = self._n_begun.get(number, 0) + 1
+        return "" if n_begun <= 1 + _RETRIES else f"shard {number} was begun {n_begun - 1} times, and its process died"
+
+
 class _Actor:
     """Does shards in a process of Ray. What comes back is small: the vectors are in their files by then."""
 
-    def __init__(self, pickled: bytes, folder: str, n_cpus: int) -> None:
+    def __init__(self, pickled: bytes, folder: str, n_cpus: int, attempts: Any) -> None:
+        self._ray, self._attempts = _import_ray(), attempts
+        if wrong := self._ray.get(attempts.start.remote()):
+            raise RuntimeError(wrong)
         with suppress(OSError):  # relative paths are the caller's, on a machine that has the folder
             os.chdir(folder)
         torch.set_num_threads(n_cpus)
@@ -80,6 +106,8 @@ class _Actor:
 
     def _answer(self, number: int) -> bytes:
         try:
+            if wrong := self._ray.get(self._attempts.begin.remote(number)):
+                raise RuntimeError(f"{wrong}; it may need more memory than there is, or a picture crash its reader")
             return pickle.dumps((self._work(number), None))
         except Exception as error:  # raised again by the caller, which Ray would show it in a wrapping of its own
             try:
@@ -126,19 +154,19 @@ def _answers(ray: ModuleType, pickled: bytes, numbers: Sequence[int], plan: Acto
     # A block is the number of one shard. Rows of pictures or of vectors never pass through Ray: that is what takes
     # several times their memory, and fills the queues before actors that are slower than what comes before them.
     rows = ray.data.from_items([{"number": number} for number in numbers], override_num_blocks=len(numbers))
+    n_actors = min(plan.n_actors, len(numbers))
+    attempts = ray.remote(num_cpus=0)(_Attempts).remote(n_actors)
     strategy = ray.data.ActorPoolStrategy(
-        size=min(plan.n_actors, len(numbers)),
+        size=n_actors,
         max_tasks_in_flight_per_actor=1,  # a shard that waits for a busy actor is one that an idle one does not do
     )
     answers = rows.map_batches(
         _Actor,
-        fn_constructor_args=(pickled, str(Path.cwd()), plan.n_cpus),
+        fn_constructor_args=(pickled, str(Path.cwd()), plan.n_cpus, attempts),
         batch_size=1,
         compute=strategy,
         num_cpus=plan.n_cpus,
         num_gpus=plan.n_gpus,
-        max_restarts=_RETRIES,
-        max_task_retries=_RETRIES,
     )
     for row in answers.iter_rows():
         yield row["answer"]

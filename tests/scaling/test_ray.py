@@ -85,13 +85,44 @@ def test_without_ray_the_way_out_is_named(tmp_path, monkeypatch):
         embed_shards(FunctionTransformer(len), ["a text"], tmp_path / "sink", engine="ray")
 
 
-def test_an_actor_answers_with_what_was_done_or_with_the_error_itself(tmp_path, monkeypatch):
+def test_an_actor_answers_with_what_was_done_or_with_the_error_itself(tmp_path, monkeypatch, ray_here):
     monkeypatch.chdir(tmp_path)
-    actor = _ray._Actor(pickle.dumps(sometimes), str(tmp_path), torch.get_num_threads())
+    attempts = ray_here.remote(num_cpus=0)(_ray._Attempts).remote(1)
+    actor = _ray._Actor(pickle.dumps(sometimes), str(tmp_path), torch.get_num_threads(), attempts)
     done, failed = (pickle.loads(answer) for answer in actor({"number": np.array([3, 7])})["answer"])
     assert done == (9, None)
     assert failed[0] is None
     assert isinstance(failed[1], KeyError)
+
+
+def test_a_shard_that_kills_every_process_ends_the_run(tmp_path, ray_here):
+    attempts = ray_here.remote(num_cpus=0)(_ray._Attempts).remote(1)
+
+    def answer():
+        actor = _ray._Actor(pickle.dumps(sometimes), str(tmp_path), torch.get_num_threads(), attempts)
+        return pickle.loads(actor({"number": np.array([3])})["answer"][0])
+
+    for _ in range(4):  # as if each had died before it could answer
+        assert answer() == (9, None)
+    assert "shard 3 was begun 4 times, and its process died" in str(answer()[1])
+
+
+def test_processes_that_die_as_they_start_end_the_run(tmp_path, ray_here):
+    attempts = ray_here.remote(num_cpus=0)(_ray._Attempts).remote(1)
+    for _ in range(4):
+        _ray._Actor(pickle.dumps(sometimes), str(tmp_path), torch.get_num_threads(), attempts)
+    with pytest.raises(RuntimeError, match="4 processes died as they started"):
+        _ray._Actor(pickle.dumps(sometimes), str(tmp_path), torch.get_num_threads(), attempts)
+
+
+class Remote:
+    """An object whose methods are called by ``remote``, as those of an actor of Ray are."""
+
+    def __init__(self, inner):
+        self._inner = inner
+
+    def __getattr__(self, name):
+        return SimpleNamespace(remote=getattr(self._inner, name))
 
 
 class InThisProcess:
@@ -117,6 +148,13 @@ class InThisProcess:
         self.blocks.append(override_num_blocks)
         self.items = items
         return self
+
+    def remote(self, num_cpus):
+        assert num_cpus == 0  # what only counts takes no core from who works
+        return lambda made: SimpleNamespace(remote=lambda *args: Remote(made(*args)))
+
+    def get(self, answer):
+        return answer
 
     def map_batches(self, actor, *, fn_constructor_args, batch_size, compute, **resources):
         assert batch_size == 1
