@@ -31,7 +31,7 @@ __all__ = ["ActivationPass", "RowWriter", "TappedNetwork"]
 
 _POLL_S = 0.2  # between looks at whether another process has computed what we wait for
 _SPOOL_BYTES = 2**28  # of activations kept in memory; more go to a temporary file
-_AHEAD, _DIGESTS_AHEAD = 256, 256  # headers, digests
+_AHEAD, _DIGESTS_AHEAD, _DIGESTS_TOGETHER = 256, 256, 16  # headers, digests
 
 TakeBlock: TypeAlias = Callable[[list[int], np.ndarray], None]
 
@@ -312,6 +312,7 @@ class ActivationPass:
             range(self.n_rows),
             self._n_threads,
             _DIGESTS_AHEAD,
+            _DIGESTS_TOGETHER,
         )
         for row, digest in digests:
             if isinstance(digest, ReadFailure):

@@ -31,6 +31,7 @@ from PIL import (  # noqa: F401
 
 from sklearn_mm._checks import did_you_mean
 from sklearn_mm.exceptions import ImageReadError
+from sklearn_mm.images._known_digests import KnownDigests
 from sklearn_mm.images._transforms import functional, interpolation_mode
 
 __all__ = ["PICTURE_FORMATS", "PictureReader", "check_formats", "describe", "is_its_own", "is_open_file", "reason_for"]
@@ -56,12 +57,14 @@ _TURNS = {
 _LARGEST_GREY = (255, 4095, 65535)  # of 8, 12 and 16 bits
 _CHANNELS = (1, 3, 4)
 _WITH_ALPHA = (2, 4)  # channels: of grey, of colours
+_NUMPY_HAS = (torch.uint8, torch.float32)  # of the dtypes of tensors, those that pictures mostly have
 _WHITE = (255, 255, 255, 255)
 _TEN_CROPS_MARGIN = 256 / 224  # room around the square that ten different crops need at least
 _REDUCIBLE = 4  # a JPEG this many times larger than needed is decoded at a fraction of its size
 _LONGEST = 8  # times the shorter side: what sticks out further is cut before resizing
 # one image may stand in several rows, and Pillow cannot load it from two threads at once
 _LOADING = tuple(Lock() for _ in range(64))
+_KNOWN = KnownDigests(2**16)  # of the pixels that were hashed by this process
 
 
 @dataclass(frozen=True)
@@ -177,9 +180,10 @@ class PictureReader:
         content = _content(source, self.formats)
         if content is not None:
             return hashlib.sha256(content).digest()
-        pixels = self.decode(source)
-        # with the shape: the same bytes may be another picture in another shape
-        return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()
+        if (plain := _plain_pixels(source)) is None:
+            return _pixel_digest(self.decode(source))
+        kind = (isinstance(source, torch.Tensor), plain.dtype.str, plain.shape)
+        return _KNOWN.digest(kind, plain, lambda: _pixel_digest(self.decode(source)))
 
     def _centre(self, pixels: torch.Tensor) -> torch.Tensor:
         side = self.image_size
@@ -470,6 +474,22 @@ def _check_float_range(pixels: np.ndarray) -> None:
             f"expected float pixels in [0, 1], got values from {low:.4g} to {high:.4g}; "
             "divide by the largest possible value, or pass uint8"
         )
+
+
+def _plain_pixels(source: Any) -> np.ndarray | None:
+    """Return the numbers of an array, or of a tensor on the CPU, where they lie in memory one after the other."""
+    if isinstance(source, torch.Tensor):
+        is_plain = source.device.type == "cpu" and source.layout == torch.strided and source.dtype in _NUMPY_HAS
+        source = source.detach().resolve_neg().numpy() if is_plain else None
+    is_plain = isinstance(source, np.ndarray) and source.dtype.kind in "biuf" and source.flags.c_contiguous
+    return source if is_plain else None
+
+
+def _pixel_digest(pixels: np.ndarray) -> bytes:
+    # with the shape: the same bytes may be another picture in another shape
+    digest = hashlib.sha256(repr(pixels.shape).encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.digest()
 
 
 def _as_array(source: Any) -> np.ndarray:
