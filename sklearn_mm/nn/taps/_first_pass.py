@@ -33,8 +33,10 @@ class FirstPass:
         activation: str,
         class_layers: Sequence[str] | None,
         ways: Sequence[str],
+        shown: Sequence[str] = (),
     ) -> None:
         self._network, self._modules, self._ways = network, modules, ways
+        self._shown = shown  # ways that could be read and are not: of the first picture, to see where there are any
         self._blocks, self._has_windows = blocks, False
         self._n_rows = 0
         self._layers, self._post, self._class_layers = layers, activation == "post", class_layers
@@ -115,7 +117,7 @@ class FirstPass:
             self._watcher.paused = True
             # a module that runs again moves to where it ran last
             self._outputs.pop(name, None)
-            parts = None if block is None else block.pooled(output, self._n_rows, self._ways)
+            parts = None if block is None else block.pooled(output, self._n_rows, (*self._ways, *self._shown))
             if parts is not None:
                 self._outputs[name], self._widths[name] = parts, _width(parts)
             elif block is None or is_named:
@@ -133,13 +135,23 @@ class FirstPass:
         # one over windows is read only where it is asked for
         if len(output) != self._n_rows and not is_named:
             return
-        self._outputs[name] = pooled_output(module, args[0], output, self._ways)
+        self._outputs[name] = self._parts(lambda rows, ways: pooled_output(module, args[0][rows], output[rows], ways))
         self._widths[name] = output.shape[channel_dim_of(module, output)]
         if isinstance(module, LAYERS):
             self._answers[name] = weakref.ref(output)
             self._waiting[id(output)] = (name, self._answers[name])
-            if self._keeps_inputs:
-                self._inputs[name] = pooled(args[0], channel_dim_of(module, args[0]), self._ways)
+            # what is known to be no class layer is given nothing that is asked for
+            if self._keeps_inputs and (self._class_layers is None or name in self._class_layers):
+                channel_dim = channel_dim_of(module, args[0])
+                self._inputs[name] = self._parts(lambda rows, ways: pooled(args[0][rows], channel_dim, ways))
+
+    def _parts(self, pool: Callable[[slice, Sequence[str]], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Pool all rows as they are to be read, and the first one in the other ways."""
+        parts = pool(slice(None), self._ways)
+        if self._shown:
+            for way, value in pool(slice(1), self._shown).items():
+                parts.setdefault(way, value)
+        return parts
 
     def _see(self, call: int, function: str, given: Any, answer: Any) -> None:
         if self._keeps_inputs and function in AVERAGES:
@@ -149,7 +161,8 @@ class FirstPass:
         if waiting is None or waiting() is not given:
             return
         if function in ACTIVATIONS:
-            parts = pooled(answer, channel_dim_of(self._modules[name], answer), self._ways)
+            channel_dim = channel_dim_of(self._modules[name], answer)
+            parts = self._parts(lambda rows, ways: pooled(answer[rows], channel_dim, ways))
             self._activations[name] = (call, parts)
             del self._waiting[id(given)]
         elif function in _TRANSPARENT:
@@ -203,7 +216,8 @@ class FirstPass:
         module = self._class_layers[0] if self._class_layers else ""
         if not module and not (isinstance(answer, Tensor) and answer.ndim > 1):
             raise ValueError("layers='last' needs a network that answers a tensor with a row for each picture")
-        parts = self._inputs[module] if module else pooled(answer, channel_dim_of(None, answer), self._ways)
+        ways_read = (*self._ways, *self._shown)
+        parts = self._inputs[module] if module else pooled(answer, channel_dim_of(None, answer), ways_read)
         if "max" in parts or "max" not in ways:
             return Tap("last", _width(parts), module, "input", parts=tuple(parts)), parts
         # rows: those of a map that was averaged before

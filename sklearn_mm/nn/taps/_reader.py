@@ -220,10 +220,17 @@ class TapReader:
 
     def _find(self, pixels: Tensor) -> list[Tensor]:
         """Run the network for the first time: find the taps, and return what they read."""
-        # what can be read shows only where both are
-        ways = self._ways if self._leave_out is None else POOLINGS["mean+max"]
+        # for a cache it has to show what else could be read; a maximum costs up to a quarter of the pass
+        both = POOLINGS["mean+max"] if self._leave_out is not None else ()
         first = FirstPass(
-            self.network, self._modules, self._blocks, self._layers, self._activation, self._class_layers, ways
+            self.network,
+            self._modules,
+            self._blocks,
+            self._layers,
+            self._activation,
+            self._class_layers,
+            self._ways,
+            shown=[way for way in both if way not in self._ways],
         )
         if self._leave_out is None:
             found = first.run(pixels)
