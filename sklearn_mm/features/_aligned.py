@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
-from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import normalize
 
@@ -65,6 +64,9 @@ def agreeing_layers(
 
 def _text_vectors(captions: Captions) -> np.ndarray:
     """Return a vector for each image, (n_images, n_components) of length 1, or 0 where no word of it is known."""
+    # loads all linear models, which takes longer than the whole of this package
+    from sklearn.decomposition import TruncatedSVD
+
     # one-letter words and signs too, so that no set of captions is without any
     words = TfidfVectorizer(sublinear_tf=True, token_pattern=r"\b\w+\b|\S").fit_transform(captions.texts)
     is_wide = words.shape[1] > _N_COMPONENTS
