@@ -35,10 +35,10 @@ class TokenRows:
 
     def __getitem__(self, rows: np.ndarray | slice) -> "TokenRows":
         """Take rows by slice or by an array of row numbers."""
-        # numpy knows how to read slices and negative numbers
-        index = np.arange(len(self))[rows]
-        lengths = self.lengths[index]  # (n_taken,)
+        # numpy knows how to read slices and negative numbers; nothing here looks at rows that are not asked for, which
+        # there are more of with every batch
+        first, lengths = self.starts[:-1][rows], self.starts[1:][rows] - self.starts[:-1][rows]  # (n_taken,)
         starts = np.concatenate([[0], np.cumsum(lengths)])
         # one gather for all rows: a loop over them would run in Python, batch after batch
         within = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
-        return TokenRows(self.ids[np.repeat(self.starts[index], lengths) + within], starts)
+        return TokenRows(self.ids[np.repeat(first, lengths) + within], starts)

@@ -1,5 +1,6 @@
 """Which words are known, and what number each has."""
 
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -118,7 +119,9 @@ class Vocabulary:
     def encode(self, texts: Iterable[str], tokenize: Tokenizer) -> TokenRows:
         """Turn texts into rows of word ids; unknown words are dropped."""
         index = self.index
-        rows = [[index[token] for token in tokenize(text) if token in index] for text in texts]
-        lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
-        ids = np.fromiter((number for row in rows for number in row), dtype=np.int64, count=int(lengths.sum()))
-        return TokenRows(ids, np.concatenate([[0], np.cumsum(lengths)]))
+        # flat from the start: what keeps a list for each text is gone through by every collection of garbage
+        ids, ends = array("q"), array("q", [0])
+        for text in texts:
+            ids.extend([index[token] for token in tokenize(text) if token in index])
+            ends.append(len(ids))
+        return TokenRows(np.array(ids, dtype=np.int64), np.array(ends, dtype=np.int64))

@@ -62,14 +62,19 @@ def embed(
     made: Iterator[Any] = (collate(rows[start : start + batch_size]) for start in starts)
     if len(starts) > 1:  # a thread for one batch has nothing to work beside
         made = made_ahead(ready_to_copy(batch, device) for batch in made)
-    parts: list[np.ndarray] = []
+    out: np.ndarray | None = None  # known by the first batch, and then filled in place: never there twice
     with (
         tqdm(total=n_rows, desc=title, unit="row", disable=title is None) as bar,
         torch.inference_mode(),
         autocast(device, dtype),
     ):
-        for batch in made:
+        for batch, start in zip(made, starts, strict=True):
             # To the CPU batch by batch: the device holds one batch, whatever the number of rows.
-            parts.append(finish(module(to_device(batch, device))).cpu().numpy())
-            bar.update(len(parts[-1]))
-    return np.concatenate(parts)
+            part = finish(module(to_device(batch, device))).cpu().numpy()
+            if out is None:
+                out = np.empty((n_rows, *part.shape[1:]), dtype=part.dtype)
+            out[start : start + len(part)] = part
+            bar.update(len(part))
+    if out is None:
+        raise ValueError("expected at least one row to embed, got none")
+    return out
