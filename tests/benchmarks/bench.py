@@ -34,13 +34,27 @@ def parser(doc):
     options = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--turns", type=int, default=5, help="how often each is timed")
     options.add_argument("--out", type=Path, help="a JSON file to write the numbers to")
+    options.add_argument("--threads", type=int, nargs="+", action=_Threads, help="counts to measure with; all and one")
     return options
 
 
+_CHOSEN = []  # thread counts of the command line
+
+
+class _Threads(argparse.Action):
+    """Notes the counts, and gives so many threads to what does not go through counts of its own."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        _CHOSEN[:] = values
+        torch.set_num_threads(max(values))
+        threadpool_limits(max(values))
+        setattr(namespace, self.dest, values)
+
+
 def thread_counts():
-    """Return the thread counts to measure with: all that this process may use, and one."""
+    """Return the thread counts to measure with: those of the command line, or all that there are, and one."""
     n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return sorted({n_cores, 1}, reverse=True)
+    return _CHOSEN or sorted({n_cores, 1}, reverse=True)
 
 
 @contextlib.contextmanager
@@ -93,7 +107,7 @@ def machine():
     return {
         "cpu": cpu,
         "flags": flags,
-        "n_cores": thread_counts()[0],
+        "n_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "torch": torch.__version__,
         "python": platform.python_version(),

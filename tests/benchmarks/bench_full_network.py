@@ -157,11 +157,10 @@ if __name__ == "__main__":
     parser.add_argument("--precisions", nargs="+", default=["float32"])
     parser.add_argument("--layers", default="auto")
     parser.add_argument("--activation", default="pre")
-    parser.add_argument("--threads", nargs="+", type=int, default=bench.thread_counts())
     parser.add_argument("--jpegs", type=Path, help="a folder of JPEG files, of Flickr8k for one")
     options = parser.parse_args()
     records = []
-    for n_threads in options.threads:
+    for n_threads in bench.thread_counts():
         with bench.threads(n_threads):
             for precision in options.precisions:
                 for backbone in options.backbones:

@@ -69,15 +69,12 @@ def main():
         "--trainable", default="none", help="as ImageCNNEncoder takes it; an int is a number of scales"
     )
     options.add_argument("--precision", default="auto")
-    options.add_argument(
-        "--threads", type=int, nargs="*", help="of reading and of torch, each; all, and one, by default"
-    )
     options = options.parse_args()
     trainable = int(options.trainable) if options.trainable.isdigit() else options.trainable
     records = []
     with TemporaryDirectory() as folder:
         paths, captions = save_scenes(Path(folder), options.images)
-        for n_threads in options.threads or bench.thread_counts():
+        for n_threads in bench.thread_counts():
             ranker = JointEmbeddingRanker(
                 image_encoder=ImageCNNEncoder(options.backbone, trainable=trainable, n_jobs=n_threads),
                 n_components=256,
