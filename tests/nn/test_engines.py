@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from sklearn_mm.nn.engines import ENGINES, EngineError, build_engine, check_engine, chosen_engine, engine_identity
+from sklearn_mm.nn.engines import (
+    ENGINES,
+    EngineError,
+    _openvino,
+    build_engine,
+    check_engine,
+    chosen_engine,
+    engine_identity,
+)
 from sklearn_mm.nn.lite import SameConv2d
 from sklearn_mm.nn.taps import TapReader
 
@@ -187,3 +195,13 @@ def test_what_is_not_installed_is_named(monkeypatch):
     assert chosen_engine("auto", CPU, torch.float32, 10_000) == "torch"
     with pytest.raises(ImportError, match="pip install 'sklearn-mm\\[openvino\\]'"):
         check_engine("openvino", CPU, "auto")
+
+
+@pytest.mark.parametrize(("kernel", "height", "width"), [(3, 7, 9), (5, 7, 8), (5, 5, 5)])
+def test_an_average_behind_channels_convolved_alone_follows_from_the_sums_of_borders(kernel, height, width):
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(2, 6, height, width, generator=generator)
+    weight, bias = torch.randn(6, 1, kernel, kernel, generator=generator), torch.randn(6, generator=generator)
+    expected = nn.functional.conv2d(maps, weight, bias, padding=kernel // 2, groups=6).mean((2, 3))
+    weights = _openvino._weights_of_borders(weight, height, width)
+    torch.testing.assert_close(_openvino._mean_by_weighted_borders(maps, *weights, bias), expected)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from sklearn_mm.nn.engines._trace import TracedTap
 from sklearn_mm.nn.pooling import no_autocast, spatial_max, spatial_mean
 
-__all__ = ["ACTIVATIONS", "fold_and_pool", "mean_behind"]
+__all__ = ["ACTIVATIONS", "fold_and_pool", "linear_of_mean", "mean_behind"]
 
 _ATEN = torch.ops.aten
 ACTIVATIONS = {
@@ -74,7 +74,7 @@ def mean_behind(
         return F.conv2d(windows.permute(0, 3, 1, 2), weight, bias, groups=groups).flatten(1)
 
 
-def _of_mean(mean: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def linear_of_mean(mean: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return the average of a convolution of kernel 1 from that of its input."""
     with no_autocast(mean.device):
         return F.linear(mean, weight, bias)
@@ -196,7 +196,9 @@ class _Rewriter:
         weight, bias = conv.weight.float(), None if conv.bias is None else conv.bias.float()
         groups, stride, padding = _geometry(node)
         if is_pointwise and groups == 1:
-            return self._insert(_of_mean, self._mean(source), self._constant(weight.flatten(1)), self._constant(bias))
+            return self._insert(
+                linear_of_mean, self._mean(source), self._constant(weight.flatten(1)), self._constant(bias)
+            )
         dilation = _pair(_argument(node, 5, 1))
         sides = zip(_shape(source)[2:], _shape(node)[2:], weight.shape[2:], stride, padding, dilation, strict=True)
         rows, columns = (_met(*side) for side in sides)
