@@ -48,7 +48,7 @@ def compiled_by_openvino(module: fx.GraphModule, pixels: Tensor, chunk_size: int
     compiled = _Compiled(openvino.Core(), model, chunk_size)
 
     def read(pixels: Tensor) -> Tensor:
-        means = compiled(pixels).split(widths, dim=1)
+        means = torch.split(compiled(pixels), widths, dim=1)
         parts = zip(means, layers, strict=True)
         return torch.cat([mean if layer is None else linear_of_mean(mean, *layer) for mean, layer in parts], dim=1)
 
@@ -169,8 +169,8 @@ def _weights_of_borders(weight: Tensor, height: int, width: int) -> list[Tensor]
     """Return the weights of `_mean_by_weighted_borders`; those of the corners are in those of the rows."""
     border = weight.shape[-1] // 2
     sums = _weight_by_border(weight, height, width).squeeze(1)  # (c, 1 + 4 * border + 4 * border**2)
-    whole, sides, corners = sums.split([1, 4 * border, 4 * border**2], dim=1)
-    first_rows, last_rows, left, right = sides.split(border, dim=1)
+    whole, sides, corners = torch.split(sums, [1, 4 * border, 4 * border**2], dim=1)
+    first_rows, last_rows, left, right = torch.split(sides, border, dim=1)
     corners = corners.unflatten(1, (2, 2, border, border))
     rows = []
     for place, side in enumerate((first_rows, last_rows)):
