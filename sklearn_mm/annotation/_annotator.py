@@ -235,9 +235,13 @@ class MultiLabelAnnotator(LabelsImages, CallbackSupportMixin, ClassifierMixin, P
     covariance of two images is ``exp(s (cos - 1))`` of their standardised features, and beside it ``0.4 exp(cos - 1)``
     of their tags; s, of 1 and 2, and the variance of the noise, of 0.1 to 3, are the best for up to 1,024 images left
     out, one of each group. It is solved for at most 8,192 images, fewer of more than 16,384 features, drawn where there
-    are more, which takes up to 1.1 GB and some seconds of a core, a minute of that many features. What members say is
-    added to the network's log odds, with the weights of the best mean average precision of images held out, where these
-    are clearly better than weights that are good elsewhere. Then members are fitted again, to the images held out, too.
+    are more, which takes up to 1.1 GB and some seconds of a core, a minute of that many features. What it says of up to
+    2,048 labels goes through one linear map of all of them: a ridge on what it would say of each image without its
+    group, drawn to the identity as if by 300 images, so that a label is found by others that go with it. What members
+    say is added to the network's log odds, with the weights of the best mean average precision of images held out,
+    where these are clearly better than weights that are good elsewhere; or one of them, or the network, scores alone,
+    where that is. Each label is raised by what makes it as likely as it was there. Then members are fitted again, to
+    the images held out, too; all kernels of one `fit` have one scale and one noise.
     Given one label a row the network scores alone; without hidden layers and with more than 2,048 features the ridge is
     left out, and with more than 65,536 labels or 524,288 features the kernel. Rules, weights and members are
     those of the images of one `fit`: `partial_fit` leaves them, and `warm_start` fits them anew. Neighbours take two
@@ -475,7 +479,6 @@ class MultiLabelAnnotator(LabelsImages, CallbackSupportMixin, ClassifierMixin, P
                 stages = self._stages(model, inputs, others, None, rng, processes, prefix)
                 kept_in = open_checkpoint(self.checkpoint, identity, f"-{number}")
                 train(model, stages, settings, rng, checkpoint=kept_in, processes=processes)
-                self._join_members(model, inputs, others, likeness)
                 for_rules.append(HeldOut(model, inputs, own))
             if not resumed:
                 self.network_ = self._make_network(inputs, learnt)  # after the folds, whose networks draw weights too
@@ -497,6 +500,8 @@ class MultiLabelAnnotator(LabelsImages, CallbackSupportMixin, ClassifierMixin, P
             )
             self._join_members(model, inputs, learnt, likeness)
             self._members = model.members
+            for (others, _), part in zip(folds, for_rules, strict=True):
+                self._join_members(part.model, inputs, others, likeness, self._members)
             self._sample = keep_sample(model, inputs, learnt, np.random.default_rng(self._split_seed))
             # Of too few images none is held out, and of those held out nothing may be known: then the rules are learnt
             # from those the network knows.
@@ -506,9 +511,12 @@ class MultiLabelAnnotator(LabelsImages, CallbackSupportMixin, ClassifierMixin, P
             )
             if held_out is not None and self._members is not None:
                 # Of what was held out the network never learns; members do, as soon as it has said what they are worth.
-                weights = self._members.weights
-                self._join_members(model, inputs, labeled, likeness)
-                self._members = None if model.members is None else model.members.weighted(weights)
+                learnt_from = self._members
+                self._join_members(model, inputs, labeled, likeness, learnt_from)
+                if model.members is None:
+                    self._members = None
+                else:
+                    self._members = model.members.weighted(learnt_from.weights, learnt_from.shift)
         settle(model, settings.device)
         return self
 
@@ -743,15 +751,23 @@ class MultiLabelAnnotator(LabelsImages, CallbackSupportMixin, ClassifierMixin, P
         return name_likeness(classes, self.name_encoder)
 
     def _join_members(
-        self, model: AnnotationModel, inputs: InputRows, images: LabeledImages, likeness: np.ndarray | None
+        self,
+        model: AnnotationModel,
+        inputs: InputRows,
+        images: LabeledImages,
+        likeness: np.ndarray | None,
+        like: LabelMembers | None = None,
     ) -> None:
-        """Fit the members to the images that a network was trained on, and let it be joined by them."""
+        """Fit the members to the images that a network was trained on, and let it be joined by them.
+
+        Their scores are to be compared with those of the members they are like.
+        """
         names = self._member_names
         if names:
             rng = np.random.default_rng(self._split_seed)
             blocks = model.seen_blocks(inputs, images.rows, for_kernel="kernel" in names)
             n_features = int(model.network.config["n_features"])
-            model.join(fit_members(names, blocks, images, n_features, self.bank_size, rng, likeness))
+            model.join(fit_members(names, blocks, images, n_features, self.bank_size, rng, likeness, like))
 
     @property
     def _member_names(self) -> Sequence[str]:
@@ -761,7 +777,7 @@ class MultiLabelAnnotator(LabelsImages, CallbackSupportMixin, ClassifierMixin, P
     def _learn_rules(self, parts: Sequence[HeldOut], *, are_held_out: bool) -> None:
         """Calibrate scores and fit the rules on images that a network has not been trained on, if there are enough."""
         if self._members is not None and are_held_out:
-            self._members = self._members.weighted(weigh_members(parts, self._members))
+            self._members = weigh_members(parts, self._members)
         if self._members is not None:
             self.member_weights_ = self._members.named_weights
         calibration = calibrate(parts) if self.calibrate else None

@@ -10,6 +10,7 @@ from scipy import sparse
 from torch import Tensor
 from torch.nn import functional
 
+from sklearn_mm.annotation._label_relations import MAX_RELATED, left_out_scores, relate
 from sklearn_mm.nn.annotation import TagBags
 from sklearn_mm.registry import stored_as
 
@@ -114,7 +115,15 @@ class KernelScores:
 
     @classmethod
     def fit(
-        cls, bank: SeenImages, targets: np.ndarray, weight: np.ndarray, group: np.ndarray, device: torch.device
+        cls,
+        bank: SeenImages,
+        targets: np.ndarray,
+        weight: np.ndarray,
+        group: np.ndarray,
+        device: torch.device,
+        *,
+        like: "KernelScores | None" = None,
+        related: bool = False,
     ) -> Self:
         """Solve for what each image of a bank says, with the scale and the noise that are best for images left out.
 
@@ -128,21 +137,26 @@ class KernelScores:
         group : ndarray of shape (n_bank,), int64
             Of each group one image takes part in the choice: of two that are alike, neither is left out.
         device : torch.device
+        like : KernelScores, optional
+            Whose scale and noise are taken instead: scores of both are to be compared.
+        related : bool, default=False
+            Whether labels say something of one another, where they are not too many.
         """
-        one_each = np.sort(np.unique(group, return_index=True)[1])
-        some = one_each[np.linspace(0, len(one_each) - 1, min(len(one_each), _MAX_TRIED)).astype(np.int64)]
-        images, own_targets, own_weight = bank.take(some), targets[some], weight[some]
-        errors = {}
-        for scale in _SCALES:
-            likeness = _Likeness(images, scale, device)(images)
-            for noise in _NOISES:
-                errors[scale, noise] = _left_out_error(likeness, own_targets, own_weight, noise)
-        scale, noise = min(errors, key=lambda tried: errors[tried])
+        scale, noise = _best_of_left_out(bank, targets, weight, group, device) if like is None else like.hyperparameters
         system = _with_noise(_Likeness(bank, scale, device)(bank), weight, noise)
         factor = torch.linalg.cholesky(system)
         del system
         coef = torch.cholesky_solve(torch.from_numpy(targets).to(device), factor).cpu().numpy()
+        if related and 1 < targets.shape[1] <= MAX_RELATED:
+            inverse = torch.cholesky_inverse(factor).cpu().numpy()
+            relations = relate(left_out_scores(inverse, coef, targets, group), targets, weight, group)
+            coef = coef @ relations.astype(np.float32)
         return cls(*bank, coef, scale, noise)
+
+    @property
+    def hyperparameters(self) -> tuple[float, float]:
+        """Scale and noise."""
+        return self.scale, self.noise
 
 
 class KernelScorer:
@@ -201,6 +215,21 @@ class _Likeness:
     @cached_property
     def _bank_tags(self) -> Any:
         return sparse.csc_array(self._images.tags.T)
+
+
+def _best_of_left_out(
+    bank: SeenImages, targets: np.ndarray, weight: np.ndarray, group: np.ndarray, device: torch.device
+) -> tuple[float, float]:
+    """Return the scale and the noise of the least error of some images, each by all others, one of each group."""
+    one_each = np.sort(np.unique(group, return_index=True)[1])
+    some = one_each[np.linspace(0, len(one_each) - 1, min(len(one_each), _MAX_TRIED)).astype(np.int64)]
+    images, own_targets, own_weight = bank.take(some), targets[some], weight[some]
+    errors = {}
+    for scale in _SCALES:
+        likeness = _Likeness(images, scale, device)(images)
+        for noise in _NOISES:
+            errors[scale, noise] = _left_out_error(likeness, own_targets, own_weight, noise)
+    return min(errors, key=lambda tried: errors[tried])
 
 
 def _with_noise(likeness: Tensor, weight: np.ndarray, noise: float) -> Tensor:

@@ -26,6 +26,7 @@ __all__ = [
     "RidgeScores",
     "Votes",
     "fit_members",
+    "fit_shift",
     "fit_weights",
 ]
 
@@ -44,6 +45,7 @@ _WEIGHTS_WITH_KERNEL = {"prior": 0.5, "network": 0.25, "neighbors": 0.0625, "rid
 _TRIED = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)  # weights of a member beside 1 of the network
 _LEAST_GAIN = 0.005  # of precision, for which a weight is changed: less is chance among a thousand images
 _SCORE_PRIOR = 2.5  # curvature of ten labels of an even chance: as much is believed in the scores as they come
+_SHIFT_PRIOR = 20.0  # the same of what a single label is raised by: most are true of few images
 _LEAST_SLOPE = 1e-2  # chance among few images never turns the order of the labels round
 _NEWTON_STEPS = 20
 
@@ -180,6 +182,8 @@ class LabelMembers:
     kernel : KernelScores or None
     by_name : ndarray of int64, or None
         Labels that are true of no image, of which the kernel alone says something: what labels of like names do.
+    shift : ndarray of shape (n_labels,), float32, or None
+        What the log odds of each label are raised by.
     """
 
     neighbors: NeighborVotes | None
@@ -188,6 +192,7 @@ class LabelMembers:
     weights: np.ndarray
     kernel: KernelScores | None = None  # of models saved before there was one
     by_name: np.ndarray | None = None
+    shift: np.ndarray | None = None  # of models saved before it was learnt
 
     @classmethod
     def unweighted(
@@ -206,9 +211,9 @@ class LabelMembers:
         there = [name for name in MEMBERS if getattr(self, name) is not None]
         return dict(zip(["network", *there], self.weights[2:].tolist(), strict=True))
 
-    def weighted(self, weights: np.ndarray) -> Self:
-        """Return the same members with other weights."""
-        return replace(self, weights=weights)
+    def weighted(self, weights: np.ndarray, shift: np.ndarray | None) -> Self:
+        """Return the same members with other weights, and log odds that are raised by others."""
+        return replace(self, weights=weights, shift=shift)
 
 
 class MemberScorer:
@@ -252,6 +257,8 @@ class MemberScorer:
         combined = np.broadcast_to(intercept + of_prior * self.members.prior[labels], odds.shape).copy()
         for weight, term in zip(weights, self.terms(odds, fused, found, labels), strict=True):
             combined += weight * term
+        if self.members.shift is not None:
+            combined += self.members.shift[labels]
         return combined
 
     def _find_neighbors(self, fused: Tensor) -> Votes | None:
@@ -296,6 +303,7 @@ def fit_members(
     bank_size: int,
     rng: np.random.Generator,
     likeness: np.ndarray | None = None,
+    like: LabelMembers | None = None,
 ) -> LabelMembers | None:
     """Fit members to images, going once over what a network sees of them.
 
@@ -315,6 +323,8 @@ def fit_members(
         Draws those.
     likeness : ndarray of shape (n_labels, n_labels), optional
         Of the names of labels; a kernel shares by it what it knows of them.
+    like : LabelMembers, optional
+        Whose kernel's scale and noise are taken.
     """
     targets = _Targets(images)
     n_labels = len(targets.prior)
@@ -344,7 +354,15 @@ def fit_members(
     if n_kernel:
         own, deviations = images.take(kernel_bank), targets.residuals(kernel_bank) / targets.deviation
         seen_by_kernel = SeenImages.together(kernel_images)
-        kernel = KernelScores.fit(seen_by_kernel, deviations.astype(np.float32), own.weight, own.group, device)
+        kernel = KernelScores.fit(
+            seen_by_kernel,
+            deviations.astype(np.float32),
+            own.weight,
+            own.group,
+            device,
+            like=None if like is None else like.kernel,
+            related=likeness is None,  # names say what labels have to do with one another
+        )
         if likeness is not None:
             n_true = own.weight @ (own.labels == 1)
             kernel = replace(kernel, coef=share_by_names(kernel.coef, likeness, n_true))
@@ -445,9 +463,10 @@ def fit_weights(
 ) -> np.ndarray:
     """Choose what each member counts beside the network, by the labels of images that none of them has seen.
 
-    One after the other the members get the weight that ranks images best: by the mean average precision of labels. The
-    likelihood then says how sure all together are, and how much of the prior they still need to rank the labels of an
-    image: by the likelihood alone, the weights themselves would be those of frequent labels.
+    One after the other the members get the weight that ranks images best: by the mean average precision of labels; or
+    one of them, or the network, scores alone, where that is clearly better. The likelihood then says how sure all
+    together are, and how much of the prior they still need to rank the labels of an image: by the likelihood alone, the
+    weights themselves would be those of frequent labels.
 
     Parameters
     ----------
@@ -480,19 +499,46 @@ def fit_weights(
         best = max(tried, key=lambda value: precision[value])
         if precision[best] > precision[before] + _LEAST_GAIN:
             weights[member] = best
+    precision = {-1: _mean_average_precision(terms @ weights.astype(np.float32), true, own) + _LEAST_GAIN}
+    precision |= {one: _mean_average_precision(terms[:, :, one], true, own) for one in range(len(weights))}
+    alone = max(precision, key=lambda one: precision[one])
+    if alone >= 0:
+        weights = np.where(np.arange(len(weights)) == alone, 1.0, 0.0)
     together = terms @ weights.astype(np.float32)
     columns = np.stack([np.ones_like(together), np.broadcast_to(prior, together.shape), together], axis=2)[known]
     intercept, of_prior, slope = _fit_logistic(columns, true[known] == 1, own[known])
     return np.array([intercept, of_prior, *(max(slope, _LEAST_SLOPE) * weights)])
 
 
+def fit_shift(scores: np.ndarray, truth: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Fit what the log odds (n, n_labels) of each label have to be raised by, (n_labels,) float32.
+
+    It is drawn to 0, the more the fewer images a label is true of, and does not change the order of its images.
+    """
+    known = np.where(np.isnan(truth), 0, weight[:, None])
+    true, shift = np.where(np.isnan(truth), 0, truth), np.zeros(scores.shape[1])
+    for _ in range(_NEWTON_STEPS):
+        probability = expit(scores + shift)
+        gradient = (known * (probability - true)).sum(axis=0) + _SHIFT_PRIOR * shift
+        step = gradient / ((known * probability * (1 - probability)).sum(axis=0) + _SHIFT_PRIOR)
+        shift -= np.clip(step, -1, 1)  # a full step from far off may overshoot
+        if np.abs(step).max() < 1e-4:
+            break
+    return shift.astype(np.float32)
+
+
 def _mean_average_precision(scores: np.ndarray, true: np.ndarray, weight: np.ndarray) -> float:
     """Return the mean over the labels that are true of an image, each weighted alike; 0 where there are none."""
     order = np.argsort(-scores, axis=0)
-    hits, counted = (np.take_along_axis(part, order, axis=0) for part in (true * weight, weight))
+    ranked, hits, counted = (np.take_along_axis(part, order, axis=0) for part in (scores, true * weight, weight))
     n_true = hits.sum(axis=0)
     there = n_true > 0
-    precision = np.cumsum(hits, axis=0) / np.maximum(np.cumsum(counted, axis=0), 1e-12)
+    # Images that score alike are found together, as of many that nothing is known of.
+    is_last = np.pad(ranked[1:] < ranked[:-1], ((0, 1), (0, 0)), constant_values=True)
+    last = np.where(is_last, np.arange(len(order))[:, None], len(order))
+    last = np.minimum.accumulate(last[::-1], axis=0)[::-1]
+    n_found, n_counted = (np.take_along_axis(np.cumsum(part, axis=0), last, axis=0) for part in (hits, counted))
+    precision = n_found / np.maximum(n_counted, 1e-12)
     average = (precision * hits).sum(axis=0)[there] / n_true[there]
     return float(average.mean()) if there.any() else 0.0
 

@@ -23,7 +23,7 @@ from sklearn_mm._params import (
     positive_real,
 )
 from sklearn_mm.annotation._data import LabeledImages
-from sklearn_mm.annotation._members import LabelMembers, fit_weights
+from sklearn_mm.annotation._members import LabelMembers, fit_shift, fit_weights
 from sklearn_mm.annotation._model import (
     AnnotationModel,
     Calibration,
@@ -319,7 +319,7 @@ def _by_labels(parts: Sequence[HeldOut]) -> Iterator[tuple[np.ndarray, np.ndarra
         )
 
 
-def weigh_members(parts: Sequence[HeldOut], members: LabelMembers) -> np.ndarray:
+def weigh_members(parts: Sequence[HeldOut], members: LabelMembers) -> LabelMembers:
     """Learn what each member counts beside the network, and let the models of the parts score by it.
 
     Parameters
@@ -331,7 +331,8 @@ def weigh_members(parts: Sequence[HeldOut], members: LabelMembers) -> np.ndarray
 
     Returns
     -------
-    ndarray of shape (3 + n_members,), float64
+    LabelMembers
+        With those that were learnt, and what the log odds of each label are raised by.
     """
     terms, truth, weight = [], [], []
     n_images = sum(len(part.images) for part in parts)
@@ -346,13 +347,19 @@ def weigh_members(parts: Sequence[HeldOut], members: LabelMembers) -> np.ndarray
             terms.append(own[:, columns])
             truth.append(images.labels[rows].toarray()[:, columns])
         weight.append(images.weight)
-    weights = fit_weights(
-        np.concatenate(terms), np.concatenate(truth), np.concatenate(weight), members.prior[columns], members.weights
-    )
+    said, known = np.concatenate(terms), np.concatenate(truth)
+    own_weight, prior = np.concatenate(weight), members.prior[columns]
+    weights = fit_weights(said, known, own_weight, prior, members.weights)
+    shift = np.zeros(n_labels, np.float32)
+    intercept, of_prior, *of_members = weights.astype(np.float32)
+    together = said @ np.array(of_members) + (intercept + of_prior * prior)
+    shift[columns] = fit_shift(together, known, own_weight)
+    if members.by_name is not None:
+        shift[members.by_name] = 0  # that it is true of no image says nothing of it
     for part in parts:
         if part.model.members is not None:
-            part.model.join(part.model.members.weighted(weights))
-    return weights
+            part.model.join(part.model.members.weighted(weights, shift))
+    return members.weighted(weights, shift)
 
 
 def best_f1(parts: Sequence[HeldOut], n_ranks: int) -> tuple[str, float]:
