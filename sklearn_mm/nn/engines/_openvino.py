@@ -171,7 +171,7 @@ def _weights_of_borders(weight: Tensor, height: int, width: int) -> list[Tensor]
     sums = _weight_by_border(weight, height, width).squeeze(1)  # (c, 1 + 4 * border + 4 * border**2)
     whole, sides, corners = torch.split(sums, [1, 4 * border, 4 * border**2], dim=1)
     first_rows, last_rows, left, right = torch.split(sides, border, dim=1)
-    corners = corners.unflatten(1, (2, 2, border, border))
+    corners = corners.reshape(-1, 2, 2, border, border)
     rows = []
     for place, side in enumerate((first_rows, last_rows)):
         row = side.unsqueeze(2).repeat(1, 1, width)  # (c, border, width)
