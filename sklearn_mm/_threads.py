@@ -123,7 +123,8 @@ def in_threads(
     list
         What each call of `work` returned; one of them is by the calling thread.
     """
-    number = min(n_workers(), len(tasks), len(tasks) if n_most is None else n_most)
+    number = min(len(tasks), len(tasks) if n_most is None else n_most)
+    number = min(n_workers(), number) if number > 1 else number  # to ask BLAS takes longer than a small task
     if number <= 1:
         return [work(iter(tasks))]
     queue = _Queue(tasks)

@@ -150,6 +150,7 @@ def count_gallery(
         # Each thread counts for itself.
         own = [None if queries is None else queries.uncounted() for queries in (image_queries, text_queries)]
         buffer = np.empty(block_images * block_texts, dtype=np.float32)
+        marks = np.empty((2, max(_TILE, block_texts)), dtype=bool)
         for images, texts in blocks:
             n_rows, n_columns = images.stop - images.start, texts.stop - texts.start
             # contiguous also where the last blocks are smaller
@@ -157,7 +158,7 @@ def count_gallery(
             n_tile = max(_TILE // n_columns, 1)
             for first in range(0, n_rows, n_tile):
                 rows = slice(images.start + first, min(images.start + first + n_tile, images.stop))
-                tile = _Tile(similarity, ignored, rows, texts, offsets, scores[first : first + n_tile])
+                tile = _Tile(similarity, ignored, rows, texts, offsets, scores[first : first + n_tile], marks)
                 if own[0] is not None:
                     _count_for_images(tile, own[0])
                 if own[1] is not None:
@@ -182,11 +183,13 @@ class _Tile:
         texts: slice,
         offsets: Offsets,
         scores: np.ndarray,
+        marks: np.ndarray,
     ):
         self.similarity, self.ignored, self.images, self.texts = similarity, ignored, images, texts
         self.offsets = offsets
         self.scores = self._without_ignored(scores)  # (n_images, n_texts)
         self._exact_scores: np.ndarray | None = None
+        self._marks = marks  # two rows of memory that is there already, in the cache
 
     @property
     def exact_scores(self) -> np.ndarray:
@@ -194,6 +197,14 @@ class _Tile:
         if self._exact_scores is None:
             self._exact_scores = self._without_ignored(self.similarity.exact_block(self.images, self.texts))
         return self._exact_scores
+
+    def at_least(self, scores: np.ndarray, threshold: np.ndarray) -> np.ndarray:
+        """Mark scores (of the size of the tile at most) that are `threshold` or above, until the next are marked."""
+        return np.greater_equal(scores, threshold, out=self._marks[0, : scores.size].reshape(scores.shape))
+
+    def above(self, scores: np.ndarray, threshold: np.ndarray) -> np.ndarray:
+        """Mark scores above `threshold`, likewise."""
+        return np.greater(scores, threshold, out=self._marks[1, : scores.size].reshape(scores.shape))
 
     def _without_ignored(self, scores: np.ndarray) -> np.ndarray:
         start = np.maximum(self.ignored[0][self.images] - self.texts.start, 0)
@@ -214,7 +225,7 @@ def _count_for_images(tile: _Tile, queries: Thresholds) -> None:
         part = slice(start, min(start + len(among_texts), last))
         row = queries.row[part] - tile.images.start
         scores = among_texts if one_each else among_texts[row]  # (n_thresholds, n_texts)
-        at_least = scores >= queries.sure_low[part, None]
+        at_least = tile.at_least(scores, queries.sure_low[part, None])
         n_at_least = np.count_nonzero(at_least)
         if n_at_least <= _FEW * at_least.size:
             # Good embeddings leave few above a positive.
@@ -225,8 +236,8 @@ def _count_for_images(tile: _Tile, queries: Thresholds) -> None:
                 _add(queries.n_better, part, query[better])
                 _count_texts_exactly(tile, queries, part, row, query[~better], text[~better])
             continue
-        better = scores > queries.sure_high[part, None]
-        at = np.flatnonzero(at_least ^ better)  # at least low, and not surely above high
+        better = tile.above(scores, queries.sure_high[part, None])
+        at = np.flatnonzero(np.logical_xor(at_least, better, out=at_least))  # at least low, and not surely above high
         if at.size > _DENSE * better.size:
             # Near-equal embeddings make most pairs uncertain: one float64 product of the tile is cheaper than so many
             # pairs one by one.
@@ -251,7 +262,7 @@ def _count_texts_exactly(
 def _count_for_texts(tile: _Tile, queries: Thresholds) -> None:
     part = tile.texts
     scores = tile.offsets.off_images(tile.scores, tile.images)
-    at_least = scores >= queries.sure_low[part]
+    at_least = tile.at_least(scores, queries.sure_low[part])
     n_at_least = np.count_nonzero(at_least)
     if n_at_least <= _FEW * at_least.size:
         if n_at_least:
@@ -261,8 +272,9 @@ def _count_for_texts(tile: _Tile, queries: Thresholds) -> None:
             _add(queries.n_better, part, query[better])
             _count_images_exactly(tile, queries, image[~better], query[~better])
         return
-    better = scores > queries.sure_high[part]
-    at = np.flatnonzero(at_least ^ better)
+    better = tile.above(scores, queries.sure_high[part])
+    # at least low, and not surely above high
+    at = np.flatnonzero(np.logical_xor(at_least, better, out=at_least))
     if at.size > _DENSE * better.size:
         exact = tile.offsets.off_images(tile.exact_scores, tile.images)
         better = exact > queries.high[part]

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from sklearn_mm._blas import longest_sum, product_of_rows
 from sklearn_mm._threads import for_blocks
 
 __all__ = [
@@ -107,14 +108,14 @@ class CosineSimilarity(Similarity):
 
     def block(self, images: slice, texts: slice, out: np.ndarray | None = None) -> np.ndarray:
         # In memory that is there already: the pages of a new block cost as much as to count its scores.
-        return np.matmul(self.image[images], self.text[texts].T, out=out)
+        return product_of_rows(self.image[images], self.text[texts], out)
 
     def exact_block(self, images: slice, texts: slice) -> np.ndarray:
         return self.image[images].astype(np.float64) @ self.text[texts].astype(np.float64).T
 
     def block_error(self, score: np.ndarray) -> np.ndarray:
-        # d products summed in any order: at most d units of roundoff, as the magnitudes sum to at most 1.
-        return np.full_like(score, (self.image.shape[1] + 8) * _UNIT_ROUNDOFF)
+        # Sums of n terms in any order: at most n units of roundoff, as the magnitudes of all sum to at most 1.
+        return np.full_like(score, (longest_sum(self.image.shape[1]) + 8) * _UNIT_ROUNDOFF)
 
     def _pair_scores(self, image: np.ndarray, text: np.ndarray) -> np.ndarray:
         return np.einsum("ij,ij->i", image, text)
