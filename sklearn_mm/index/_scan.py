@@ -27,6 +27,7 @@ _DENSE = 1 / 32  # above this share of candidates a tile is thinned out before t
 _ROWS_AT_ONCE = 64  # float64 copies of that many vectors stay in the cache
 _WORTH_A_THREAD = 10**7  # multiplications; fewer take less time than a thread takes to start
 _WORTH_BFLOAT16 = 16  # queries; with fewer, reading the items is what takes the time
+_WORTH_ROWS = 64  # queries; with so many, rows of their scores with one item are long enough to be compared at once
 _UNIT_ROUNDOFF = float(np.finfo(np.float32).eps) / 2
 _BFLOAT16_ROUNDOFF = 2.0**-8
 _TINY = float(np.finfo(np.float32).tiny)
@@ -161,12 +162,14 @@ class _Thread:
         if kind not in self._buffers:
             n_query, n_items, d = self._shape
             size = n_items * d if kind.startswith("items") else n_query * n_items
+            if kind == "marks":
+                size = min(size, max(_TILE, n_query))  # of a tile
             if kind.endswith("bfloat16"):
                 import torch
 
                 self._buffers[kind] = torch.empty(size, dtype=torch.bfloat16)
             else:
-                self._buffers[kind] = np.empty(size, dtype=np.float32)
+                self._buffers[kind] = np.empty(size, dtype=bool if kind == "marks" else np.float32)
         return self._buffers[kind][: n * width].reshape(n, width)
 
     def candidates(self, queries: _Queries, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -212,6 +215,10 @@ class _Thread:
                 as_torch(vectors).copy_(as_torch(items))  # numpy takes four times as long
             else:
                 vectors[...] = items
+        if len(queries.vectors) >= _WORTH_ROWS and len(items) > 1:
+            settled = self._by_rows(queries, vectors)
+            if settled is not None:
+                return settled
         scores = np.matmul(
             queries.vectors, vectors.T, out=self._buffer("scores", len(queries.vectors), len(items))
         )  # (n_query, n_items)
@@ -219,6 +226,34 @@ class _Thread:
         for rows, tile in _tiles(scores, _TILE):
             found.append(_candidates(queries, vectors, tile, rows, self._with_torch))
         return _joined(found)
+
+    def _by_rows(self, queries: _Queries, items: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return such pairs, or None where nothing is known to compare with, or too many are candidates.
+
+        Items come first in these scores: a row is compared with the row of what the queries have found, which takes
+        half the time of as many rows with a number each.
+        """
+        lowest = _lowest(queries, slice(None))
+        if not (lowest > -np.inf).all():
+            return None
+        scores = self._buffer("scores", len(items), len(queries.vectors))
+        np.matmul(items, queries.vectors.T, out=scores)
+        found = []
+        for rows, tile in _tiles(scores, _TILE):
+            candidate = np.greater_equal(tile, lowest, out=self._buffer("marks", *tile.shape))
+            at = np.flatnonzero(candidate)
+            if len(at) > _DENSE * candidate.size:
+                return None
+            item, query = np.divmod(at, len(lowest))
+            found.append((query, item + rows.start))
+        return _joined(found)
+
+
+def _lowest(queries: _Queries, rows: slice) -> np.ndarray:
+    """Return what a float32 score has to reach to belong to the best, float32."""
+    # items that float32 puts below the worst by less than its rounding may belong above it
+    lowest: np.ndarray = queries.best.scores[rows, -1] - queries.error[rows]
+    return np.nextafter(lowest.astype(np.float32), np.float32(-np.inf))
 
 
 def _tiles(scores: np.ndarray, size: int) -> Iterator[tuple[slice, np.ndarray]]:
@@ -239,8 +274,7 @@ def _candidates(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the candidates of some rows of queries, by their float32 scores (n_rows, n_items)."""
     error = queries.error[rows]
-    # items that float32 puts below the worst by less than its rounding may belong above it
-    lowest = np.nextafter((queries.best.scores[rows, -1] - error).astype(np.float32), np.float32(-np.inf))
+    lowest = _lowest(queries, rows)
     if with_torch:
         # Later blocks hold something for few queries, and maxima cost a third of the comparisons.
         hopeful = np.flatnonzero(as_torch(scores).amax(1).numpy() >= lowest)

@@ -15,6 +15,7 @@ from tests import reference
 def blocks(request, monkeypatch):
     """Run with the usual blocks, which hold all of a small example, with blocks that cut it up, in threads, and so."""
     if request.param != "whole":
+        monkeypatch.setattr(_scan, "_WORTH_ROWS", 2)
         monkeypatch.setattr(_scan, "_N_QUERY", 3)
         monkeypatch.setattr(_scan, "_N_ITEMS", 5)
         monkeypatch.setattr(_scan, "_N_SCORES", 15)
