@@ -15,6 +15,7 @@ from sklearn_mm._unicode import normal_label
 from sklearn_mm.metrics._annotation import check_annotation_options, report_labels
 from sklearn_mm.metrics._bootstrap import Evidence
 from sklearn_mm.metrics._inside import enter, warn_of_trained_rows
+from sklearn_mm.metrics._named_scorers import from_one_pass
 from sklearn_mm.metrics._one_number import check_annotation_metric, one_number
 from sklearn_mm.registry import stored_as
 
@@ -131,9 +132,7 @@ class AnnotationScorer(BaseEstimator):
             A parameter is none of its options, or images, labels and weights do not fit together.
         """
         arguments = (estimator, X, Y, sample_weight)
-        # One of several scorers of a search: the first makes the report for all of them.
-        shared = getattr(self, "_shared", None)
-        report = self._report(*arguments) if shared is None else shared.of(arguments, lambda: self._report(*arguments))
+        report = from_one_pass(self, arguments, lambda: self._report(*arguments))
         return report if self.metric is None else one_number(report, self.metric)
 
     def _report(

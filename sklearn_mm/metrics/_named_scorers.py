@@ -6,34 +6,61 @@ from typing import Any
 
 from sklearn.base import clone
 
-__all__ = ["SharedPass", "named_scorers"]
+__all__ = ["from_one_pass", "named_scorers"]
 
 
-class SharedPass:
+def from_one_pass(scorer: Any, arguments: tuple[Any, ...], compute: Callable[[], Any]) -> Any:
+    """Return what `compute` gives, or gave for these arguments to another of the scorers that share a pass.
+
+    Parameters
+    ----------
+    scorer : estimator
+        With a parameter ``metric``.
+    arguments : tuple
+        What it is called with, the fitted estimator first.
+    compute : callable
+    """
+    shared = getattr(scorer, "_shared", None)
+    return compute() if shared is None else shared.of(scorer.metric, arguments, compute)
+
+
+class _SharedPass:
     """What the first of several scorers has computed, kept until the last of them has asked for it.
 
     Parameters
     ----------
-    n_scorers : int
+    names : list of str
+        Of the scorers.
     """
 
-    def __init__(self, n_scorers: int) -> None:
-        self.n_scorers = n_scorers
-        self._kept: dict[int, list[Any]] = {}  # of each thread: arguments, result, how many ask for it yet
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+        # of each thread: arguments with what the estimator held, result, and who has not asked for it yet
+        self._kept: dict[int, tuple[list[Any], Any, set[str]]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"n_scorers": self.n_scorers, "_kept": {}}
+        return {"names": self.names, "_kept": {}}
 
-    def of(self, arguments: tuple[Any, ...], compute: Callable[[], Any]) -> Any:
-        """Return what `compute` gives for these very objects, from an earlier scorer where there was one."""
+    def of(self, name: str, arguments: tuple[Any, ...], compute: Callable[[], Any]) -> Any:
+        """Return what `compute` gives for these very objects, from an earlier scorer where there was one.
+
+        Nobody is given it twice, and nobody after the estimator has been fitted again.
+        """
         thread = threading.get_ident()
-        kept = self._kept.pop(thread, None)
-        if kept is None or any(a is not b for a, b in zip(kept[0], arguments, strict=True)):
-            kept = [arguments, compute(), self.n_scorers]
-        kept[2] -= 1
-        if kept[2]:
-            self._kept[thread] = kept
-        return kept[1]
+        given, result, waiting = self._kept.pop(thread, ([], None, set()))
+        now = _objects(arguments)
+        if name not in waiting or len(given) != len(now) or any(a is not b for a, b in zip(given, now, strict=True)):
+            result, waiting = compute(), set(self.names)
+            now = _objects(arguments)  # the estimator may note something while it is asked
+        waiting.discard(name)
+        if waiting:
+            self._kept[thread] = now, result, waiting
+        return result
+
+
+def _objects(arguments: tuple[Any, ...]) -> list[Any]:
+    """Return the arguments, and what the estimator holds: a fit puts other objects there."""
+    return [*arguments, *getattr(arguments[0], "__dict__", {}).values()]
 
 
 def named_scorers(scorer: Any, metrics: Iterable[str]) -> dict[str, Any]:
@@ -78,7 +105,7 @@ def named_scorers(scorer: Any, metrics: Iterable[str]) -> dict[str, Any]:
         raise ValueError(f"metrics must hold each name once, and one at least, got {names!r}")
     for name in names:
         type(scorer)(metric=name)  # refuses one that names no number
-    shared = SharedPass(len(names))
+    shared = _SharedPass(names)
     scorers = {name: clone(scorer).set_params(metric=name) for name in names}
     for one in scorers.values():
         one._shared = shared

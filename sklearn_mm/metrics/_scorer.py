@@ -11,6 +11,7 @@ from sklearn_mm._unicode import normal_form
 from sklearn_mm.metrics._bootstrap import Evidence
 from sklearn_mm.metrics._inside import enter, warn_of_trained_rows
 from sklearn_mm.metrics._merged_rows import merge_rows
+from sklearn_mm.metrics._named_scorers import from_one_pass
 from sklearn_mm.metrics._one_number import RetrievalMetric, check_retrieval_metric, one_number
 from sklearn_mm.metrics._ranking import check_offsets, check_retrieval_input
 from sklearn_mm.metrics._ranks import check_weights
@@ -162,9 +163,7 @@ class RetrievalScorer(BaseEstimator):
         cutoffs = asked.cutoffs or check_report_options(self.k, self.definition)
         direction = asked.direction or self.direction
         arguments = (estimator, X, y, sample_weight, groups)
-        # One of several scorers of a search: what all of them need is computed by the first.
-        shared = getattr(self, "_shared", None)
-        embedded = _embed(*arguments) if shared is None else shared.of(arguments, lambda: _embed(*arguments))
+        embedded = from_one_pass(self, arguments, lambda: _embed(*arguments))
         return report_directions(
             embedded.image,
             embedded.text,

@@ -81,6 +81,24 @@ def test_another_estimator_is_another_pass(counted, data):
     assert scoring[1](bad, *data) == RetrievalScorer(metric=NAMES[1])(bad, *data)
 
 
+def test_an_estimator_fitted_again_is_another_pass(data):
+    scoring = named_scorers(RetrievalScorer(), NAMES)
+    X, y = data
+    model = LinearRanker(alpha=0.1).fit(X, y)
+    before = scoring["rsum"](model, X, y)
+    model.fit(X, y[::-1])
+    assert scoring["t2i_hit@5"](model, X, y) == RetrievalScorer(metric="t2i_hit@5")(model, X, y)
+    assert scoring["rsum"](model, X, y) == RetrievalScorer(metric="rsum")(model, X, y) != before
+
+
+def test_a_scorer_that_asks_again_is_another_pass(counted, data):
+    scoring = named_scorers(RetrievalScorer(), NAMES)
+    model = counted().fit(*data)
+    for _ in range(2):
+        scoring["rsum"](model, *data)
+    assert counted.n_passes == 2
+
+
 def test_nothing_is_kept_after_the_last_of_them(data):
     scoring = named_scorers(RetrievalScorer(), NAMES)
     model = LinearRanker().fit(*data)
