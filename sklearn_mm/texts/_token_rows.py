@@ -37,7 +37,8 @@ class TokenRows:
         """Take rows by slice or by an array of row numbers."""
         # numpy knows how to read slices and negative numbers; nothing here looks at rows that are not asked for, which
         # there are more of with every batch
-        first, lengths = self.starts[:-1][rows], self.starts[1:][rows] - self.starts[:-1][rows]  # (n_taken,)
+        first = self.starts[:-1][rows]
+        lengths = self.starts[1:][rows] - first  # (n_taken,)
         starts = np.concatenate([[0], np.cumsum(lengths)])
         # one gather for all rows: a loop over them would run in Python, batch after batch
         within = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
