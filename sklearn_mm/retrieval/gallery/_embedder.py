@@ -12,6 +12,7 @@ from sklearn_mm.images import ReadFailure, describe
 from sklearn_mm.metrics import unit_rows, unwrap_ranker
 from sklearn_mm.retrieval._members import embed_readable
 from sklearn_mm.retrieval._search import JointSpaceMixin
+from sklearn_mm.towers import n_rows_of
 
 __all__ = ["Embedder"]
 
@@ -75,7 +76,7 @@ class Embedder:
         """
         vectors, kept = self._images(images)
         if kept is not None:
-            n_images = images.shape[0] if hasattr(images, "shape") else len(images)
+            n_images = n_rows_of(images)
             left_out = np.setdiff1d(np.arange(n_images), kept)
             raise_unreadable(
                 [
@@ -97,7 +98,7 @@ class Embedder:
             self.ranker._warn_of_unknown(texts, stacklevel + 1)
 
     def _images(self, images: Any) -> tuple[np.ndarray, np.ndarray | None]:
-        n_images = images.shape[0] if hasattr(images, "shape") else len(images)
+        n_images = n_rows_of(images)
         if n_images == 1:
             # Two rows of it, for BLAS sums the products of one row in another order than those of several: so a picture
             # has one vector to the bit, whether it comes alone or among others.

@@ -22,6 +22,7 @@ from sklearn_mm.retrieval.gallery._result import SearchResult
 from sklearn_mm.retrieval.gallery._scoring import Scoring
 from sklearn_mm.retrieval.gallery._vectors import Vectors
 from sklearn_mm.retrieval.gallery._where import rows_where
+from sklearn_mm.towers import n_rows_of
 
 __all__ = ["Gallery"]
 
@@ -203,7 +204,7 @@ class Gallery:
     ) -> tuple[Any, list[Any], list[str | None], dict[str, np.ndarray]]:
         check_sequence(images)
         images = with_length(images)
-        n_images = images.shape[0] if hasattr(images, "shape") else len(images)
+        n_images = n_rows_of(images)
         if not n_images:
             raise ValueError("expected at least one picture, got an empty sequence (0 sample(s))")
         paths: list[str | None] = [None] * n_images if is_table(images) else paths_of(images)
@@ -224,7 +225,7 @@ class Gallery:
         self._keep(vectors, kept, names, paths, columns)
 
     def _embed(self, images: Any) -> tuple[np.ndarray, np.ndarray | None]:
-        n_images = images.shape[0] if hasattr(images, "shape") else len(images)
+        n_images = n_rows_of(images)
         if is_table(images) or n_images <= _AT_ONCE:
             return self._embedder.items(images)
         # The features of many pictures are larger than their vectors by far.

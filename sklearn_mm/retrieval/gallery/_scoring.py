@@ -1,12 +1,12 @@
 """How near what was asked is to what a gallery holds."""
 
-from typing import Any
 
 import numpy as np
 
 from sklearn_mm.retrieval.gallery._embedder import Embedder
 from sklearn_mm.retrieval.gallery._queries import Queries
 from sklearn_mm.retrieval.gallery._vectors import Vectors
+from sklearn_mm.towers import n_rows_of
 
 __all__ = ["Scoring"]
 
@@ -42,7 +42,7 @@ class Scoring:
         vectors: dict[bool, np.ndarray] = {}  # of sentences (True), and of pictures
         if queries.texts:
             vectors[True] = self._embedder.sentences(queries.texts)
-        if _n_rows(queries.images):
+        if n_rows_of(queries.images):
             vectors[False] = self._embedder.pictures(queries.images)
         return np.stack(
             [
@@ -87,7 +87,3 @@ class Scoring:
             found = self.nearest(self._embedder.pictures(queries.images), k, rows)
             scores[~is_text], places[~is_text] = found
         return scores, places
-
-
-def _n_rows(images: Any) -> int:
-    return int(images.shape[0]) if hasattr(images, "shape") else len(images)
