@@ -9,6 +9,7 @@ from sklearn_mm._checks import Captions
 from sklearn_mm._params import Interval
 from sklearn_mm._unicode import normal_form
 from sklearn_mm.retrieval._cutoff import Cutoff, calibrate, check_risk
+from sklearn_mm.retrieval._hubness import as_items, as_queries
 from sklearn_mm.sampling import held_out_rows
 
 __all__ = ["CALIBRATION_CONSTRAINTS", "check_calibration", "hold_out", "learn_cutoff"]
@@ -83,13 +84,9 @@ def learn_cutoff(ranker: Any, captions: Captions, is_held_out: np.ndarray) -> Cu
     is_held_out : ndarray of shape (n_images,), bool
         Which of these.
     """
-    hubness = ranker.hubness_
     known = captions.take(np.flatnonzero(is_held_out))
     bank = ranker._image_gallery.embedding[is_held_out]
     row_of = {normal_form(str(text)): row for row, text in enumerate(ranker.gallery_texts_.tolist())}
     queries = ranker._text_gallery.embedding[[row_of[normal_form(text)] for text in known.texts]]
-    if hubness is not None:
-        # One component more makes a plain inner product of a score with something taken off.
-        bank = np.column_stack([bank, -hubness.image_offsets(bank)])
-        queries = np.column_stack([queries, np.ones(len(queries), np.float32)])
+    bank, queries = as_items(bank, ranker.hubness_), as_queries(queries, ranker.hubness_)
     return calibrate(bank, queries, known.texts, known.image_index, ranker.transform_text, _RISK)

@@ -14,7 +14,7 @@ from sklearn_mm.metrics import check_embedding, exact_unit_rows, unit_rows
 from sklearn_mm.persistence import PickleStateMixin
 from sklearn_mm.registry import stored_as
 
-__all__ = ["NearestNeighborNormalization"]
+__all__ = ["NearestNeighborNormalization", "as_items", "as_queries"]
 
 _N_ITEMS = 256  # items whose scores over the bank are held at once: 8 MB of float64
 
@@ -186,3 +186,16 @@ class NearestNeighborNormalization(PickleStateMixin, BaseEstimator):
             # Sorted, as a partition leaves equal sets in another order in another block.
             offsets[block] = self.strength * np.sort(nearest, axis=1).mean(axis=1)
         return offsets
+
+
+def as_items(vectors: np.ndarray, hubness: NearestNeighborNormalization | None) -> np.ndarray:
+    """Return embedded images (n, d) with what is taken off their scores as one component more, (n, d + 1) float32.
+
+    So a score with something taken off is a plain inner product with `as_queries`; without a correction none is added.
+    """
+    return vectors if hubness is None else np.column_stack([vectors, -hubness.image_offsets(vectors)])
+
+
+def as_queries(vectors: np.ndarray, hubness: NearestNeighborNormalization | None) -> np.ndarray:
+    """Return embedded texts (n, d) as queries to `as_items`, (n, d + 1) float32, or as they are."""
+    return vectors if hubness is None else np.column_stack([vectors, np.ones(len(vectors), np.float32)])

@@ -10,6 +10,7 @@ from sklearn_mm._content import UndigestibleError, content_digest
 from sklearn_mm._unreadable import raise_unreadable
 from sklearn_mm.images import ReadFailure, describe
 from sklearn_mm.metrics import unit_rows, unwrap_ranker
+from sklearn_mm.retrieval._hubness import as_items, as_queries
 from sklearn_mm.retrieval._members import embed_readable
 from sklearn_mm.retrieval._search import JointSpaceMixin
 from sklearn_mm.towers import n_rows_of
@@ -65,9 +66,7 @@ class Embedder:
             Where each stood, if an encoder's `on_error` has left pictures out.
         """
         vectors, kept = self._images(images)
-        if self._hubness is None or not len(vectors):
-            return vectors, kept
-        return np.column_stack([vectors, -self._hubness.image_offsets(vectors)]), kept
+        return (as_items(vectors, self._hubness) if len(vectors) else vectors), kept
 
     def pictures(self, images: Any) -> np.ndarray:
         """Embed pictures as queries, (n_images, n_columns) float32: nothing is taken off the scores of items.
@@ -90,7 +89,7 @@ class Embedder:
         """Embed sentences as queries, (n_texts, n_columns) float32."""
         # BLAS sums the products of one row in another order than those of several
         vectors = self._checked(self.ranker.transform_text(texts * 2 if len(texts) == 1 else texts))[: len(texts)]
-        return np.column_stack([vectors, np.ones(len(vectors), np.float32)]) if self.corrects_hubs else vectors
+        return as_queries(vectors, self._hubness)
 
     def warn_of_unknown(self, texts: list[str], stacklevel: int) -> None:
         """Warn of words that the training of a ranker of this library has not seen, of each once."""

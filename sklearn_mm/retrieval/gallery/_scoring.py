@@ -1,6 +1,5 @@
 """How near what was asked is to what a gallery holds."""
 
-
 import numpy as np
 
 from sklearn_mm.retrieval.gallery._embedder import Embedder
