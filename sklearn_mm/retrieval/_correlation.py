@@ -29,17 +29,11 @@ from sklearn_mm.nn.towers import AffineMap
 from sklearn_mm.persistence import PickleStateMixin
 from sklearn_mm.registry import stored_as
 from sklearn_mm.retrieval._calibration import CALIBRATION_CONSTRAINTS, hold_out
-from sklearn_mm.retrieval._canonical import (
-    CanonicalProblem,
-    Coordinates,
-    PairMoments,
-    PairRows,
-    fit_coordinates,
-    image_rows,
-    text_rows,
-)
+from sklearn_mm.retrieval._canonical import CanonicalProblem, PairMoments
+from sklearn_mm.retrieval._coordinates import Coordinates, fit_coordinates
 from sklearn_mm.retrieval._data import CaptionedImages
 from sklearn_mm.retrieval._hubness import NearestNeighborNormalization
+from sklearn_mm.retrieval._pair_rows import PairRows, image_rows, text_rows
 from sklearn_mm.retrieval._search import SEARCH_CONSTRAINTS
 from sklearn_mm.retrieval._towers import TwoTowersMixin
 from sklearn_mm.sampling import held_out_rows
