@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,10 +11,12 @@ from scipy import sparse
 from torch import Tensor
 
 from sklearn_mm.registry import stored_as
-from sklearn_mm.retrieval._pair_rows import WeightedRows
+from sklearn_mm.retrieval._pair_rows import BLOCK_NUMBERS, WeightedRows
 
-__all__ = ["Coordinates", "fit_coordinates", "inverse"]
+__all__ = ["CoordinateRows", "Coordinates", "Drawn", "fit_coordinates", "inverse"]
 
+_KEPT_BYTES = 2**28  # of coordinates of rows: of more than these they are computed block by block, each time
+_GRAM_ROWS = 512
 _BASIS_ROWS = 20_000  # rows that the basis of sparse columns is learnt on
 _BASIS_PASSES = 1  # of power iteration
 
@@ -59,8 +61,35 @@ class Coordinates:
 
     def of(self, rows: Any, device: torch.device) -> Tensor:
         """Return the coordinates of some rows, dense or sparse: (n, n_coordinates) `dtype`."""
+        if isinstance(rows, CoordinateRows):
+            return rows.table
         parts = [self._of_block(rows, *block, device) for block in zip(self.blocks, self.bases, strict=True)]
         return parts[0].to(self.dtype) if len(parts) == 1 else torch.cat([part.to(self.dtype) for part in parts], dim=1)
+
+    def once(self, rows: Any, device: torch.device, drawn: "Drawn | None" = None) -> Any:
+        """Return what stands for rows from now on: their coordinates where these are fewer and fit into memory.
+
+        Parameters
+        ----------
+        rows : {ndarray, csr_array} of shape (n_rows, n_features)
+        device : torch.device
+        drawn : Drawn, optional
+            Of which rows they are known.
+        """
+        width = len(self.block_of)
+        if all(basis is None for basis in self.bases) or 4 * rows.shape[0] * width > _KEPT_BYTES:
+            return rows
+        table = torch.empty(rows.shape[0], width, dtype=self.dtype, device=device)
+        left = np.ones(rows.shape[0], dtype=bool)
+        if drawn is not None:
+            table[torch.from_numpy(drawn.rows).to(device)] = drawn.coordinates
+            left[drawn.rows] = False
+        places = np.flatnonzero(left)
+        step = max(1, BLOCK_NUMBERS // rows.shape[1])
+        for start in range(0, len(places), step):
+            own = places[start : start + step]
+            table[torch.from_numpy(own).to(device)] = self.of(rows[own], device)
+        return CoordinateRows(table)
 
     def _of_block(self, rows: Any, columns: slice, basis: np.ndarray | None, device: torch.device) -> Tensor:
         own = rows if columns == slice(0, rows.shape[1]) else rows[:, columns]
@@ -85,6 +114,28 @@ class Coordinates:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
+@dataclass(frozen=True)
+class CoordinateRows:
+    """Rows that are given by their coordinates.
+
+    Attributes
+    ----------
+    table : Tensor of shape (n_rows, n_coordinates)
+    """
+
+    table: Tensor
+
+    def __getitem__(self, rows: np.ndarray) -> "CoordinateRows":
+        return CoordinateRows(self.table[torch.from_numpy(rows).to(self.table.device)])
+
+
+class Drawn(NamedTuple):
+    """Rows in whose span coordinates are: `rows` of shape (n,), int64, and `coordinates` (n, n_coordinates)."""
+
+    rows: np.ndarray
+    coordinates: Tensor
+
+
 def fit_coordinates(
     rows: WeightedRows,
     starts: Sequence[int],
@@ -93,7 +144,7 @@ def fit_coordinates(
     standardise: bool,
     rng: np.random.Generator,
     device: torch.device,
-) -> Coordinates:
+) -> tuple[Coordinates, Drawn | None]:
     """Choose coordinates: the columns of a block as they are, or of more than `n_reduced` a basis of as many.
 
     Parameters
@@ -106,18 +157,29 @@ def fit_coordinates(
         Whether columns are divided by their deviations before a basis is chosen.
     rng : Generator
     device : torch.device
+
+    Returns
+    -------
+    coordinates : Coordinates
+    drawn : Drawn or None
+        Of the weighted rows, those that a basis of all columns spans.
     """
     shift, scale = rows.statistics()
     bases: list[np.ndarray | None] = []
+    drawn = None
     for start, stop in pairwise(starts):
         if stop - start <= n_reduced:
             bases.append(None)
             continue
         columns = slice(start, stop)
         weight = inverse(scale[columns]) if standardise else np.ones(stop - start)
-        choose = _sparse_basis if rows.is_sparse else _dense_basis
-        bases.append(choose(rows, columns, shift[columns], weight, n_reduced, rng, device))
-    return Coordinates(shift, [int(start) for start in starts], bases)
+        given = (rows, columns, shift[columns], weight, n_reduced, rng, device)
+        if rows.is_sparse:
+            bases.append(_sparse_basis(*given))
+        else:
+            basis, drawn = _dense_basis(*given)
+            bases.append(basis)
+    return Coordinates(shift, [int(start) for start in starts], bases), drawn if len(bases) == 1 else None
 
 
 def inverse(scale: np.ndarray) -> np.ndarray:
@@ -132,17 +194,28 @@ def _dense_basis(
     n_reduced: int,
     rng: np.random.Generator,
     device: torch.device,
-) -> np.ndarray:
-    """Return an orthonormal basis of the span of some rows, drawn at random (Nystroem), or of all."""
+) -> tuple[np.ndarray, Drawn]:
+    """Return an orthonormal basis of the span of some rows, drawn at random (Nystroem), or of all; and these rows."""
     # One product of the rows drawn, where principal components take several passes over all: on Flickr8k's validation
     # part RSum 342.7 against 344.4.
     chosen = np.sort(rng.permutation(rows.n_rows)[:n_reduced])
     own = rows.take(chosen)[:, columns]
     sample = torch.from_numpy(((own - shift) * weight).astype(np.float32)).to(device)  # (n_chosen, n_columns)
-    gram = sample @ sample.T
+    gram = _gram(sample)
     root = _cholesky(gram.double()).float()
     basis = torch.linalg.solve_triangular(root, sample, upper=False)  # orthonormal rows
-    return _numpy(basis.T * torch.from_numpy(weight.astype(np.float32)).to(device)[:, None])
+    coordinates = torch.linalg.solve_triangular(root, gram, upper=False).T  # as the product with the basis
+    return _numpy(basis.T * torch.from_numpy(weight.astype(np.float32)).to(device)[:, None]), Drawn(chosen, coordinates)
+
+
+def _gram(rows: Tensor) -> Tensor:
+    """Return the products of rows with each other, (n, n): one half of them is computed."""
+    gram = rows.new_empty(len(rows), len(rows))
+    for start in range(0, len(rows), _GRAM_ROWS):
+        stop = min(start + _GRAM_ROWS, len(rows))
+        gram[start:stop, :stop] = rows[start:stop] @ rows[:stop].T
+        gram[:start, start:stop] = gram[start:stop, :start].T
+    return gram
 
 
 def _cholesky(gram: Tensor) -> Tensor:

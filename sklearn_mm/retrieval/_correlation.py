@@ -1,6 +1,7 @@
 """Images and sentences in one space by canonical correlation: nothing is trained, the space is solved for."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -30,7 +31,7 @@ from sklearn_mm.persistence import PickleStateMixin
 from sklearn_mm.registry import stored_as
 from sklearn_mm.retrieval._calibration import CALIBRATION_CONSTRAINTS, hold_out
 from sklearn_mm.retrieval._canonical import CanonicalProblem, PairMoments
-from sklearn_mm.retrieval._coordinates import Coordinates, fit_coordinates
+from sklearn_mm.retrieval._coordinates import Coordinates, Drawn, fit_coordinates
 from sklearn_mm.retrieval._data import CaptionedImages
 from sklearn_mm.retrieval._hubness import NearestNeighborNormalization
 from sklearn_mm.retrieval._pair_rows import PairRows, image_rows, text_rows
@@ -144,9 +145,9 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
 
     `fit` keeps covariances for `partial_fit`, unless ``store_covariance=False``: with p image and q text dimensions
     (the columns, or `n_reduced`) ``8 * (p**2 + p * q + 2 * q**2)`` bytes, and for reduced columns ``4 * n_columns *
-    n_reduced`` of their basis. While it runs it holds about four times that and a few blocks of 32 MB, whatever the
-    number of images; no matrix is as large as the square of reduced columns. After `fit` both galleries hold the
-    training data, 4 bytes a component and item.
+    n_reduced`` of their basis. While it runs it holds about four times that, a few blocks of 32 MB and up to 256 MB of
+    reduced images, whatever the number of images; no matrix is as large as the square of reduced columns. After `fit`
+    both galleries hold the training data, 4 bytes a component and item.
 
     %(threads)s
 
@@ -323,8 +324,9 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
             total = captions.n_images if weight is None else (weight if place is None else weight[place]).sum()
             own = images.weight.astype(np.float64)
             pairs = PairRows(rows, texts, images.rows, images.starts, own * (total / own.sum()))
-            if first:
-                self._choose_coordinates(pairs, images.texts[0], rng)
+            drawn = self._choose_coordinates(pairs, images.texts[0], rng) if first else None
+            once = self._image_coordinates.once(rows, _algebra_device(self.device), drawn)
+            pairs = replace(pairs, image=once)
             self._solve(pairs, images, rng, first)
         self._set_training_gallery(rows, captions, images, texts, given.rows_of(place), rng)
         return self._calibrate(captions, place, kept_out)
@@ -343,13 +345,14 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
                     "and pass sklearn.frozen.FrozenEstimator(encoder), or train it in a JointEmbeddingRanker"
                 )
 
-    def _choose_coordinates(self, pairs: PairRows, text: str, rng: np.random.Generator) -> None:
+    def _choose_coordinates(self, pairs: PairRows, text: str, rng: np.random.Generator) -> Drawn | None:
+        """Choose the coordinates of both sides; return rows of images whose coordinates are known by that."""
         device = _algebra_device(self.device)
         reduced = _pair(self.n_reduced)
         starts, self._text_weights = _blocks_of(self.text_encoder_, text, pairs.text.shape[1])
         # One scale for all sparse columns, whose rare ones would be blown up; it has no effect.
         self._standardised = not sparse.issparse(pairs.image)
-        self._image_coordinates = fit_coordinates(
+        self._image_coordinates, drawn = fit_coordinates(
             image_rows(pairs),
             [0, pairs.image.shape[1]],
             int(reduced[0]),
@@ -357,9 +360,11 @@ class CorrelationRanker(TwoTowersMixin, PickleStateMixin, BaseEstimator):
             rng=rng,
             device=device,
         )
-        self._text_coordinates = fit_coordinates(
+        self._text_coordinates, _ = fit_coordinates(
             text_rows(pairs), starts, int(reduced[1]), standardise=False, rng=rng, device=device
         )
+        # drawn among images, each of which has a row
+        return None if drawn is None else drawn._replace(rows=pairs.rows[drawn.rows])
 
     def _moments_of(self, pairs: PairRows) -> PairMoments:
         return PairMoments.of(

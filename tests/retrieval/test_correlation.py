@@ -135,6 +135,15 @@ def test_reduced_dimensions_that_hold_all_change_no_answer(wide):
     np.testing.assert_allclose(_scores(reduced, X, _flat(captions)), _scores(whole, X, _flat(captions)), atol=5e-3)
 
 
+def test_coordinates_that_are_kept_are_those_of_rows_read_again(wide, monkeypatch):
+    X, captions = wide
+    ranker = CorrelationRanker(_hashes(), n_reduced=(50, 400), **FIXED)  # so few scenes lead anywhere by rounding
+    kept = clone(ranker).fit(X, captions)
+    monkeypatch.setattr("sklearn_mm.retrieval._coordinates._KEPT_BYTES", 0)
+    again = clone(ranker).fit(X, captions)
+    np.testing.assert_allclose(_scores(kept, X, _flat(captions)), _scores(again, X, _flat(captions)), atol=1e-4)
+
+
 def test_reduced_sparse_texts_that_hold_all_change_no_answer(wide):
     X, captions = wide
     mean = {"captions": "mean", "n_components": 30}  # of which the span is that of 80 rows
