@@ -17,6 +17,7 @@ from sklearn_mm.annotation import LabelCountPredictor, MultiLabelAnnotator, Zero
 from sklearn_mm.features import (
     FullNetworkEmbedding,
     ImageCNNEncoder,
+    LinearNystroem,
     MultiScaleCNNEncoder,
     PretrainedImageEncoder,
     PretrainedTextEncoder,
@@ -92,7 +93,8 @@ ANNOTATION_ESTIMATORS = [
     ),
     LabelCountPredictor(max_epochs=2),
 ]
-TABLE_ESTIMATORS = [NETWORK, FullNetworkEmbedding(discretize=False), *RETRIEVAL_ESTIMATORS, *ANNOTATION_ESTIMATORS]
+TABLE_TRANSFORMERS = [NETWORK, FullNetworkEmbedding(discretize=False), LinearNystroem(8, random_state=0)]
+TABLE_ESTIMATORS = [*TABLE_TRANSFORMERS, *RETRIEVAL_ESTIMATORS, *ANNOTATION_ESTIMATORS]
 PROCESSES = "check_processes_agree"  # workers start slowly; once for pictures and once for rankers will do
 
 
@@ -114,10 +116,7 @@ def _public_estimators():
 
 
 def test_every_public_estimator_is_checked_here():
-    checked = {
-        type(estimator)
-        for estimator in [*IMAGE_ESTIMATORS, *TEXT_ESTIMATORS, *RETRIEVAL_ESTIMATORS, *ANNOTATION_ESTIMATORS]
-    } | {
+    checked = {type(estimator) for estimator in [*IMAGE_ESTIMATORS, *TEXT_ESTIMATORS, *TABLE_ESTIMATORS]} | {
         # Tests of their own: scikit-learn has no checks for such input.
         NearestNeighborNormalization,
         TagVectorizer,
@@ -158,7 +157,12 @@ def _example_of(estimator, shapes):
 
 @pytest.mark.parametrize(
     "estimator",
-    [*IMAGE_ESTIMATORS, *TEXT_ESTIMATORS, *RETRIEVAL_ESTIMATORS, make_pipeline(NETWORK, RANKER)],
+    [
+        *IMAGE_ESTIMATORS,
+        *TEXT_ESTIMATORS,
+        *RETRIEVAL_ESTIMATORS,
+        make_pipeline(NETWORK, LinearNystroem(8, random_state=0), RANKER),
+    ],
     ids=lambda estimator: type(estimator).__name__,
 )
 def test_saved_estimators_answer_to_the_bit_as_before(estimator, shapes, tmp_path):

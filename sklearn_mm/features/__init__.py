@@ -2,6 +2,7 @@
 
 from sklearn_mm.features._full_network import FullNetworkEmbedding
 from sklearn_mm.features._image_cnn import ImageCNNEncoder
+from sklearn_mm.features._linear_nystroem import LinearNystroem
 from sklearn_mm.features._multi_scale import MultiScaleCNNEncoder
 from sklearn_mm.features._pretrained_image import PretrainedImageEncoder
 from sklearn_mm.features._pretrained_text import PretrainedTextEncoder
@@ -15,6 +16,7 @@ from sklearn_mm.images import find_unreadable
 __all__ = [
     "FullNetworkEmbedding",
     "ImageCNNEncoder",
+    "LinearNystroem",
     "MultiScaleCNNEncoder",
     "PretrainedImageEncoder",
     "PretrainedTextEncoder",

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from sklearn_mm.registry import stored_as
 from sklearn_mm.retrieval._pair_rows import BLOCK_NUMBERS, WeightedRows
+from sklearn_mm.towers import root_of_gram, span_of
 
 __all__ = ["CoordinateRows", "Coordinates", "Drawn", "fit_coordinates", "inverse"]
 
 _KEPT_BYTES = 2**28  # of coordinates of rows: of more than these they are computed block by block, each time
-_GRAM_ROWS = 512
 _BASIS_ROWS = 20_000  # rows that the basis of sparse columns is learnt on
 _BASIS_PASSES = 1  # of power iteration
 
@@ -201,31 +201,8 @@ def _dense_basis(
     chosen = np.sort(rng.permutation(rows.n_rows)[:n_reduced])
     own = rows.take(chosen)[:, columns]
     sample = torch.from_numpy(((own - shift) * weight).astype(np.float32)).to(device)  # (n_chosen, n_columns)
-    gram = _gram(sample)
-    root = _cholesky(gram.double()).float()
-    basis = torch.linalg.solve_triangular(root, sample, upper=False)  # orthonormal rows
-    coordinates = torch.linalg.solve_triangular(root, gram, upper=False).T  # as the product with the basis
+    basis, coordinates = span_of(sample)
     return _numpy(basis.T * torch.from_numpy(weight.astype(np.float32)).to(device)[:, None]), Drawn(chosen, coordinates)
-
-
-def _gram(rows: Tensor) -> Tensor:
-    """Return the products of rows with each other, (n, n): one half of them is computed."""
-    gram = rows.new_empty(len(rows), len(rows))
-    for start in range(0, len(rows), _GRAM_ROWS):
-        stop = min(start + _GRAM_ROWS, len(rows))
-        gram[start:stop, :stop] = rows[start:stop] @ rows[:stop].T
-        gram[:start, start:stop] = gram[start:stop, :start].T
-    return gram
-
-
-def _cholesky(gram: Tensor) -> Tensor:
-    """Return the root of a Gram matrix of float32 rows, some of which may be alike."""
-    jitter = 1e-5 * float(gram.diagonal().mean()) or 1.0
-    while True:
-        root, failed = torch.linalg.cholesky_ex(gram + jitter * torch.eye(len(gram), dtype=gram.dtype).to(gram.device))
-        if not int(failed):
-            return root
-        jitter *= 10  # of a matrix as large as its diagonal the root exists
 
 
 def _sparse_basis(
@@ -262,7 +239,7 @@ def _sparse_basis(
 def _orthonormal(columns: np.ndarray, device: torch.device) -> np.ndarray:
     """Return columns that span the same, by the root of their Gram matrix: a product, where a QR takes longer."""
     tall = torch.from_numpy(columns).to(device)
-    root = _cholesky((tall.T @ tall).double()).float()
+    root = root_of_gram((tall.T @ tall).double()).float()
     return _numpy(torch.linalg.solve_triangular(root, tall.T, upper=False).T)
 
 

@@ -15,6 +15,8 @@ from sklearn_mm.towers._moments import standardise as standardise
 from sklearn_mm.towers._moments import ternary_limits as ternary_limits
 from sklearn_mm.towers._protocol import TowerEncoder
 from sklearn_mm.towers._protocol import is_trainable as is_trainable
+from sklearn_mm.towers._span import root_of_gram as root_of_gram
+from sklearn_mm.towers._span import span_of as span_of
 from sklearn_mm.towers._tower import Tower as Tower
 from sklearn_mm.towers._tower import fit_encoder as fit_encoder
 from sklearn_mm.towers._tower import fit_image_encoder as fit_image_encoder
