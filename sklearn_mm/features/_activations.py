@@ -93,7 +93,7 @@ class TappedNetwork:
         )
         self._by_leave_out = {leave_out: self}
         self._opening = Lock()
-        self._engine, self._fills_cache = engine, leave_out is not None
+        self._engine = engine
         self._engines: dict[str, Callable[[Tensor], Tensor]] = {}
         self._building = Lock()
 
@@ -155,7 +155,7 @@ class TappedNetwork:
 
     def _engine_for(self, n_pictures: int, pixels: Tensor) -> Callable[[Tensor], Tensor]:
         """Return what runs the network: the engine that is worth it for so many pictures, or torch as it is."""
-        engine = chosen_engine(self._engine, self._device, self._dtype, n_pictures, fills_cache=self._fills_cache)
+        engine = chosen_engine(self._engine, self._device, self._dtype, n_pictures)
         with self._building:
             if engine is None:
                 # one that is there is worth it for any number

@@ -107,7 +107,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         What runs the network. "torch": with batch norm folded into the convolutions on the CPU, and each convolution
         with what follows it as one operator. "compile": ``torch.compile``, which takes about a minute to start and
         needs a C++ compiler. "openvino": OpenVINO, on the CPU and in float32 (``sklearn-mm[openvino]``). "auto": on
-        the CPU in float32, and from a thousand pictures in a call on, OpenVINO if it is installed, or else "torch";
+        the CPU in float32 "torch" from 500 pictures in a call on, and from 5,000 on OpenVINO, if it is installed;
         otherwise the network as it is.
     n_jobs : int, default=None
         Threads on the CPU, both those that torch computes with and those that read pictures meanwhile; None takes as

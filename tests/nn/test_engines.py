@@ -1,4 +1,5 @@
 import warnings
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -169,9 +170,9 @@ def test_a_network_that_looks_at_its_numbers_is_refused(pixels, engine):
 
 def test_auto_takes_an_engine_where_it_is_worth_its_start():
     assert chosen_engine("auto", CPU, torch.float32, 10) is None
-    assert chosen_engine("auto", CPU, torch.float32, 10_000) in ("torch", "openvino")
-    assert chosen_engine("auto", CPU, torch.float32, 1500) is None
-    assert chosen_engine("auto", CPU, torch.float32, 1500, fills_cache=True) is not None
+    assert chosen_engine("auto", CPU, torch.float32, 1500) == "torch"
+    has_openvino = find_spec("openvino") is not None
+    assert chosen_engine("auto", CPU, torch.float32, 10_000) == ("openvino" if has_openvino else "torch")
     # autocast rounds elsewhere: activations would differ by more than rounding in float32
     assert chosen_engine("auto", CPU, torch.bfloat16, 10_000) is None
     assert chosen_engine("auto", torch.device("cuda"), torch.float32, 10_000) is None

@@ -17,9 +17,9 @@ __all__ = ["ENGINES", "EngineError", "build_engine", "check_engine", "chosen_eng
 
 ENGINES = ("auto", "torch", "compile", "openvino")
 _INSTALL_OPENVINO = "engine='openvino' needs openvino: pip install 'sklearn-mm[openvino]'"
-# Pictures that save as much as a start takes: of EfficientNet-Lite0 each saves 5 to 12 ms, and tracing and compiling
-# take 8 to 20 s. For a cache every layer is read on both sides of its activation function: that saves twice as much.
-_WORTH, _WORTH_FOR_CACHE = 2000, 1000
+# Pictures that save as much as a start takes. Engine "torch" starts in 2 s and saves 4 ms of 8 with two threads, of
+# EfficientNet-Lite0, and as much of 11 for a cache; OpenVINO starts in 8 to 10 s and saves 1 to 3 ms more.
+_WORTH_TORCH, _WORTH_OPENVINO = 500, 5000
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}  # of the largest activation
 
 
@@ -49,20 +49,18 @@ def check_engine(engine: str, device: torch.device, precision: str) -> None:
         raise ValueError(f"engine='openvino' computes in float32, got precision={precision!r}; use 'float32' or 'auto'")
 
 
-def chosen_engine(
-    engine: str, device: torch.device, dtype: torch.dtype, n_pictures: int, *, fills_cache: bool = False
-) -> str | None:
+def chosen_engine(engine: str, device: torch.device, dtype: torch.dtype, n_pictures: int) -> str | None:
     """Return the engine to be used for so many pictures; None is the network as it is.
 
     "auto" is an engine on the CPU in float32, where its activations are those of the network but for rounding, for as
-    many pictures as are worth its start: OpenVINO if it is installed, torch otherwise.
+    many pictures as are worth its start: "torch", or for more of them OpenVINO if it is installed.
     """
     if engine != "auto":
         # on other devices torch runs what it is given
         return None if engine == "torch" and device.type != "cpu" else engine
-    if device.type != "cpu" or dtype != torch.float32 or n_pictures < (_WORTH_FOR_CACHE if fills_cache else _WORTH):
+    if device.type != "cpu" or dtype != torch.float32 or n_pictures < _WORTH_TORCH:
         return None
-    return "openvino" if find_spec("openvino") is not None else "torch"
+    return "openvino" if n_pictures >= _WORTH_OPENVINO and find_spec("openvino") is not None else "torch"
 
 
 def engine_identity(engine: str, device: torch.device, dtype: torch.dtype) -> str:
