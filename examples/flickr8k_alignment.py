@@ -26,13 +26,13 @@ import numpy as np
 from flickr8k_best import LITE0, LITE2, encode, minilm_folder
 from PIL import Image
 from reproduction import Task, parse, print_header, print_row
-from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.base import clone
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_mm.datasets import load_flickr8k
-from sklearn_mm.features import FullNetworkEmbedding, PretrainedTextEncoder
+from sklearn_mm.features import FullNetworkEmbedding, LinearNystroem, PretrainedTextEncoder
 from sklearn_mm.metrics import retrieval_report
 from sklearn_mm.retrieval import CorrelationRanker, JointEmbeddingRanker, RankerEnsemble
 
@@ -89,35 +89,6 @@ def squash(pictures, side):
     return squares
 
 
-class Span(TransformerMixin, BaseEstimator):
-    """Standardised columns in the span of some rows drawn at random, turned so that all coordinates are alike.
-
-    A ranker that trains is several times as fast on 2,500 coordinates as on 16,576 columns, and no worse.
-    """
-
-    def __init__(self, n_rows=2500):
-        self.n_rows = n_rows
-
-    def fit(self, X, y=None):
-        """Choose the rows."""
-        rng = np.random.default_rng(0)
-        self.mean_, scale = X.mean(axis=0), X.std(axis=0)
-        self.scale_ = np.where(scale > 0, scale, 1)
-        rows = rng.permutation(len(X))[: self.n_rows]
-        basis = np.linalg.qr(((X[rows] - self.mean_) / self.scale_).T)[0]
-        turn = np.linalg.qr(rng.normal(size=(basis.shape[1], basis.shape[1])).astype(np.float32))[0]
-        self.basis_ = basis @ turn
-        self.size_ = self._coordinates(X).std()
-        return self
-
-    def transform(self, X):
-        """Return the coordinates, as large as standardised columns are."""
-        return self._coordinates(X) / self.size_
-
-    def _coordinates(self, X):
-        return ((X - self.mean_) / self.scale_) @ self.basis_
-
-
 class Row(NamedTuple):
     """A row of the table: its name, whether MiniLM is needed, and how its estimator is made.
 
@@ -170,7 +141,7 @@ class Rows:
             n_jobs=1,
         )
         ranker = ranker.set_params(max_epochs=1) if self.small else ranker
-        return self.on(view, [Span(), ranker] if in_span else ranker)
+        return self.on(view, [LinearNystroem(random_state=0), ranker] if in_span else ranker)
 
     def trained_on_words(self):
         """Make the member D."""
