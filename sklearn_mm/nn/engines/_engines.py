@@ -11,6 +11,7 @@ from sklearn_mm.nn.engines._fuse import can_fuse, fuse
 from sklearn_mm.nn.engines._openvino import compiled_by_openvino
 from sklearn_mm.nn.engines._rewrite import fold_and_pool
 from sklearn_mm.nn.engines._trace import UntraceableError, trace
+from sklearn_mm.nn.engines._windows import read_windows_once
 from sklearn_mm.nn.taps import TapReader
 
 __all__ = ["ENGINES", "EngineError", "build_engine", "check_engine", "chosen_engine", "engine_identity"]
@@ -121,6 +122,7 @@ def _built(
     fold_and_pool(module, taps, dtype)
     if engine == "openvino":
         return compiled_by_openvino(module, example, chunk_size)
+    read_windows_once(module)
     if engine == "compile":
         return compiled_by_torch(module, chunk_size)
     if can_fuse() and pixels.device.type == "cpu":

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from sklearn_mm.nn.engines._trace import TracedTap
 from sklearn_mm.nn.pooling import no_autocast, spatial_max, spatial_mean
 
-__all__ = ["ACTIVATIONS", "fold_and_pool", "linear_of_mean", "mean_behind"]
+__all__ = ["ACTIVATIONS", "fold_and_pool", "linear_of_mean", "mean_behind", "mean_of_convolution", "window_means"]
 
 _ATEN = torch.ops.aten
 ACTIVATIONS = {
@@ -63,12 +63,31 @@ def mean_behind(
     -------
     Tensor of shape (n, c_out), float32
     """
+    return mean_of_convolution(window_means(maps, rows, columns), weight, bias, groups)
+
+
+def window_means(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Return the averages of maps over those positions that each entry of a kernel meets.
+
+    Parameters
+    ----------
+    maps, rows, columns : see mean_behind
+
+    Returns
+    -------
+    Tensor of shape (n, kernel, kernel, c), float32
+    """
     n, c, h, w = maps.shape
     positions = maps.permute(0, 2, 3, 1).reshape(n, h, w * c)
     with no_autocast(maps.device):  # it would round the averages
         by_row = torch.matmul(rows.to(positions.dtype), positions).view(n, len(rows), w, c).float()
-        windows = torch.matmul(columns, by_row)  # (n, kernel, kernel, c)
-        if groups == c == len(weight):
+        return torch.matmul(columns, by_row)
+
+
+def mean_of_convolution(windows: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+    """Return the average of a convolution, (n, c_out), from the averages over what the entries of its kernel meet."""
+    with no_autocast(windows.device):
+        if groups == windows.shape[3] == len(weight):
             means = (windows * weight[:, 0].permute(1, 2, 0)).sum((1, 2))
             return means if bias is None else means + bias
         return F.conv2d(windows.permute(0, 3, 1, 2), weight, bias, groups=groups).flatten(1)
