@@ -74,9 +74,9 @@ class LinearNystroem(ClassNamePrefixFeaturesOutMixin, TransformerMixin, PickleSt
     that all are alike: what standardises them afterwards does not blow up directions in which little varies. They are
     divided by one number, so that they deviate by 1 on average.
 
-    Products of rows and of angles between them are those in the span; what stands at right angles to it is lost. With
-    n columns, m coordinates and r rows `fit` takes ``n * m * (1.5 * m + 2 * (r - m))`` multiplications and
-    ``8 * n * m`` bytes, half of which the estimator keeps.
+    Products of rows with each other are those of their parts in the span; what stands at right angles to it is lost.
+    With n columns, m coordinates and r rows `fit_transform` takes about ``n * m * r`` multiplications and for a while
+    ``16 * n * m`` bytes, a quarter of which the estimator keeps.
 
     Rows that an embedding before could not read are NaN, and told to what comes next.
 
