@@ -117,6 +117,8 @@ def scan(items: Items, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndar
             for block, part, first, places in tasks:
                 vectors = part[places]
                 query, item = thread.candidates(block, vectors)
+                if not query.size:  # as of most blocks once the first are through
+                    continue
                 index = item + (first + places.start) if isinstance(places, slice) else places[item] + first
                 block.best.merge(query, index, exact_scores(block.vectors, vectors, query, item))
 
@@ -278,6 +280,8 @@ def _candidates(
     if with_torch:
         # Later blocks hold something for few queries, and maxima cost a third of the comparisons.
         hopeful = np.flatnonzero(as_torch(scores).amax(1).numpy() >= lowest)
+        if not len(hopeful):
+            return hopeful, hopeful
         if len(hopeful) <= len(scores) // 4:
             query, item = np.nonzero(scores[hopeful] >= lowest[hopeful, None])
             return hopeful[query] + rows.start, item

@@ -14,7 +14,9 @@ from sklearn_mm.nn.engines import (
     chosen_engine,
     engine_identity,
 )
+from sklearn_mm.nn.engines._windows import read_windows_once
 from sklearn_mm.nn.lite import SameConv2d
+from sklearn_mm.nn.pooling import spatial_mean
 from sklearn_mm.nn.taps import TapReader
 
 ROUNDING = 2e-5  # of the largest activation: float32 sums in another order, through some ten layers
@@ -89,6 +91,24 @@ def test_torch_with_batch_norm_folded_reads_the_same(network, pixels, activation
     tolerance = ROUNDING * float(expected.abs().max())
     torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
     torch.testing.assert_close(first, expected[:3], atol=tolerance, rtol=0)
+
+
+def test_what_a_cache_keeps_is_read_the_same_and_maps_before_a_convolution_once(network, pixels, monkeypatch):
+    n_averages = []
+
+    def counted(module):
+        counts = [sum(node.target is spatial_mean for node in module.graph.nodes)]
+        read_windows_once(module)
+        n_averages.append((*counts, sum(node.target is spatial_mean for node in module.graph.nodes)))
+
+    monkeypatch.setattr("sklearn_mm.nn.engines._engines.read_windows_once", counted)
+    expected, found, first = both(network, pixels, "torch", leave_out=())
+    tolerance = ROUNDING * float(expected.abs().max())
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
+    torch.testing.assert_close(first, expected[:3], atol=tolerance, rtol=0)
+    ((before, after),) = n_averages
+    # in front of the depthwise convolutions of three blocks, of strides 1 and 2
+    assert after <= before - 3
 
 
 @pytest.mark.parametrize("layers", ["last", ["stem_bn", "blocks.1.project", "hidden"]])
