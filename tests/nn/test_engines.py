@@ -14,6 +14,7 @@ from sklearn_mm.nn.engines import (
     chosen_engine,
     engine_identity,
 )
+from sklearn_mm.nn.engines._rewrite import fold_and_pool
 from sklearn_mm.nn.engines._windows import read_windows_once
 from sklearn_mm.nn.lite import SameConv2d
 from sklearn_mm.nn.pooling import spatial_mean
@@ -164,6 +165,44 @@ def test_half_precision_rounds_about_as_autocast_does(network, pixels):
         expected, found, _ = both(network, pixels, "torch", torch.bfloat16)
     assert found.dtype == torch.float32
     assert (found - exact).norm() < 2 * (expected - exact).norm()
+
+
+class Cancelling(nn.Module):
+    """Of its second layer hardly anything is left but what half precision has rounded."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.third = nn.Conv2d(3, 64, 1), nn.Conv2d(64, 64, 1), nn.Conv2d(64, 8, 1)
+        with torch.no_grad():
+            self.second.weight.copy_(torch.cat([self.second.weight[:, :32], -self.second.weight[:, :32]], dim=1))
+            self.first.weight[32:] = self.first.weight[:32] * 1.001
+            self.first.bias[32:] = self.first.bias[:32]
+
+    def forward(self, pixels):
+        return self.third(self.second(self.first(pixels).relu()).relu())
+
+
+def test_half_precision_that_rounds_single_activations_otherwise_is_no_other_network(pixels):
+    torch.manual_seed(0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        expected, found, _ = both(Cancelling().eval(), pixels, "torch", torch.bfloat16)
+    assert (found - expected).norm() < 0.1 * expected.norm()
+
+
+def test_an_engine_that_answers_something_else_is_refused(network, pixels, monkeypatch):
+    def wrong(module, taps, dtype):
+        fold_and_pool(module, taps, dtype)
+        for value in module.buffers():
+            value.mul_(1.5 if value.ndim == 4 else 1)
+
+    monkeypatch.setattr("sklearn_mm.nn.engines._engines.fold_and_pool", wrong)
+    with pytest.raises(EngineError, match="answers other activations than the network, by .* of the largest"):
+        both(network, pixels, "torch")
+    with (
+        torch.autocast("cpu", dtype=torch.bfloat16),
+        pytest.raises(EngineError, match="than the network, by .* of their norm"),
+    ):
+        both(network, pixels, "torch", torch.bfloat16)
 
 
 def test_the_network_of_the_reader_is_left_alone(network, pixels):
