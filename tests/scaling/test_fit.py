@@ -11,6 +11,7 @@ from tests.scaling.pictures import all_of, embedding, write_folder
 
 N, BAD = 23, (0, 7, 20, 21, 22)
 ROUNDING = {"rtol": 1e-9, "atol": 1e-12}  # of float64, in another order
+ACTIVATIONS = {"rtol": 1e-5, "atol": 1e-7}  # of float32: in another batch some processors add in another order
 
 
 @pytest.fixture(autouse=True)
@@ -29,8 +30,8 @@ def test_the_statistics_are_those_of_one_fit(photos, tmp_path, shard_size):
     whole = embedding().fit(paths)
     parts = embedding()
     assert fit_shards(parts, photos, tmp_path / "sink", shard_size=shard_size) is parts
-    np.testing.assert_allclose(parts.mean_, whole.mean_, **ROUNDING)
-    np.testing.assert_allclose(parts.scale_, whole.scale_, **ROUNDING)
+    np.testing.assert_allclose(parts.mean_, whole.mean_, **ACTIVATIONS)
+    np.testing.assert_allclose(parts.scale_, whole.scale_, **ACTIVATIONS)
     assert (parts.n_samples_seen_, parts.layers_, parts.precision_) == (N, whole.layers_, "float32")
     np.testing.assert_array_equal(parts.transform(paths), whole.transform(paths))
     manifest = embed_shards(parts, photos, tmp_path / "vectors", shard_size=9)
@@ -43,7 +44,7 @@ def test_bad_pictures_do_not_count(tmp_path):
     parts = embedding()
     with pytest.warns(ImageReadWarning, match="5 of 23"):
         fit_shards(parts, folder, tmp_path / "sink", shard_size=5)
-    np.testing.assert_allclose(parts.mean_, embedding().fit(good).mean_, **ROUNDING)
+    np.testing.assert_allclose(parts.mean_, embedding().fit(good).mean_, **ACTIVATIONS)
     assert parts.n_samples_seen_ == len(good)
     assert [row for row, *_ in Manifest.open(tmp_path / "sink").failures] == list(BAD)
     with pytest.raises(ImageReadError, match="000.png"):
