@@ -126,13 +126,13 @@ class LinearNystroem(ClassNamePrefixFeaturesOutMixin, TransformerMixin, PickleSt
         self._learn(X)
         return self
 
-    def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> np.ndarray:
+    def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
         """Do as ``fit(X).transform(X)``, without multiplying the rows drawn once more.
 
         Parameters
         ----------
         X : array-like of shape (n_rows, n_features), int8 or float
-        y, fit_params : ignored
+        y : ignored
 
         Returns
         -------
