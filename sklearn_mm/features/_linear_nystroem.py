@@ -17,7 +17,7 @@ from sklearn_mm._params import DEVICE_CONSTRAINTS, Integral, positive_int, valid
 from sklearn_mm._unreadable import MarkedFeatures, mark_features, take_readable
 from sklearn_mm.persistence import PickleStateMixin
 from sklearn_mm.registry import stored_as
-from sklearn_mm.towers import RunningMoments, span_of
+from sklearn_mm.towers import RunningMoments, inverse, span_of, standardise
 
 __all__ = ["LinearNystroem"]
 
@@ -139,10 +139,9 @@ class LinearNystroem(ClassNamePrefixFeaturesOutMixin, TransformerMixin, PickleSt
         ndarray of shape (n_rows, n_components_), float32
         """
         rows, drawn, coordinates = self._learn(X)
-        left = np.setdiff1d(np.arange(len(rows)), drawn)
         out = np.empty((len(rows), self.n_components_), dtype=np.float32)
         out[drawn] = coordinates
-        out[left] = self._coordinates(rows, left)
+        self._write_coordinates(rows, np.setdiff1d(np.arange(len(rows)), drawn), out)
         return _as_given(out, X)
 
     def transform(self, X: Any) -> np.ndarray:
@@ -158,7 +157,9 @@ class LinearNystroem(ClassNamePrefixFeaturesOutMixin, TransformerMixin, PickleSt
         """
         check_is_fitted(self)
         rows = self._check(X, reset=False)
-        return _as_given(self._coordinates(rows, np.arange(len(rows))), X)
+        out = np.empty((len(rows), self.n_components_), dtype=np.float32)
+        self._write_coordinates(rows, np.arange(len(rows)), out)
+        return _as_given(out, X)
 
     def _check(self, X: Any, *, reset: bool) -> np.ndarray:
         if sparse.issparse(X):
@@ -178,33 +179,31 @@ class LinearNystroem(ClassNamePrefixFeaturesOutMixin, TransformerMixin, PickleSt
         moments = RunningMoments()
         for block in _blocks(np.arange(len(rows)), rows.shape[1]):
             moments.update(rows[block].astype(np.float32, copy=False))
-        weight = np.divide(1.0, moments.scale, out=np.zeros_like(moments.scale), where=moments.scale > 0)
         n_kept = min(self.n_components, *rows.shape)
         drawn = np.sort(rng.permutation(len(rows))[:n_kept])
         signs = rng.choice(np.array([-1, 1], dtype=np.float32), n_kept)
         with torch_threads(self.n_jobs):
-            sample = ((rows[drawn] - moments.mean) * weight).astype(np.float32)
+            sample = standardise(rows[drawn], moments.mean, moments.scale)
             basis, of_drawn = span_of(torch.from_numpy(sample).to(resolve_device(self.device)))
             turned = _turned(basis.T, signs)  # (n_features, n_kept)
             coordinates = _turned(of_drawn, signs)
         self.mean_ = moments.mean
         # of all there is about what there is of the rows drawn
         size = float(coordinates.std()) or 1.0
-        turned *= (weight / size).astype(np.float32)[:, None]
+        turned *= (inverse(moments.scale) / size).astype(np.float32)[:, None]
         self.components_ = turned
         self.n_components_ = self._n_features_out = n_kept
         return rows, drawn, coordinates / np.float32(size)
 
-    def _coordinates(self, rows: np.ndarray, which: np.ndarray) -> np.ndarray:
+    def _write_coordinates(self, rows: np.ndarray, which: np.ndarray, out: np.ndarray) -> None:
+        """Write the coordinates of some rows into the same rows of `out`."""
         device = resolve_device(self.device)
-        out = np.empty((len(which), self.n_components_), dtype=np.float32)
         with torch_threads(self.n_jobs):
             components = torch.from_numpy(self.components_).to(device)
             shift = torch.from_numpy((self.mean_ @ self.components_).astype(np.float32)).to(device)
-            for block in _blocks(np.arange(len(which)), rows.shape[1]):
-                own = torch.from_numpy(rows[which[block]]).to(device).float()
+            for block in _blocks(which, rows.shape[1]):
+                own = torch.from_numpy(rows[block]).to(device).float()
                 out[block] = (own @ components - shift).cpu().numpy()
-        return out
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -228,9 +227,9 @@ def _as_given(coordinates: np.ndarray, X: Any) -> np.ndarray:
     """Return coordinates of rows, with rows of NaN where X has marked ones that could not be read."""
     if not isinstance(X, MarkedFeatures):
         return coordinates
-    failed = [failure[0] for failure in X.failures]
-    if failed and len(X) == X.n_pictures:
+    _, readable = take_readable(X)
+    if readable is not None and len(X) == X.n_pictures:
         whole = np.full((len(X), coordinates.shape[1]), np.nan, dtype=np.float32)
-        whole[np.setdiff1d(np.arange(len(X)), failed)] = coordinates
+        whole[readable] = coordinates
         coordinates = whole
     return mark_features(coordinates, X.failures, X.n_pictures, X.first_rows)

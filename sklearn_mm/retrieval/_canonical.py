@@ -9,8 +9,9 @@ from scipy import linalg
 from torch import Tensor
 
 from sklearn_mm.registry import stored_as
-from sklearn_mm.retrieval._coordinates import Coordinates, inverse
+from sklearn_mm.retrieval._coordinates import Coordinates
 from sklearn_mm.retrieval._pair_rows import BLOCK_NUMBERS, PairRows
+from sklearn_mm.towers import inverse
 
 __all__ = ["CanonicalProblem", "PairMoments"]
 

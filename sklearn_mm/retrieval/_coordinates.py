@@ -12,9 +12,9 @@ from torch import Tensor
 
 from sklearn_mm.registry import stored_as
 from sklearn_mm.retrieval._pair_rows import BLOCK_NUMBERS, WeightedRows
-from sklearn_mm.towers import root_of_gram, span_of
+from sklearn_mm.towers import inverse, root_of_gram, span_of
 
-__all__ = ["CoordinateRows", "Coordinates", "Drawn", "fit_coordinates", "inverse"]
+__all__ = ["CoordinateRows", "Coordinates", "Drawn", "fit_coordinates"]
 
 _KEPT_BYTES = 2**28  # of coordinates of rows: of more than these they are computed block by block, each time
 _BASIS_ROWS = 20_000  # rows that the basis of sparse columns is learnt on
@@ -180,10 +180,6 @@ def fit_coordinates(
             basis, drawn = _dense_basis(*given)
             bases.append(basis)
     return Coordinates(shift, [int(start) for start in starts], bases), drawn if len(bases) == 1 else None
-
-
-def inverse(scale: np.ndarray) -> np.ndarray:
-    return np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
 
 
 def _dense_basis(

@@ -11,6 +11,7 @@ from sklearn_mm.towers._embed import n_rows_of as n_rows_of
 from sklearn_mm.towers._moments import RunningMoments as RunningMoments
 from sklearn_mm.towers._moments import column_statistics as column_statistics
 from sklearn_mm.towers._moments import discretise as discretise
+from sklearn_mm.towers._moments import inverse as inverse
 from sklearn_mm.towers._moments import standardise as standardise
 from sklearn_mm.towers._moments import ternary_limits as ternary_limits
 from sklearn_mm.towers._protocol import TowerEncoder

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sklearn_mm.registry import stored_as
 
-__all__ = ["RunningMoments", "column_statistics", "discretise", "standardise", "ternary_limits"]
+__all__ = ["RunningMoments", "column_statistics", "discretise", "inverse", "standardise", "ternary_limits"]
 
 _STATISTICS_BLOCK = 1024  # rows held as float64 at once
 _LEAST_SCALE = 0.1  # of the median scale, under a head
@@ -105,9 +105,13 @@ class RunningMoments:
 
 def standardise(rows: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Return ``(rows - mean) / scale``, float32, 0 where the scale is 0."""
+    return ((rows - mean) * inverse(scale)).astype(np.float32)
+
+
+def inverse(scale: np.ndarray) -> np.ndarray:
+    """Return ``1 / scale``, 0 where the scale is 0."""
     # `where` leaves out the division by 0; what it leaves out is not set, but by `out`.
-    weight = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
-    return ((rows - mean) * weight).astype(np.float32)
+    return np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
 
 
 def ternary_limits(
