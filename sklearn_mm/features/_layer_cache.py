@@ -35,6 +35,9 @@ class LayerCache:
     rows : RowCache
         For all that decides on activations besides the picture and the layer.
     layers, activation, pooling : see FullNetworkEmbedding
+    dtype : {"float32", "float16"}, default="float32"
+        In which activations are stored, so that they come out rounded to it; a vector that float16 does not reach
+        is stored in float32.
 
     Notes
     -----
@@ -44,8 +47,11 @@ class LayerCache:
     network, so that a choice is understood without it.
     """
 
-    def __init__(self, rows: RowCache, layers: str | int | Sequence[str], activation: str, pooling: str) -> None:
+    def __init__(
+        self, rows: RowCache, layers: str | int | Sequence[str], activation: str, pooling: str, dtype: str = "float32"
+    ) -> None:
         self._rows = rows
+        self._is_half = dtype == "float16"
         self._layers, self._activation, self._pooling = layers, activation, pooling
         self._is_known = False
         self._names: list[tuple[str, int]] = []
@@ -85,7 +91,7 @@ class LayerCache:
         """Rows of the answer that it can hold at once beside others'; None if any number, 0 before that is known."""
         if self._rows.size is None:
             return None
-        row = 4 * sum(width for group in self._parts for _, width in self._groups[group])
+        row = (2 if self._is_half else 4) * sum(width for group in self._parts for _, width in self._groups[group])
         return self._rows.size // (2 * row) if row else 0
 
     @property
@@ -188,7 +194,7 @@ class LayerCache:
         """Store what the network answered for pictures, float32 (n, d), and give up the claims on them."""
         vectors = {}
         for number, places in self._where.items():
-            part = block[:, places]
+            part = self._rounded(block[:, places])
             vectors.update({(key, number): row for key, row in zip(keys, part, strict=True)})
         self._rows.put(vectors, spare=self._where.keys() - set(self._parts))
 
@@ -214,10 +220,19 @@ class LayerCache:
     def chosen(self, block: np.ndarray) -> np.ndarray:
         """Return what is wanted of what the network answered: float32 (n, width)."""
         out = np.empty((len(block), self.width), dtype=np.float32)
-        parts = {group: block[:, self._where[group]] for group in self._parts}
+        parts = {group: self._rounded(block[:, self._where[group]]) for group in self._parts}
         for group, start, stop, first in self._pieces:
-            out[:, first : first + stop - start] = parts[group][:, start:stop]
+            for row, vector in enumerate(parts[group]):
+                out[row, first : first + stop - start] = vector[start:stop]
         return out
+
+    def _rounded(self, block: np.ndarray) -> list[np.ndarray]:
+        """Return vectors as they are stored."""
+        if not self._is_half:
+            return list(block)
+        with np.errstate(over="ignore"):
+            half = block.astype(np.float16)
+        return [rounded if np.isfinite(rounded).all() else exact for rounded, exact in zip(half, block, strict=True)]
 
 
 def _groups_of(note: Any) -> list[Group]:

@@ -37,7 +37,7 @@ class NetworkOnDemandMixin(PickleStateMixin):
     """An embedding that builds its network when a picture has to pass it.
 
     It has the parameters `backbone`, `weights`, `layers`, `activation`, `pooling`, `image_size`, `device`, `precision`,
-    `engine`, `cache` and `cache_size`, and the attribute `layers_` once fitted.
+    `engine`, `cache`, `cache_size` and `cache_dtype`, and the attribute `layers_` once fitted.
     """
 
     backbone: Any
@@ -51,6 +51,7 @@ class NetworkOnDemandMixin(PickleStateMixin):
     engine: str
     cache: Any
     cache_size: int | None
+    cache_dtype: str
 
     # known by the parameters they belong to, and by the module itself, which is another one where it is opened
     _not_pickled = ("_network", "_identity", "_built_as", "_opening")
@@ -162,8 +163,11 @@ class NetworkOnDemandMixin(PickleStateMixin):
         if self.cache is None:
             return None
         # All that decides on an activation is in the address, so that one folder serves any estimators.
-        rows = RowCache(self.cache, self._configuration(reader, dtype), self.cache_size)
-        return LayerCache(rows, self._layers_read, self.activation, self.pooling)
+        configuration = self._configuration(reader, dtype)
+        if self.cache_dtype != "float32":
+            configuration += f" stored:{self.cache_dtype}"
+        rows = RowCache(self.cache, configuration, self.cache_size)
+        return LayerCache(rows, self._layers_read, self.activation, self.pooling, self.cache_dtype)
 
     def _configuration(self, reader: PictureReader, dtype: torch.dtype) -> str:
         """Return all that decides on an activation besides the picture, the layer and how it is pooled."""

@@ -343,21 +343,24 @@ class RowCache:
     def get(
         self, keys: Sequence[bytes], part: int = 0, start: int = 0, stop: int | None = None
     ) -> Iterator[tuple[bytes, np.ndarray]]:
-        """Yield key and vector, in any order, of those keys that have it: float32, read-only.
+        """Yield key and vector, in any order, of those keys that have it: float32 or float16, read-only.
 
         With `stop` only the columns from `start` to `stop` of the vector are read.
         """
-        value = "value" if stop is None else f"substr(value, {4 * start + 1}, {4 * (stop - start)})"
+        is_half, value = "length(value) % 2", "value"
+        if stop is not None:
+            single, half = (f"substr(value, {size * start + 1}, {size * (stop - start)})" for size in (4, 2))
+            value = f"CASE WHEN {is_half} THEN {half} ELSE {single} END"
         statement = (
-            f"SELECT picture, used, {value} FROM {{0}}.entries JOIN {{0}}.vectors ON id = vector "
+            f"SELECT picture, used, {is_half}, {value} FROM {{0}}.entries JOIN {{0}}.vectors ON id = vector "
             f"WHERE part = {int(part)} AND picture IN ({{1}})"
         )
         stale = time.time() - _UNTOUCHED_S
-        for key, used, content in self._select(statement, keys):
+        for key, used, half, content in self._select(statement, keys):
             if used < stale:
                 self._touched.add((key, part))
             # the byte order is the file's, not the machine's; frombuffer makes no copy, hence read-only
-            yield key, np.frombuffer(content, dtype="<f4")
+            yield key, np.frombuffer(content, "<f2" if half else "<f4", count=len(content) // (2 if half else 4))
 
     def _touch(self) -> None:
         """Write down that vectors were used."""
@@ -369,7 +372,7 @@ class RowCache:
             self._write(lambda: self._connection.executemany(statement, rows))
 
     def put(self, vectors: Mapping[tuple[bytes, int], np.ndarray], spare: Collection[int] = ()) -> None:
-        """Store float32 vectors by key and part, and give up the claims on the keys.
+        """Store float32 or float16 vectors by key and part, and give up the claims on the keys.
 
         What is there already stays as it is. The parts in `spare` nobody has asked for.
         """
@@ -382,9 +385,9 @@ class RowCache:
             for (key, part), vector in vectors.items():
                 if (key, part) in there:
                     continue
-                content = np.ascontiguousarray(vector, dtype="<f4").data
+                content = _content_of(vector)
                 number = self._connection.execute("INSERT INTO main.vectors (value) VALUES (?)", (content,)).lastrowid
-                entry = (key, part, number, _size_in_file(content.nbytes), now - _SPARE_S * (part in spare))
+                entry = (key, part, number, _size_in_file(len(content)), now - _SPARE_S * (part in spare))
                 self._connection.execute("INSERT INTO main.entries VALUES (?, ?, ?, ?, ?)", entry)
                 added += entry[3]
             self._delete_claims(keys)
@@ -510,6 +513,13 @@ class _OtherFormat(OSError):
 def _make_tables(connection: sqlite3.Connection) -> None:
     for statement in _SCHEMA:
         connection.execute(statement)
+
+
+def _content_of(vector: np.ndarray) -> bytes | memoryview:
+    """Return what is stored: of float16 a byte more, so that its length, which is odd then, tells it from float32."""
+    if vector.dtype == np.float16:
+        return vector.astype("<f2").tobytes() + b"\0"
+    return np.ascontiguousarray(vector, dtype="<f4").data.cast("B")
 
 
 def _size_in_file(n_bytes: int) -> int:

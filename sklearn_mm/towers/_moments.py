@@ -48,8 +48,8 @@ class RunningMoments:
     squares: np.ndarray = field(default_factory=lambda: np.zeros(0))
     resolution: float = 0.0
 
-    def update(self, rows: np.ndarray) -> None:
-        """Take in rows of shape (n, d), float32 or float64."""
+    def update(self, rows: np.ndarray, dtype: Any = None) -> None:
+        """Take in rows of shape (n, d), float32 or float64; `dtype` is the coarser one that they were rounded to."""
         if len(rows) == 0:
             return
         if self.n_rows == 0:
@@ -66,7 +66,7 @@ class RunningMoments:
         self.mean = self.mean + shift * (len(rows) / n_all)
         self.n_rows = n_all
         # eps of the dtype that came in: a float32 column is rounded to float32, however it is summed.
-        self.resolution = max(self.resolution, float(np.finfo(rows.dtype).eps))
+        self.resolution = max(self.resolution, float(np.finfo(dtype or rows.dtype).eps))
 
     def merge(self, other: "RunningMoments") -> None:
         """Take in the rows that another has seen, of the same columns."""

@@ -958,13 +958,54 @@ def test_pictures_that_do_not_fit_into_the_cache_are_seen_once_in_a_fit(embeddin
         assert TinyNet.seen <= len(many) * (2 if size == 1 else 1)
 
 
-def test_half_precision_in_a_cache_would_change_ternary_values(embedding, images):
-    """Why activations are kept as float32: rounded to float16, those near a threshold cross it."""
-    many = np.concatenate([images ^ np.uint8(number) for number in range(100)])
-    activations = activations_of(embedding.backbone, many).astype(np.float32)
-    exact = FullNetworkEmbedding().fit_transform(activations)
-    rounded = FullNetworkEmbedding().fit_transform(activations.astype(np.float16).astype(np.float32))
-    assert 0 < (exact != rounded).mean() < 0.01
+@pytest.mark.parametrize("size", [1, 400, None])
+def test_a_cache_in_float16_rounds_activations_and_changes_nothing_else(embedding, images, tmp_path, size):
+    many = np.concatenate([images ^ np.uint8(number) for number in range(10)])
+    embedding.set_params(discretize=False)
+    plain = clone(embedding)
+    exact = plain.fit_transform(many) * plain.scale_ + plain.mean_
+    half = clone(embedding).set_params(cache=tmp_path, cache_dtype="float16", cache_size=size)
+    found = half.fit_transform(many)
+    stored = found * half.scale_ + half.mean_
+    np.testing.assert_allclose(stored, stored.astype(np.float16), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(stored, exact, rtol=2**-11 * 1.01, atol=1e-6)
+    assert np.abs(stored - exact).max() > 1e-5
+    TinyNet.seen = 0
+    np.testing.assert_array_equal(clone(half).fit(many).transform(many), found)
+    assert (TinyNet.seen == 0) == (size is None)
+    ternary = clone(plain).set_params(discretize=True)
+    differs = ternary.fit_transform(many) != clone(half).set_params(discretize=True).fit_transform(many)
+    assert differs.mean() < 0.01
+
+
+def test_what_is_stored_in_one_precision_is_not_read_in_the_other(embedding, images, tmp_path):
+    embedding.set_params(discretize=False)
+    expected = clone(embedding).fit_transform(images)
+    clone(embedding).set_params(cache=tmp_path, cache_dtype="float16").fit(images)
+    np.testing.assert_array_equal(clone(embedding).set_params(cache=tmp_path).fit_transform(images), expected)
+
+
+def test_activations_beyond_float16_are_stored_as_they_are(embedding, images, tmp_path):
+    network = copy.deepcopy(embedding.backbone)
+    with torch.no_grad():
+        for parameter in network.conv1.parameters():
+            parameter *= 1e6
+    embedding.set_params(backbone=network, discretize=False)
+    expected = clone(embedding).fit_transform(images)
+    assert np.isfinite(expected).all()
+    half = clone(embedding).set_params(cache=tmp_path, cache_dtype="float16")
+    for _ in range(2):
+        np.testing.assert_array_equal(half.fit_transform(images), expected)
+
+
+def test_what_varies_less_than_float16_counts_as_constant(embedding, images, tmp_path):
+    network = copy.deepcopy(embedding.backbone)
+    with torch.no_grad():
+        network.conv1.bias[0] += 1e4
+    embedding.set_params(backbone=network, layers=["conv1"], discretize=False)
+    assert clone(embedding).fit(images).scale_[0] > 0
+    half = clone(embedding).set_params(cache=tmp_path, cache_dtype="float16").fit(images)
+    assert half.scale_[0] == 0 and (half.scale_[1:] > 0).all()
 
 
 def counted_search(embedding, images, cv, **options):

@@ -227,6 +227,19 @@ def test_parts_of_a_picture_are_stored_and_missed_each_for_itself(tmp_path):
         np.testing.assert_array_equal(dict(cache.get([one], 0))[one], first)  # what is there is right already
 
 
+def test_vectors_of_float16_lie_beside_those_of_float32(tmp_path):
+    with RowCache(tmp_path, "network") as cache:
+        (one, single), (other, half) = vectors(cache, "ab").items()
+        half = half.astype(np.float16)
+        cache.put({(one, 0): single, (other, 0): half})
+        assert cache.n_bytes == 4 * 7 + 2 * 7 + 1
+        for part in (slice(None), slice(0, 3), slice(2, 7)):
+            found = dict(cache.get([one, other], 0, part.start or 0, part.stop))
+            assert {key: vector.dtype for key, vector in found.items()} == {one: np.float32, other: np.float16}
+            np.testing.assert_array_equal(found[one], single[part])
+            np.testing.assert_array_equal(found[other], half[part])
+
+
 def test_a_note_is_changed_by_one_at_a_time(tmp_path):
     with RowCache(tmp_path, "network") as one, RowCache(tmp_path, "network") as other:
         assert one.change_note(lambda note: [note]) == [None]
