@@ -334,7 +334,7 @@ def weigh_members(parts: Sequence[HeldOut], members: LabelMembers) -> LabelMembe
     LabelMembers
         With those that were learnt, and what the log odds of each label are raised by.
     """
-    terms, truth, weight = [], [], []
+    terms, truth, weight, group = [], [], [], []
     n_images = sum(len(part.images) for part in parts)
     # Few numbers are learnt, for which some of the images and of the labels are enough; these images stand in no order.
     n_labels = parts[0].images.labels.shape[1]
@@ -347,13 +347,14 @@ def weigh_members(parts: Sequence[HeldOut], members: LabelMembers) -> LabelMembe
             terms.append(own[:, columns])
             truth.append(images.labels[rows].toarray()[:, columns])
         weight.append(images.weight)
+        group.append(images.group)
     said, known = np.concatenate(terms), np.concatenate(truth)
     own_weight, prior = np.concatenate(weight), members.prior[columns]
     weights = fit_weights(said, known, own_weight, prior, members.weights)
     shift = np.zeros(n_labels, np.float32)
     intercept, of_prior, *of_members = weights.astype(np.float32)
     together = said @ np.array(of_members) + (intercept + of_prior * prior)
-    shift[columns] = fit_shift(together, known, own_weight)
+    shift[columns] = fit_shift(together, known, own_weight, np.concatenate(group))
     if members.by_name is not None:
         shift[members.by_name] = 0  # that it is true of no image says nothing of it
     for part in parts:

@@ -57,7 +57,8 @@ def test_what_labels_are_raised_by_is_the_most_likely_drawn_to_0():
     scores, weight = rng.normal(size=(300, 2)), rng.uniform(0.5, 2, 300)
     truth = (rng.random((300, 2)) < 1 / (1 + np.exp(-scores - [1.5, -1]))).astype(np.float64)
     truth[:40, 0] = np.nan
-    shift = fit_shift(scores, truth, weight)
+    alone = np.arange(300)
+    shift = fit_shift(scores, truth, weight, alone)
 
     def loss(own, label):
         known = ~np.isnan(truth[:, label])
@@ -66,7 +67,21 @@ def test_what_labels_are_raised_by_is_the_most_likely_drawn_to_0():
 
     expected = [minimize(loss, 0.0, args=(label,)).x[0] for label in range(2)]
     np.testing.assert_allclose(shift, expected, atol=1e-3)
-    assert fit_shift(scores[:0], truth[:0], weight[:0]).tolist() == [0, 0]
+    assert fit_shift(scores[:0], truth[:0], weight[:0], alone[:0]).tolist() == [0, 0]
+
+
+def test_images_that_are_alike_raise_a_label_less_than_others():
+    rng = np.random.default_rng(0)
+    scores = rng.normal(-2, 1, (300, 1))
+    truth = (rng.random((300, 1)) < 1 / (1 + np.exp(-scores))).astype(np.float64)
+    copies = 100
+    many, true = (np.concatenate([own, np.broadcast_to(one, (copies, 1))]) for own, one in ((scores, -2), (truth, 1)))
+    groups = np.concatenate([np.arange(300), np.full(copies, 300)])
+    weight = np.ones(300 + copies)
+    apart = fit_shift(many, true, weight, np.arange(len(many)))[0]
+    alike = fit_shift(many, true, weight, groups)[0]
+    assert apart > 0.8
+    assert alike < 0.4
 
 
 @pytest.fixture
