@@ -619,6 +619,16 @@ def test_a_configuration_of_an_absurd_network_takes_no_memory(tmp_path):
 LARGEST_PEAK = 2**26  # bytes: what a small file may take while it is refused
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _loaded_once(tmp_path_factory):
+    """Let what the first network that is refused imports be there: it is none of what its file takes."""
+    folder = tmp_path_factory.mktemp("once") / "model"
+    save(StandardScaler(copy=TextCNN(3, 2, width=0.01)), folder)
+    change_module(folder, {"n_words": -1})
+    with pytest.raises(ValueError, match="malformed entry"):
+        load(folder)
+
+
 @contextmanager
 def little_memory():
     """Fail if what runs inside takes much memory at any time."""
