@@ -6,9 +6,10 @@ a pickle names a file of this library, except this one.
 
 import importlib
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any, TypeVar
 
-__all__ = ["FORMAT_KEY", "FORMAT_VERSION", "find", "name_of", "restore", "stored_as", "to_current"]
+__all__ = ["FORMAT_KEY", "FORMAT_VERSION", "FieldsAlone", "find", "name_of", "restore", "stored_as", "to_current"]
 
 FORMAT_VERSION = 2  # of folders and of states; states without a number are of format 1
 FORMAT_KEY = "_sklearn_mm_format"
@@ -17,6 +18,13 @@ _CLASSES: dict[str, type] = {}  # grows only by `stored_as`, while packages are 
 _NAME = "_stored_as"
 
 AnyClass = TypeVar("AnyClass", bound=type[Any])
+
+
+class FieldsAlone:
+    """A dataclass whose state is its fields: what is made of them, and kept, is not stored."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
 
 
 def stored_as(name: str) -> Callable[[AnyClass], AnyClass]:

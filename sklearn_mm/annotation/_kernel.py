@@ -1,6 +1,6 @@
 """A Gaussian process on what the network of an annotator sees: labels of images that are like one."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Self
 
@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from sklearn_mm.annotation._label_relations import MAX_RELATED, left_out_scores, relate
 from sklearn_mm.nn.annotation import TagBags
-from sklearn_mm.registry import stored_as
+from sklearn_mm.registry import FieldsAlone, stored_as
 
 __all__ = ["KernelScorer", "KernelScores", "Seen", "SeenImages", "kernel_bank_size"]
 
@@ -89,7 +89,7 @@ class Hyperparameters(NamedTuple):
 
 @stored_as("annotation.KernelScores")
 @dataclass(frozen=True)
-class KernelScores:
+class KernelScores(FieldsAlone):
     """Labels of an image by all images of a bank, each as much as it is like the image.
 
     Attributes
@@ -109,10 +109,6 @@ class KernelScores:
     scale: float
     noise: float
     tag_weight: float = 0.0
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the fields alone: what is made of them is not stored."""
-        return {own.name: getattr(self, own.name) for own in fields(self)}
 
     @classmethod
     def _from_format(cls, state: dict[str, Any], number: int) -> dict[str, Any]:

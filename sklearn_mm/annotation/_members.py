@@ -1,7 +1,7 @@
 """What scores labels beside the network: votes of near neighbours, a ridge, and a kernel."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple, Self
 
@@ -15,7 +15,7 @@ from torch.nn import functional
 from sklearn_mm.annotation._data import LabeledImages
 from sklearn_mm.annotation._kernel import KernelScorer, KernelScores, Seen, SeenImages, kernel_bank_size
 from sklearn_mm.annotation._label_names import share_by_names
-from sklearn_mm.registry import stored_as
+from sklearn_mm.registry import FieldsAlone, stored_as
 
 __all__ = [
     "MEMBERS",
@@ -97,7 +97,7 @@ class Found(NamedTuple):
 
 @stored_as("annotation.NeighborVotes")
 @dataclass(frozen=True)
-class NeighborVotes:
+class NeighborVotes(FieldsAlone):
     """Labels of an image as the images nearest to it have them.
 
     Attributes
@@ -115,10 +115,6 @@ class NeighborVotes:
     labels: Any
     weight: np.ndarray
     prior: np.ndarray
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the fields alone: what is made of them is not stored."""
-        return {own.name: getattr(self, own.name) for own in fields(self)}
 
     def bank_on(self, device: torch.device) -> Tensor:
         """Return the features in full precision: in half a CPU takes many times as long for a product."""

@@ -1,7 +1,7 @@
 """What a ranker finds: embedded items, searched exactly."""
 
 import copy
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,7 @@ from sklearn_mm._checks import check_k
 from sklearn_mm._device import shared
 from sklearn_mm.index import ExactIndex, check_rows
 from sklearn_mm.losses import SIMILARITIES
-from sklearn_mm.registry import stored_as
+from sklearn_mm.registry import FieldsAlone, stored_as
 from sklearn_mm.retrieval._hubness import NearestNeighborNormalization
 
 __all__ = ["Gallery"]
@@ -23,7 +23,7 @@ _QUERY_BLOCK = 256  # queries whose scores over all items are held at once
 
 @stored_as("retrieval.Gallery")
 @dataclass(frozen=True)
-class Gallery:
+class Gallery(FieldsAlone):
     """Items of one modality in the joint space.
 
     Attributes
@@ -57,8 +57,7 @@ class Gallery:
 
     def __getstate__(self) -> dict[str, Any]:
         # The index is made anew. Offsets travel instead of the banks, which are the estimator's.
-        state = {field.name: getattr(self, field.name) for field in fields(self)}
-        return state | {"hubness": None, "offsets": self._offsets}
+        return super().__getstate__() | {"hubness": None, "offsets": self._offsets}
 
     # Made by the first search, and once. cached_property writes to __dict__, which a frozen dataclass allows.
     @cached_property
