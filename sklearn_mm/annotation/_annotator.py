@@ -232,18 +232,17 @@ class MultiLabelAnnotator(LabelsImages, CallbackSupportMixin, ClassifierMixin, P
     Of `members`, "neighbors" and "ridge" see what the network hands to its heads, of pictures, features and tags alike.
     The 64 nearest images by cosine vote, each by a softmax of it at a temperature of 0.05; the strength of the ridge is
     the best for images left out, which costs no other fit. The "kernel" sees what comes before any hidden layer: the
-    covariance of two images is ``exp(s (cos - 1 - t d))``, of the cosine of their standardised features and half the
-    squared distance d of their tags, in units of the mean squared length. s, of 1 and 2 (of tags alone 0.1 to 0.5), t,
-    of 0.05 to 0.2, and the variance of the noise, of 0.1 to 3, are the best for up to 1,024 images left out, one of
-    each group. It is solved for at most 8,192 images, fewer of more than 16,384 features, drawn where there are more,
-    which takes up to 1.1 GB and some seconds of a core, a minute of that many features. What it says of up to
+    covariance of two images is ``exp(s (cos - 1))`` of their standardised features, and beside it ``0.4 exp(cos - 1)``
+    of their tags; s, of 1 and 2, and the variance of the noise, of 0.1 to 3, are the best for up to 1,024 images left
+    out, one of each group. It is solved for at most 8,192 images, fewer of more than 16,384 features, drawn where there
+    are more, which takes up to 1.1 GB and some seconds of a core, a minute of that many features. What it says of up to
     2,048 labels goes through one linear map of all of them: a ridge on what it would say of each image without its
     group, drawn to the identity as if by 300 images, so that a label is found by others that go with it. What members
     say is added to the network's log odds, with the weights of the best mean average precision of images held out,
     where these are clearly better than weights that are good elsewhere; or one of them, or the network, scores alone,
     where that is. Each label is raised by what makes it as likely as it was there, and by less where images of one
     group err alike. Then members are fitted again, to the images held out, too; all kernels of one `fit` have one
-    scale, one noise and one t.
+    scale and one noise.
     Given one label a row the network scores alone; without hidden layers and with more than 2,048 features the ridge is
     left out, and with more than 65,536 labels or 524,288 features the kernel. Rules, weights and members are
     those of the images of one `fit`: `partial_fit` leaves them, and `warm_start` fits them anew. Neighbours take two

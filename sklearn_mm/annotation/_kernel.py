@@ -16,11 +16,8 @@ from sklearn_mm.registry import FieldsAlone, stored_as
 
 __all__ = ["KernelScorer", "KernelScores", "Seen", "SeenImages", "kernel_bank_size"]
 
+_TAG_SHARE = 0.4  # what tags say beside 1 of the features; a half and a double of it are within half a point
 _SCALES = (1.0, 2.0)  # of cosines; at 4 less is found on Flickr8k, OpenMoji and drawn scenes alike
-# Of half a squared distance of tags, 1 on average of two images of no common tag, beside 1 - cos. Flickr8k and OpenMoji
-# are both best at 0.1, and half a point or more of mAP worse at 0.4.
-_TAG_SHARES = (0.05, 0.1, 0.2)
-_SCALES_OF_TAGS = (0.1, 0.25, 0.5)  # where there are no features
 _NOISES = (0.1, 0.3, 1.0, 3.0)  # variances of what images say of labels, beside 1 of the process
 _MAX_TRIED = 1024  # images that scale and noise are chosen on, which does not hang on how many there are
 _MAX_BANK = 8192  # images: their system of equations takes 270 MB, and some seconds of one core
@@ -50,14 +47,12 @@ class Seen(NamedTuple):
 
 
 class SeenImages(NamedTuple):
-    """The features and tags of some images.
+    """The features and tags of some images, of unit length.
 
     Attributes
     ----------
     features : ndarray of shape (n, n_features), float16, or None
-        Of unit length.
     tags : csr_array of shape (n, n_tags), float32, or None
-        As they are: of many tags one says less.
     """
 
     features: np.ndarray | None
@@ -65,9 +60,9 @@ class SeenImages(NamedTuple):
 
     @classmethod
     def of(cls, seen: Seen) -> Self:
-        """Take what a network sees."""
+        """Bring what a network sees to unit length."""
         features = None if seen.features is None else functional.normalize(seen.features, dim=1).half().cpu().numpy()
-        return cls(features, None if seen.tags is None else _matrix_of(seen.tags, len(seen.fused), seen.n_tags))
+        return cls(features, None if seen.tags is None else _unit_rows(seen.tags, len(seen.fused), seen.n_tags))
 
     @classmethod
     def together(cls, parts: "list[SeenImages]") -> Self:
@@ -81,14 +76,6 @@ class SeenImages(NamedTuple):
         return SeenImages(*(None if part is None else part[rows] for part in (self.features, self.tags)))
 
 
-class Hyperparameters(NamedTuple):
-    """What a kernel is chosen by: see KernelScores."""
-
-    scale: float
-    noise: float
-    tag_weight: float
-
-
 @stored_as("annotation.KernelScores")
 @dataclass(frozen=True)
 class KernelScores(FieldsAlone):
@@ -99,10 +86,9 @@ class KernelScores(FieldsAlone):
     features : ndarray of shape (n_bank, n_features), float16, or None
         Of unit length.
     tags : csr_array of shape (n_bank, n_tags), float32, or None
+        Of unit length, or none.
     coef : ndarray of shape (n_bank, n_labels), float32
     scale, noise : float
-    tag_weight : float
-        What a squared distance of tags counts beside one of features.
     """
 
     features: np.ndarray | None
@@ -110,21 +96,13 @@ class KernelScores(FieldsAlone):
     coef: np.ndarray
     scale: float
     noise: float
-    tag_weight: float = 0.0
-
-    @classmethod
-    def _from_format(cls, state: dict[str, Any], number: int) -> dict[str, Any]:
-        """Refuse what was solved for with another likeness: its coefficients say nothing under this one."""
-        if state.get("tags") is not None and "tag_weight" not in state:
-            raise ValueError("this annotator was saved by a version that compared tags otherwise; fit it again")
-        return state
 
     def likeness_on(self, device: torch.device) -> "_Likeness":
         """Return what compares images with the bank."""
         return self._likeness_on_cpu if device.type == "cpu" else self._likeness(device)
 
     def _likeness(self, device: torch.device) -> "_Likeness":
-        return _Likeness(SeenImages(self.features, self.tags), self.hyperparameters, device)
+        return _Likeness(SeenImages(self.features, self.tags), self.scale, device)
 
     @cached_property
     def _likeness_on_cpu(self) -> "_Likeness":
@@ -156,12 +134,12 @@ class KernelScores(FieldsAlone):
             Of each group one image takes part in the choice: of two that are alike, neither is left out.
         device : torch.device
         like : KernelScores, optional
-            Whose hyperparameters are taken instead: scores of both are to be compared.
+            Whose scale and noise are taken instead: scores of both are to be compared.
         related : bool, default=False
             Whether labels say something of one another, where they are not too many.
         """
-        chosen = _best_of_left_out(bank, targets, weight, group, device) if like is None else like.hyperparameters
-        system = _with_noise(_Likeness(bank, chosen, device)(bank), weight, chosen.noise)
+        scale, noise = _best_of_left_out(bank, targets, weight, group, device) if like is None else like.hyperparameters
+        system = _with_noise(_Likeness(bank, scale, device)(bank), weight, noise)
         factor = torch.linalg.cholesky(system)
         del system
         coef = torch.cholesky_solve(torch.from_numpy(targets).to(device), factor).cpu().numpy()
@@ -169,12 +147,12 @@ class KernelScores(FieldsAlone):
             inverse = torch.cholesky_inverse(factor).cpu().numpy()
             relations = relate(left_out_scores(inverse, coef, targets, group), targets, weight, group)
             coef = coef @ relations.astype(np.float32)
-        return cls(*bank, coef, *chosen)
+        return cls(*bank, coef, scale, noise)
 
     @property
-    def hyperparameters(self) -> "Hyperparameters":
-        """What was chosen by images left out."""
-        return Hyperparameters(self.scale, self.noise, self.tag_weight)
+    def hyperparameters(self) -> tuple[float, float]:
+        """Scale and noise."""
+        return self.scale, self.noise
 
 
 class KernelScorer:
@@ -203,26 +181,26 @@ class KernelScorer:
 class _Likeness:
     """How much images are like those of a bank: the covariance of the process."""
 
-    def __init__(self, bank: SeenImages, chosen: Hyperparameters, device: torch.device) -> None:
-        self._images, self._chosen, self._device = bank, chosen, device
+    def __init__(self, bank: SeenImages, scale: float, device: torch.device) -> None:
+        self._images, self._scale, self._device = bank, scale, device
 
     def __call__(self, images: SeenImages) -> Tensor:
-        parts = []  # halves of squared distances, negative
+        parts = []
         if images.features is not None:
             own = self._bank  # not made twice
             if images is not self._images:
                 own = torch.from_numpy(images.features).to(self._device).float()
-            parts.append((own @ self._bank.T).sub_(1))
+            parts.append((own @ self._bank.T).sub_(1).mul_(self._scale).exp_())
         if images.tags is not None:
             distances = torch.from_numpy(self._tag_distances(images.tags)).to(self._device)
-            parts.append(distances.mul_(-self._chosen.tag_weight))
-        nearness = parts[0] if len(parts) == 1 else parts[0].add_(parts[1])
-        return nearness.mul_(self._chosen.scale).exp_()
+            parts.append(distances.neg_().exp_().mul_(_TAG_SHARE))
+        return parts[0] if len(parts) == 1 else parts[0].add_(parts[1])
 
     def _tag_distances(self, tags: Any) -> np.ndarray:
         """Return half the squared distances of tags to those of the bank, (n, n_bank) float32; images may have none."""
-        own, of_bank = (_squared_length(some) / 2 for some in (tags, self._images.tags))
-        distances: np.ndarray = own[:, None] + of_bank - (tags @ self._bank_tags).toarray()
+        cosines = (tags @ self._bank_tags).toarray()
+        length, bank_length = ((np.diff(own.indptr) > 0).astype(np.float32) for own in (tags, self._images.tags))
+        distances: np.ndarray = (length[:, None] + bank_length) / 2 - cosines
         return distances
 
     @cached_property
@@ -237,28 +215,17 @@ class _Likeness:
 
 def _best_of_left_out(
     bank: SeenImages, targets: np.ndarray, weight: np.ndarray, group: np.ndarray, device: torch.device
-) -> Hyperparameters:
-    """Return those of the least error of some images, each by all others, one of each group."""
+) -> tuple[float, float]:
+    """Return the scale and the noise of the least error of some images, each by all others, one of each group."""
     one_each = np.sort(np.unique(group, return_index=True)[1])
     some = one_each[np.linspace(0, len(one_each) - 1, min(len(one_each), _MAX_TRIED)).astype(np.int64)]
     images, own_targets, own_weight = bank.take(some), targets[some], weight[some]
     errors = {}
-    for scale, tag_weight in _to_be_tried(bank):
-        likeness = _Likeness(images, Hyperparameters(scale, 0.0, tag_weight), device)(images)
+    for scale in _SCALES:
+        likeness = _Likeness(images, scale, device)(images)
         for noise in _NOISES:
-            chosen = Hyperparameters(scale, noise, tag_weight)
-            errors[chosen] = _left_out_error(likeness, own_targets, own_weight, noise)
+            errors[scale, noise] = _left_out_error(likeness, own_targets, own_weight, noise)
     return min(errors, key=lambda tried: errors[tried])
-
-
-def _to_be_tried(bank: SeenImages) -> list[tuple[float, float]]:
-    """Return scales, and weights of tags."""
-    if bank.tags is None:
-        return [(scale, 0.0) for scale in _SCALES]
-    unit = float(_squared_length(bank.tags).mean()) or 1.0
-    if bank.features is None:
-        return [(scale, 1 / unit) for scale in _SCALES_OF_TAGS]
-    return [(scale, share / unit) for scale in _SCALES for share in _TAG_SHARES]
 
 
 def _with_noise(likeness: Tensor, weight: np.ndarray, noise: float) -> Tensor:
@@ -281,12 +248,12 @@ def kernel_bank_size(n_images: int, n_labels: int, n_features: int, bank_size: i
     return size if size >= min(n_images, bank_size, _MIN_BANK) else 0
 
 
-def _matrix_of(bags: TagBags, n_images: int, n_tags: int) -> Any:
+def _unit_rows(bags: TagBags, n_images: int, n_tags: int) -> Any:
     values, ids = bags.values.cpu().numpy().astype(np.float32), bags.ids.cpu().numpy()
-    return sparse.csr_array((values, ids, np.append(bags.starts.cpu().numpy(), len(ids))), shape=(n_images, n_tags))
-
-
-def _squared_length(tags: Any) -> np.ndarray:
-    """Return that of each row, (n,) float32."""
-    squares: np.ndarray = np.asarray(tags.multiply(tags).sum(axis=1), dtype=np.float32).ravel()
-    return squares
+    starts = np.append(bags.starts.cpu().numpy(), len(ids))
+    tags = sparse.csr_array((values, ids, starts), shape=(n_images, n_tags))
+    tags.eliminate_zeros()
+    length = np.sqrt(np.asarray(tags.multiply(tags).sum(axis=1)).ravel())
+    return sparse.csr_array(
+        (tags.data / np.repeat(length, np.diff(tags.indptr)), tags.indices, tags.indptr), tags.shape
+    )
