@@ -8,15 +8,13 @@ import numpy as np
 from sklearn_mm._checks import Captions
 from sklearn_mm._params import Interval
 from sklearn_mm._unicode import normal_form
-from sklearn_mm.retrieval._cutoff import Cutoff, calibrate, check_risk
+from sklearn_mm.retrieval._cutoff import USUAL_RISK, Cutoff, calibrate, check_risk
 from sklearn_mm.retrieval._hubness import as_items, as_queries
 from sklearn_mm.sampling import held_out_rows
 
 __all__ = ["CALIBRATION_CONSTRAINTS", "check_calibration", "hold_out", "learn_cutoff"]
 
 CALIBRATION_CONSTRAINTS: dict[str, Any] = {"calibration_fraction": [Interval(Real, 0, 1, closed="neither"), None]}
-
-_RISK = 0.1  # where a search asks for none; that of `Gallery.calibrate`
 
 
 def check_calibration(ranker: Any) -> None:
@@ -67,7 +65,7 @@ def hold_out(
     if drawn is not None:
         is_held_out[counts] = drawn
     try:
-        check_risk(_RISK, int(is_held_out.sum()))
+        check_risk(USUAL_RISK, int(is_held_out.sum()))
     except ValueError as error:
         raise ValueError(f"calibration_fraction={fraction} of {int(counts.sum())} images: {error}") from None
     return np.where(is_held_out, 0.0, 1.0 if weight is None else weight), is_held_out
@@ -89,4 +87,4 @@ def learn_cutoff(ranker: Any, captions: Captions, is_held_out: np.ndarray) -> Cu
     row_of = {normal_form(str(text)): row for row, text in enumerate(ranker.gallery_texts_.tolist())}
     queries = ranker._text_gallery.embedding[[row_of[normal_form(text)] for text in known.texts]]
     bank, queries = as_items(bank, ranker.hubness_), as_queries(queries, ranker.hubness_)
-    return calibrate(bank, queries, known.texts, known.image_index, ranker.transform_text, _RISK)
+    return calibrate(bank, queries, known.texts, known.image_index, ranker.transform_text, USUAL_RISK)

@@ -9,7 +9,9 @@ import numpy as np
 from sklearn_mm._unicode import normal_form
 from sklearn_mm.registry import stored_as
 
-__all__ = ["Cutoff", "calibrate", "check_risk"]
+__all__ = ["USUAL_RISK", "Cutoff", "calibrate", "check_risk"]
+
+USUAL_RISK = 0.1  # where nobody asks for another
 
 _MOST_BANK = 1000  # pictures by which a sentence is told to be easy or hard
 _TOP_SHARE = 0.05  # of these the nearest count

@@ -13,7 +13,7 @@ from sklearn_mm._tables import shown, with_length
 from sklearn_mm.exceptions import GalleryWarning
 from sklearn_mm.images import check_sequence, is_table
 from sklearn_mm.registry import stored_as
-from sklearn_mm.retrieval._cutoff import Cutoff, calibrate, check_risk
+from sklearn_mm.retrieval._cutoff import USUAL_RISK, Cutoff, calibrate, check_risk
 from sklearn_mm.retrieval.gallery._embedder import Embedder
 from sklearn_mm.retrieval.gallery._files import read_facts, read_gallery, write_gallery
 from sklearn_mm.retrieval.gallery._items import Items, check_kind, check_metadata, check_once, listed_ids, paths_of
@@ -502,7 +502,7 @@ class Gallery:
 
     # How many ----------------------------------------------------------------------------------------------------
 
-    def calibrate(self, images: Any, captions: Any, *, risk: float = 0.1) -> Self:
+    def calibrate(self, images: Any, captions: Any, *, risk: float = USUAL_RISK) -> Self:
         """Learn how many pictures a sentence deserves, for `search` with a `cutoff`.
 
         A ranker with a `calibration_fraction` has learnt it in its `fit`, of images that it held out; what is learnt
