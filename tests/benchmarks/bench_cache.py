@@ -8,6 +8,7 @@ the names by which pictures are known, looking them up, and the discretising, so
     python tests/benchmarks/bench_cache.py --n-images 500 --out cache.json
 """
 
+import itertools
 import sqlite3
 import tempfile
 from pathlib import Path
@@ -76,13 +77,16 @@ def main():
     records = []
     with tempfile.TemporaryDirectory() as folder:
         plain = FullNetworkEmbedding(options.backbone, **network).fit(images[:BATCH_SIZE])
-        number = iter(range(options.turns + 1))
+        number = itertools.count()
 
         def fill():
             FullNetworkEmbedding(options.backbone, **network, cache=Path(folder) / f"filled{next(number)}").fit(images)
 
-        seconds = bench.interleave({"without a cache": lambda: plain.transform(images), "filling": fill}, options.turns)
-        records.append(bench.report("one pass", seconds, against="without a cache", n_images=options.n_images))
+        passes = {"without a cache": lambda: plain.transform(images), "filling": fill}
+        for n_threads in bench.thread_counts():
+            with bench.threads(n_threads):
+                seconds = bench.interleave(passes, options.turns)
+                records.append(bench.report("one pass", seconds, against="without a cache", n_images=options.n_images))
 
         embeddings = {
             name: FullNetworkEmbedding(options.backbone, **network, cache=folder).set_params(**choice).fit(images)
