@@ -128,7 +128,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         pictures again. Pictures of which not all fit at once are passed on as well, each seen once in a call.
     cache_dtype : {"float32", "float16"}, default="float32"
         In which activations are stored. float16 takes half the room, and rounds each activation by at most 2**-11 of
-        it (2**-25 of those below 2**-14) before the statistics: a standardised value moves by no more than that over
+        it (by 2**-25 below 2**-14) before the statistics are taken: a standardised value moves by about that over
         `scale_`. One whose standard deviation is below 2**-8 of its mean counts as constant. Of the ternary values of
         EfficientNet-Lite0 over 1,000 photographs 0.09 % come out otherwise. What is stored in one is not read in the
         other.
