@@ -220,10 +220,9 @@ class LayerCache:
     def chosen(self, block: np.ndarray) -> np.ndarray:
         """Return what is wanted of what the network answered: float32 (n, width)."""
         out = np.empty((len(block), self.width), dtype=np.float32)
-        parts = {group: self._rounded(block[:, self._where[group]]) for group in self._parts}
+        parts = {group: np.stack(self._rounded(block[:, self._where[group]])) for group in self._parts}
         for group, start, stop, first in self._pieces:
-            for row, vector in enumerate(parts[group]):
-                out[row, first : first + stop - start] = vector[start:stop]
+            out[:, first : first + stop - start] = parts[group][:, start:stop]
         return out
 
     def _rounded(self, block: np.ndarray) -> list[np.ndarray]:

@@ -958,6 +958,15 @@ def test_pictures_that_do_not_fit_into_the_cache_are_seen_once_in_a_fit(embeddin
         assert TinyNet.seen <= len(many) * (2 if size == 1 else 1)
 
 
+def test_half_precision_in_a_cache_would_change_ternary_values(embedding, images):
+    """Why activations are kept as float32 by default: rounded to float16, those near a threshold cross it."""
+    many = np.concatenate([images ^ np.uint8(number) for number in range(100)])
+    activations = activations_of(embedding.backbone, many).astype(np.float32)
+    exact = FullNetworkEmbedding().fit_transform(activations)
+    rounded = FullNetworkEmbedding().fit_transform(activations.astype(np.float16).astype(np.float32))
+    assert 0 < (exact != rounded).mean() < 0.01
+
+
 @pytest.mark.parametrize("size", [1, 400, None])
 def test_a_cache_in_float16_rounds_activations_and_changes_nothing_else(embedding, images, tmp_path, size):
     many = np.concatenate([images ^ np.uint8(number) for number in range(10)])
