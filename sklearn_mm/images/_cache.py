@@ -43,6 +43,7 @@ _ROOM = 0.05  # of the size that is made at once, as it takes a look at all entr
 _UNTOUCHED_S = 600.0  # for so long after a vector was used no further use of it is written down
 _SPARE_S = 1e10  # by so much earlier than others does a vector count as used that nobody has asked for yet
 _WAIT_S = 60.0  # for another process to finish writing
+_RETRY_S = 0.01  # where SQLite does not wait by itself
 _LEASE_S = 300.0  # after which a claim of a process on another machine counts as abandoned
 _SETTLED_S = 2.0  # a file changed later than this ago may change again under the same time stamp
 _PER_QUERY = 500  # keys in one statement
@@ -131,7 +132,7 @@ class RowCache:
                 connection.execute(f"PRAGMA page_size = {_PAGE}")
                 # so that what a smaller size frees can be given back
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            connection.execute("PRAGMA journal_mode = WAL")
+            _write_ahead(connection)
             # a loss of power may cost the last vectors, which are computed again, but never the file
             connection.execute("PRAGMA synchronous = NORMAL")
             with _transaction(connection):
@@ -513,6 +514,20 @@ class _OtherFormat(OSError):
 def _make_tables(connection: sqlite3.Connection) -> None:
     for statement in _SCHEMA:
         connection.execute(statement)
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Turn write-ahead mode on, which fails at once, however long a connection may wait, while others make the file."""
+    until = time.monotonic() + _WAIT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(_RETRY_S)
+        else:
+            return
 
 
 def _content_of(vector: np.ndarray) -> bytes | memoryview:

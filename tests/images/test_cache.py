@@ -3,6 +3,7 @@ import sqlite3
 import time
 import warnings
 from pathlib import Path
+from threading import Timer
 
 import numpy as np
 import pytest
@@ -455,6 +456,23 @@ def test_a_cache_that_another_process_holds_too_long_is_named(tmp_path, monkeypa
         with pytest.raises(OSError, match=r"cannot use the cache .*activations-2\.sqlite': database is locked"):
             put(cache, vectors(cache, "a"))
         other.close()
+
+
+def test_a_cache_that_another_process_is_making_is_waited_for(tmp_path, monkeypatch):
+    other = sqlite3.connect(tmp_path / "activations-2.sqlite", isolation_level=None, check_same_thread=False)
+    other.execute("PRAGMA user_version = 0")  # writes the first page: of an empty file SQLite waits by itself
+    other.execute("BEGIN IMMEDIATE")
+    ended = Timer(0.3, other.rollback)
+    ended.start()
+    with RowCache(tmp_path, "network") as cache:
+        assert ended.finished.is_set()
+        put(cache, vectors(cache, "a"))
+    monkeypatch.setattr(cache_module, "_WAIT_S", 0.05)
+    other.execute("PRAGMA journal_mode = DELETE")
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(OSError, match="database is locked"), RowCache(tmp_path, "network"):
+        pass
+    other.close()
 
 
 # Names of files -------------------------------------------------------------------------------------------------------
