@@ -232,14 +232,15 @@ class ActivationPass:
         self._n_expected = len(pictures)  # that the network is to see
         self._keys: dict[int, bytes] = {}
         self._spooled: list[tuple[list[int], tuple[int, int]]] = []  # rows and shape of the blocks in the spool
-        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        self._stack.enter_context(torch_threads(self._n_jobs))
-        self._n_threads = n_threads(None)  # as many as torch computes with by now
-        self._spool = self._stack.enter_context(SpooledTemporaryFile(max_size=_SPOOL_BYTES))
-        if self._cache is not None:
-            self._stack.enter_context(self._cache)
+        with ExitStack() as stack:  # left at once if the cache cannot be opened
+            stack.enter_context(torch_threads(self._n_jobs))
+            self._n_threads = n_threads(None)  # as many as torch computes with by now
+            self._spool = stack.enter_context(SpooledTemporaryFile(max_size=_SPOOL_BYTES))
+            if self._cache is not None:
+                stack.enter_context(self._cache)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(

@@ -630,6 +630,14 @@ def test_what_is_cached_needs_no_network(embedding, images, tmp_path):
     assert again.layers_ == embedding.layers_
 
 
+def test_a_cache_that_cannot_be_opened_leaves_torch_its_threads(embedding, images, tmp_path):
+    (tmp_path / "activations-2.sqlite").write_bytes(b"no data base " * 1000)
+    n_threads = torch.get_num_threads()
+    with pytest.raises(OSError, match="cannot use the cache"):
+        embedding.set_params(cache=tmp_path, n_jobs=n_threads + 1).fit(images)
+    assert torch.get_num_threads() == n_threads
+
+
 def test_the_cache_knows_pictures_by_content(embedding, images, tmp_path):
     embedding.set_params(cache=tmp_path / "cache").fit([encoded(image) for image in images])
     paths = written(images, tmp_path / "a")
