@@ -106,7 +106,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
     engine : {"auto", "torch", "compile", "openvino"}, default="auto"
         What runs the network. "torch": with batch norm folded into the convolutions on the CPU, and each convolution
         with what follows it as one operator. "compile": ``torch.compile``, which takes about a minute to start and
-        needs a C++ compiler. "openvino": OpenVINO, on the CPU and in float32 (``sklearn-mm[openvino]``). "auto": on
+        needs a C++ compiler. "openvino": OpenVINO, on the CPU, not in float16 (``sklearn-mm[openvino]``). "auto": on
         the CPU in float32 "torch" from 500 pictures in a call on, and from 5,000 on OpenVINO, if it is installed;
         otherwise the network as it is.
     n_jobs : int, default=None
@@ -682,7 +682,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         precision = getattr(self, "precision_", "auto") if self.precision == "auto" else self.precision
         check_engine(self.engine, device, precision)
         gains = device.type != "cpu" or gains_in_half_precision(self.backbone)
-        if precision == "auto" and (self.engine == "openvino" or not gains):
+        if precision == "auto" and not gains:
             precision = "float32"
         return device, resolve_dtype(precision, device)
 

@@ -48,8 +48,8 @@ def check_engine(engine: str, device: torch.device, precision: str) -> None:
         raise ValueError(
             f"engine='openvino' runs on the CPU, got device '{device}'; use device='cpu' or another engine"
         )
-    if precision not in ("auto", "float32"):
-        raise ValueError(f"engine='openvino' computes in float32, got precision={precision!r}; use 'float32' or 'auto'")
+    if precision == "float16":
+        raise ValueError("engine='openvino' does not compute in float16; use precision='bfloat16', 'float32' or 'auto'")
 
 
 def chosen_engine(engine: str, device: torch.device, dtype: torch.dtype, n_pictures: int) -> str | None:
@@ -129,7 +129,7 @@ def _built(
     module, taps = trace(reader, example)
     fold_and_pool(module, taps, dtype)
     if engine == "openvino":
-        return compiled_by_openvino(module, example, chunk_size)
+        return compiled_by_openvino(module, example, chunk_size, dtype)
     read_windows_once(module)
     if engine == "compile":
         return compiled_by_torch(module, chunk_size)
