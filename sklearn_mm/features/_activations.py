@@ -51,7 +51,7 @@ class TappedNetwork:
     dtype : torch.dtype
         In which precision.
     engine : {"auto", "torch", "compile", "openvino"}
-        What runs it, from the second batch on: the first one shows what is read.
+        What runs it; in float32 from the second batch on, as the first one shows what is read.
     leave_out : frozenset of str, optional
         Given for a cache: see TapReader.
     """
@@ -145,13 +145,16 @@ class TappedNetwork:
         if self._reader.taps is not None:
             return self._engine_for(n_pictures, pixels)(pixels)
         try:
-            return self._reader(pixels)
+            first = self._reader(pixels)
         except torch.OutOfMemoryError:  # a RuntimeError, but not for the size of a picture
             raise
         except (RuntimeError, AssertionError, TypeError) as error:
             raise ValueError(
                 f"the network cannot look at pictures of {self._side}x{self._side} pixels: {error}"
             ) from error
+        run = self._reader if self._dtype == torch.float32 else self._engine_for(n_pictures, pixels)
+        # in half precision engines round otherwise, and all pictures are to be read by the same
+        return first if run is self._reader else run(pixels)
 
     def _engine_for(self, n_pictures: int, pixels: Tensor) -> Callable[[Tensor], Tensor]:
         """Return what runs the network: the engine that is worth it for so many pictures, or torch as it is."""
@@ -163,7 +166,9 @@ class TappedNetwork:
             if engine not in self._engines:
                 try:
                     chunk_size = self.chunk_size or len(pixels)
-                    self._engines[engine] = build_engine(engine, self._reader, pixels, self._dtype, chunk_size)
+                    # a few pictures tell whether it answers as the network does
+                    few = pixels[:chunk_size]
+                    self._engines[engine] = build_engine(engine, self._reader, few, self._dtype, chunk_size)
                 except EngineError:
                     # nobody has asked for more than torch, which runs every network
                     if engine != "torch" and self._engine != "auto":

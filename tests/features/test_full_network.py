@@ -1025,6 +1025,19 @@ def test_what_varies_less_than_float16_counts_as_constant(embedding, images, tmp
     assert half.scale_[0] == 0 and (half.scale_[1:] > 0).all()
 
 
+def test_in_bfloat16_the_first_batch_is_run_by_the_engine_too(images):
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(6)
+    nn.init.normal_(norm.running_mean)
+    network = nn.Sequential(nn.Conv2d(3, 6, 3), norm, nn.ReLU(), nn.Conv2d(6, 4, 3))
+    how = {"image_size": SIDE, "precision": "bfloat16", "discretize": False, "batch_size": 4}
+    twice = np.concatenate([images[:8], images[:4]])  # the first pictures once more, in the third batch
+    found = FullNetworkEmbedding(network, engine="torch", **how).fit_transform(twice)
+    np.testing.assert_array_equal(found[8:], found[:4])
+    plain = FullNetworkEmbedding(network, **how).fit_transform(twice)
+    assert not np.array_equal(plain, found)  # or this test could not tell
+
+
 def counted_search(embedding, images, cv, **options):
     """Search over the embedding's and the classifier's parameters; return the pictures that passed the network."""
     pipeline = make_pipeline(embedding, RidgeClassifier())
