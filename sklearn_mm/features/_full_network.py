@@ -5,6 +5,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from math import inf
 from typing import Any, Self
 
 import numpy as np
@@ -37,7 +38,7 @@ from sklearn_mm.features._aligned import agreeing_layers, sample_rows
 from sklearn_mm.features._network_on_demand import NetworkOnDemandMixin
 from sklearn_mm.images import PictureReader, Pictures, ReadFailure, check_formats, is_table
 from sklearn_mm.nn.backbones import gains_in_half_precision, pixel_convention
-from sklearn_mm.nn.engines import ENGINES, check_engine
+from sklearn_mm.nn.engines import ENGINES, check_engine, settled_engine
 from sklearn_mm.nn.pooling import POOLINGS
 from sklearn_mm.registry import stored_as
 from sklearn_mm.towers import RunningMoments, discretise, standardise, ternary_limits
@@ -107,8 +108,9 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         What runs the network. "torch": with batch norm folded into the convolutions on the CPU, and each convolution
         with what follows it as one operator. "compile": ``torch.compile``, which takes about a minute to start and
         needs a C++ compiler. "openvino": OpenVINO, on the CPU, not in float16 (``sklearn-mm[openvino]``). "auto": on
-        the CPU in float32 "torch" from 500 pictures in a call on, and from 5,000 on OpenVINO, if it is installed;
-        otherwise the network as it is.
+        the CPU in float32 "torch" from 500 pictures in a call on, and from 5,000 on OpenVINO, if it is installed; in
+        bfloat16, where engines round otherwise, "torch" for good (`engine_`), if `fit` sees 500 pictures, or they come
+        in parts, or there is a `cache`; otherwise the network as it is.
     n_jobs : int, default=None
         Threads on the CPU, both those that torch computes with and those that read pictures meanwhile; None takes as
         many as torch is set to, -1 one for each core.
@@ -166,6 +168,9 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         ``(row, source, reason)`` for each picture of the last call that could not be read.
     precision_ : {"float32", "bfloat16", "float16"}
         In which `fit` has computed activations, and `transform` goes on under ``precision="auto"``.
+    engine_ : {"auto", "torch", "compile", "openvino"}
+        What has run the network in `fit`, and goes on under ``engine="auto"``: "auto" still looks at the number of
+        pictures of a call, or is the network as it is in half precision. Only when fitted on pictures.
     n_features_in_ : int
         Number of columns of X; only when fitted on activations.
     trained_on_ : tuple of str or None
@@ -321,10 +326,16 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         -------
         self
         """
+        return self._fit(X, y)
+
+    def _fit(self, X: Any, y: Any, is_part: bool = False) -> Self:
+        """Fit; with `is_part` more pictures are to be expected."""
         self._restart()
         captions = self._captions_to_align(X, y)
         if is_table(X):
             return self._learn_table(self._check_table(X, reset=True), RunningMoments())
+        if is_part:
+            self._settle_engine(inf)
         repeats = Repeats.of(X)
         with self._open_pass(X, repeats) as activations:
             return self._learn(activations, RunningMoments(), captions, keep=captions is not None, repeats=repeats)
@@ -372,7 +383,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         self
         """
         if not hasattr(self, "mean_"):
-            return self.fit(X, y)
+            return self._fit(X, y, is_part=True)
         self._check_parameters()
         moments = copy.deepcopy(self._moments)  # an error on the way leaves the old ones
         if is_table(X):
@@ -387,8 +398,8 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         Returns
         -------
         dict
-            Arrays, and numbers and names that JSON can hold: "n_rows", "mean", "squares", "resolution", "layers" and
-            "precision".
+            Arrays, and numbers and names that JSON can hold: "n_rows", "mean", "squares", "resolution", "layers",
+            "precision" and "engine".
         """
         check_is_fitted(self, "mean_")
         if self._kept is not None:
@@ -400,6 +411,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
             **{name: getattr(moments, name) for name in ("n_rows", "mean", "squares", "resolution")},
             "layers": [list(layer) for layer in self.layers_],
             "precision": getattr(self, "precision_", None),
+            "engine": getattr(self, "engine_", None),
         }
 
     def set_statistics(self, parts: Iterable[Mapping[str, Any]]) -> Self:
@@ -419,17 +431,19 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         Raises
         ------
         ValueError
-            They are of different networks or precisions.
+            They are of different networks, precisions or engines.
         """
         if hasattr(self, "mean_"):
             self._check_parameters()  # the network stays, as it does in partial_fit
         else:
             self._restart()
+            self._settle_engine(inf)
         moments = RunningMoments()
-        first: Mapping[str, Any] = {"layers": [], "precision": None}
-        for place, part in enumerate(parts):
+        first: Mapping[str, Any] = {"layers": [], "precision": None, "engine": None}
+        for place, stored in enumerate(parts):
+            part = {"engine": "auto", **stored}  # as it was before it was written down
             first = part if place == 0 else first
-            for name in ("layers", "precision"):
+            for name in ("layers", "precision", "engine"):
                 if part[name] != first[name]:
                     raise ValueError(
                         f"statistics {place} are of {name} {part[name]!r}, those before of {first[name]!r}"
@@ -438,6 +452,8 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
         self.layers_: list[tuple[str, int]] = [(name, width) for name, width in first["layers"]]
         if first["precision"] is not None:
             self.precision_ = first["precision"]
+        if first["engine"] is not None:
+            self.engine_ = first["engine"]
         self.errors_: list[ReadFailure] = []
         return self._finish_learning(moments)
 
@@ -491,9 +507,14 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
 
     def _restart(self) -> None:
         self._check_parameters()
-        for learned in ("precision_", "_kept"):  # by the fit before
+        for learned in ("precision_", "engine_", "_kept"):  # by the fit before
             self.__dict__.pop(learned, None)
         self._forget_network()
+
+    def _settle_engine(self, n_pictures: float) -> None:
+        device, dtype = self._resolve()
+        # one choice for all who share a cache, or their pictures would pass the network once for each
+        self.engine_ = settled_engine(self.engine, device, dtype, n_pictures if self.cache is None else inf)
 
     def _captions_to_align(self, X: Any, y: Any) -> Captions | None:
         """Return the captions that decide on the layers, if they do."""
@@ -663,6 +684,8 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
             pixels.image_size, pixels.resize_size, pixels.interpolation, self.crops, tuple(self.extra_formats)
         )
         device, dtype = self._resolve()
+        if not hasattr(self, "engine_"):
+            self._settle_engine(len(pictures))
         return ActivationPass(
             pictures,
             reader,
@@ -701,7 +724,8 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
     def _from_format(cls, state: dict[str, Any], number: int) -> dict[str, Any]:
         """Bring an older state to today's: any file was opened without a question, and only means were read."""
         added = {"extra_formats": (), "pooling": "mean", "engine": "auto"}
-        return {**added, "cache_size": _CACHE_SIZE, "cache_dtype": "float32", **state}
+        learnt = {"engine_": "auto"} if "precision_" in state else {}
+        return {**added, **learnt, "cache_size": _CACHE_SIZE, "cache_dtype": "float32", **state}
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -37,7 +37,8 @@ class NetworkOnDemandMixin(PickleStateMixin):
     """An embedding that builds its network when a picture has to pass it.
 
     It has the parameters `backbone`, `weights`, `layers`, `activation`, `pooling`, `image_size`, `device`, `precision`,
-    `engine`, `cache`, `cache_size` and `cache_dtype`, and the attribute `layers_` once fitted.
+    `engine`, `cache`, `cache_size` and `cache_dtype`, and the attributes `layers_` and `engine_` once
+    fitted.
     """
 
     backbone: Any
@@ -102,7 +103,7 @@ class NetworkOnDemandMixin(PickleStateMixin):
                         pooling=self.pooling,
                         device=device,
                         dtype=dtype,
-                        engine=self.engine,
+                        engine=self._engine_used,
                         leave_out=leave_out,
                     )
                     opened = self._network = (key, built)
@@ -151,12 +152,17 @@ class NetworkOnDemandMixin(PickleStateMixin):
         weights: str | os.PathLike[str] | None = self.weights
         return weights
 
+    @property
+    def _engine_used(self) -> str:
+        # what "auto" is in half precision is settled when pictures are first learnt from
+        return getattr(self, "engine_", "auto") if self.engine == "auto" else self.engine
+
     def _network_key(self) -> tuple[Any, ...]:
         # A module is told by being the same object, as comparing weights would take a pass over all of them; the key
         # holds it, so that no other one can come to stand at its address. layers by repr, as a list may be changed in
         # place.
         read = (repr(self._layers_read), self.activation, self.pooling, self.image_size)
-        return (self.backbone, str(self.weights), *read, str(self.device), self.precision, self.engine)
+        return (self.backbone, str(self.weights), *read, str(self.device), self.precision, self._engine_used)
 
     def _open_cache(self, reader: PictureReader, dtype: torch.dtype) -> LayerCache | None:
         """Return the cache of the activations, if there is to be one."""
@@ -179,7 +185,7 @@ class NetworkOnDemandMixin(PickleStateMixin):
 
     def _engine_identity(self, dtype: torch.dtype) -> str:
         """Return the engine, as an ending of the cache's address, where it rounds otherwise than the others."""
-        identity = engine_identity(self.engine, resolve_device(self.device), dtype)
+        identity = engine_identity(self._engine_used, resolve_device(self.device), dtype)
         return f" engine:{identity}" if identity else ""
 
     def __getstate__(self) -> dict[str, Any]:

@@ -1025,6 +1025,21 @@ def test_what_varies_less_than_float16_counts_as_constant(embedding, images, tmp
     assert half.scale_[0] == 0 and (half.scale_[1:] > 0).all()
 
 
+@pytest.mark.parametrize("n_images", [12, 500])
+def test_in_bfloat16_what_fit_has_chosen_runs_the_network_for_good(embedding, images, tmp_path, n_images):
+    many = np.concatenate([images ^ np.uint8(number) for number in range(-(-n_images // 12))])[:n_images]
+    embedding.set_params(precision="bfloat16", discretize=False)
+    engine = "auto" if n_images < 500 else "torch"
+    expected = clone(embedding).fit_transform(many)
+    fitted = clone(embedding).fit(many)
+    assert fitted.engine_ == engine
+    for opened in (fitted, pickle.loads(pickle.dumps(fitted))):
+        np.testing.assert_array_equal(opened.transform(many[:5]), expected[:5])
+    assert clone(embedding).partial_fit(many).engine_ == "torch"
+    assert clone(embedding).set_params(cache=tmp_path).fit(many).engine_ == "torch"
+    assert fitted.set_params(engine="auto", precision="float32").fit(many).engine_ == "auto"
+
+
 def test_in_bfloat16_the_first_batch_is_run_by_the_engine_too(images):
     torch.manual_seed(0)
     norm = nn.BatchNorm2d(6)
@@ -1036,6 +1051,17 @@ def test_in_bfloat16_the_first_batch_is_run_by_the_engine_too(images):
     np.testing.assert_array_equal(found[8:], found[:4])
     plain = FullNetworkEmbedding(network, **how).fit_transform(twice)
     assert not np.array_equal(plain, found)  # or this test could not tell
+
+
+def test_statistics_of_other_engines_are_not_merged(embedding, images):
+    embedding.set_params(precision="bfloat16")
+    plain, by_engine = (clone(embedding).set_params(engine=engine).fit(images) for engine in ("auto", "torch"))
+    statistics = [plain.get_statistics(), by_engine.get_statistics()]
+    with pytest.raises(ValueError, match="statistics 1 are of engine 'torch', those before of 'auto'"):
+        clone(embedding).set_statistics(statistics)
+    assert clone(embedding).set_statistics(statistics[1:]).engine_ == "torch"
+    del statistics[0]["engine"]  # as it was stored before
+    assert clone(embedding).set_statistics(statistics[:1]).engine_ == "auto"
 
 
 def counted_search(embedding, images, cv, **options):
@@ -1081,7 +1107,8 @@ from sklearn_mm.features import FullNetworkEmbedding
 if __name__ == "__main__":
     torch.manual_seed(0)
     images = np.random.default_rng(0).integers(256, size=(40, 16, 16, 3), dtype=np.uint8)
-    embedding = FullNetworkEmbedding(Counting(), image_size=16, batch_size=4, cache="cache")
+    # an engine for half precision would run the network once more, to be compared with it
+    embedding = FullNetworkEmbedding(Counting(), image_size=16, precision="float32", batch_size=4, cache="cache")
     pipeline = make_pipeline(embedding, RidgeClassifier())
     grid = {
         "fullnetworkembedding__layers": ["last", "auto"],

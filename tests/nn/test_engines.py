@@ -13,6 +13,7 @@ from sklearn_mm.nn.engines import (
     check_engine,
     chosen_engine,
     engine_identity,
+    settled_engine,
 )
 from sklearn_mm.nn.engines._rewrite import fold_and_pool
 from sklearn_mm.nn.engines._windows import read_windows_once
@@ -239,6 +240,15 @@ def test_auto_takes_an_engine_where_it_is_worth_its_start():
     # autocast rounds elsewhere: activations would differ by more than rounding in float32
     assert chosen_engine("auto", CPU, torch.bfloat16, 10_000) is None
     assert chosen_engine("auto", torch.device("cuda"), torch.float32, 10_000) is None
+
+
+def test_in_bfloat16_auto_is_settled_once():
+    assert settled_engine("auto", CPU, torch.bfloat16, 499) == "auto"
+    assert settled_engine("auto", CPU, torch.bfloat16, 500) == "torch"
+    assert settled_engine("openvino", CPU, torch.bfloat16, 500) == "openvino"
+    assert settled_engine("auto", CPU, torch.float32, 10_000) == "auto"
+    assert settled_engine("auto", CPU, torch.float16, 10_000) == "auto"
+    assert settled_engine("auto", torch.device("cuda"), torch.bfloat16, 10_000) == "auto"
 
 
 def test_a_cache_tells_engines_apart_where_they_round_in_half_precision():

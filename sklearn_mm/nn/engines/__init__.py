@@ -7,6 +7,15 @@ from sklearn_mm.nn.engines._engines import (
     check_engine,
     chosen_engine,
     engine_identity,
+    settled_engine,
 )
 
-__all__ = ["ENGINES", "EngineError", "build_engine", "check_engine", "chosen_engine", "engine_identity"]
+__all__ = [
+    "ENGINES",
+    "EngineError",
+    "build_engine",
+    "check_engine",
+    "chosen_engine",
+    "engine_identity",
+    "settled_engine",
+]

@@ -14,7 +14,15 @@ from sklearn_mm.nn.engines._trace import UntraceableError, trace
 from sklearn_mm.nn.engines._windows import read_windows_once
 from sklearn_mm.nn.taps import TapReader
 
-__all__ = ["ENGINES", "EngineError", "build_engine", "check_engine", "chosen_engine", "engine_identity"]
+__all__ = [
+    "ENGINES",
+    "EngineError",
+    "build_engine",
+    "check_engine",
+    "chosen_engine",
+    "engine_identity",
+    "settled_engine",
+]
 
 ENGINES = ("auto", "torch", "compile", "openvino")
 _INSTALL_OPENVINO = "engine='openvino' needs openvino: pip install 'sklearn-mm[openvino]'"
@@ -66,11 +74,21 @@ def chosen_engine(engine: str, device: torch.device, dtype: torch.dtype, n_pictu
     return "openvino" if n_pictures >= _WORTH_OPENVINO and find_spec("openvino") is not None else "torch"
 
 
+def settled_engine(engine: str, device: torch.device, dtype: torch.dtype, n_pictures: float) -> str:
+    """Return the engine of an estimator that learns from so many pictures, for good.
+
+    In bfloat16 engines round otherwise, and "auto" may not choose one for each number of pictures anew: it is "torch"
+    on the CPU, if so many are worth its start, or else the network as it is, which "auto" stays.
+    """
+    is_half_on_cpu = device.type == "cpu" and dtype == torch.bfloat16
+    return "torch" if engine == "auto" and is_half_on_cpu and n_pictures >= _WORTH_TORCH else engine
+
+
 def engine_identity(engine: str, device: torch.device, dtype: torch.dtype) -> str:
     """Return what a cache has to tell activations of an engine by; empty where only rounding in float32 differs."""
     if dtype == torch.float32:
         return ""
-    # whatever the number of pictures: "auto" computes in half precision as torch does
+    # whatever the number of pictures: "auto" that was not settled otherwise computes as torch does
     return chosen_engine(engine, device, dtype, 0) or ""
 
 
