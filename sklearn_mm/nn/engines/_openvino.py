@@ -54,8 +54,9 @@ def compiled_by_openvino(
 
     def read(pixels: Tensor) -> Tensor:
         answers = torch.split(compiled(pixels), widths, dim=1)
-        parts = [answers[number] if finish is None else finish(answers[number]) for number, finish in finishes]
-        return torch.cat(parts, dim=1)
+        parts = [pixels if number is None else answers[number] for number, _ in finishes]
+        finished = [part if finish is None else finish(part) for part, (_, finish) in zip(parts, finishes, strict=True)]
+        return torch.cat(finished, dim=1)
 
     return read
 

@@ -28,7 +28,7 @@ _WINDOW = 49  # positions: measured, from 16 to 64 are about as fast, and more s
 Finish: TypeAlias = Callable[[Tensor], Tensor]
 
 
-def average_by_convolutions(module: fx.GraphModule) -> list[tuple[int, Finish | None]]:
+def average_by_convolutions(module: fx.GraphModule) -> list[tuple[int | None, Finish | None]]:
     """Take averages by what OpenVINO does with maps as it keeps them, and leave the layers behind them for later.
 
     Parameters
@@ -38,9 +38,10 @@ def average_by_convolutions(module: fx.GraphModule) -> list[tuple[int, Finish | 
 
     Returns
     -------
-    list of (int, callable or None)
+    list of (int or None, callable or None)
         For each answer of before, of which of the new ones it is made, and what is to be done with that: layers, whose
-        weights are then read once a call, and not for each chunk of a few pictures.
+        weights are then read once a call, and not for each chunk of a few pictures. None is what the network is given:
+        averages of that would have its layout changed in the graph.
 
     Notes
     -----
@@ -57,9 +58,9 @@ class _Averages:
         self._sums: dict[fx.Node, fx.Node] = {}
         self._ones: dict[tuple[int, int, int], fx.Node] = {}
 
-    def run(self) -> list[tuple[int, Finish | None]]:
+    def run(self) -> list[tuple[int | None, Finish | None]]:
         output = next(node for node in self._graph.nodes if node.op == "output")
-        finishes: dict[fx.Node, Finish] = {}
+        made_later: dict[fx.Node, tuple[fx.Node, Finish]] = {}
         for node in list(self._graph.nodes):
             if node.target is spatial_mean:
                 with self._graph.inserting_before(node):
@@ -69,9 +70,10 @@ class _Averages:
             elif node.target is mean_behind:
                 with self._graph.inserting_before(node):
                     value, finish = self._behind(node)
-                node.replace_all_uses_with(value)
-                if finish is not None:
-                    finishes[value] = finish
+                if finish is None:
+                    node.replace_all_uses_with(value)
+                else:
+                    made_later[node] = (value, finish)
         made: list[tuple[fx.Node, Finish | None]] = []
         for node in output.args[0]:
             if node.target is linear_of_mean:
@@ -79,13 +81,13 @@ class _Averages:
                 weight, bias = (self._value(constant) for constant in constants)
                 made.append((mean, partial(linear_of_mean, weight=weight, bias=bias)))
             else:
-                made.append((node, finishes.get(node)))
-        answers = list(dict.fromkeys(value for value, _ in made))
+                made.append(made_later.get(node, (node, None)))
+        answers = list(dict.fromkeys(value for value, _ in made if value.op != "placeholder"))
         output.args = (tuple(answers),)
         self._graph.eliminate_dead_code()
         self._graph.lint()
         self._module.recompile()
-        return [(answers.index(value), finish) for value, finish in made]
+        return [(answers.index(value) if value in answers else None, finish) for value, finish in made]
 
     def _sum(self, maps: fx.Node) -> fx.Node:
         if maps not in self._sums:
@@ -99,6 +101,12 @@ class _Averages:
         maps, *constants, groups = arguments
         rows, columns, weight, bias = (self._value(constant) for constant in constants)
         n_channels, height, width = maps.meta["val"].shape[1:]
+        given, padding = _unpadded(maps)
+        if given.op == "placeholder":
+            left, right, top, bottom = padding
+            met = rows[:, top : rows.shape[1] - bottom], columns[:, left : columns.shape[1] - right]
+            how = {"rows": met[0], "columns": met[1], "weight": weight, "bias": bias, "groups": groups}
+            return given, partial(mean_behind, **how)
         if not (_is_same(rows) and _is_same(columns)):
             windows = self._graph.call_function(_window_means, (maps, *constants[:2]))
             return windows, partial(_convolved, weight=weight.flatten(2), bias=bias, groups=groups)
@@ -126,6 +134,14 @@ class _Averages:
 
     def _value(self, constant: Any) -> Any:
         return None if constant is None else getattr(self._module, str(constant.target))
+
+
+def _unpadded(maps: fx.Node) -> tuple[fx.Node, list[int]]:
+    """Return maps without zeros around them, and how many those are: left, right, above and below."""
+    arguments: Any = maps.args if maps.target is torch.ops.aten.pad.default else (maps, [])
+    source, *how = arguments
+    is_by_zeros = len(how) == 1 and len(how[0]) in (0, 4)
+    return (source, list(how[0]) or [0] * 4) if is_by_zeros else (maps, [0] * 4)
 
 
 def _sides(maps: fx.Node) -> tuple[int, int]:
