@@ -411,7 +411,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
             **{name: getattr(moments, name) for name in ("n_rows", "mean", "squares", "resolution")},
             "layers": [list(layer) for layer in self.layers_],
             "precision": getattr(self, "precision_", None),
-            "engine": getattr(self, "engine_", None),
+            "engine": getattr(self, "engine_", "auto"),
         }
 
     def set_statistics(self, parts: Iterable[Mapping[str, Any]]) -> Self:
@@ -439,7 +439,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
             self._restart()
             self._settle_engine(inf)
         moments = RunningMoments()
-        first: Mapping[str, Any] = {"layers": [], "precision": None, "engine": None}
+        first: Mapping[str, Any] = {"layers": [], "precision": None}
         for place, stored in enumerate(parts):
             part = {"engine": "auto", **stored}  # as it was before it was written down
             first = part if place == 0 else first
@@ -451,9 +451,7 @@ class FullNetworkEmbedding(TransformerMixin, NetworkOnDemandMixin, BaseEstimator
             moments.merge(RunningMoments(*(part[name] for name in ("n_rows", "mean", "squares", "resolution"))))
         self.layers_: list[tuple[str, int]] = [(name, width) for name, width in first["layers"]]
         if first["precision"] is not None:
-            self.precision_ = first["precision"]
-        if first["engine"] is not None:
-            self.engine_ = first["engine"]
+            self.precision_, self.engine_ = first["precision"], first["engine"]
         self.errors_: list[ReadFailure] = []
         return self._finish_learning(moments)
 
