@@ -150,6 +150,16 @@ def test_openvino_reads_the_same(network, pixels):
     torch.testing.assert_close(first, expected[:3], atol=tolerance, rtol=0)
 
 
+@pytest.mark.parametrize("layers", [["stem"], ["stem", "blocks.0.expand"], ["blocks.1.depthwise", "grouped"], "last"])
+def test_openvino_reads_any_choice_of_layers(network, pixels, layers):
+    pytest.importorskip("openvino")
+    # cropped and filled up before the first layer, which is read from what the network is given
+    for before in (nn.Identity(), nn.ZeroPad2d((1, 2, 0, 3)), nn.ZeroPad2d((-1, 2, 0, -3))):
+        names = layers if layers == "last" else [f"1.{name}" for name in layers]
+        expected, found, _ = both(nn.Sequential(before, network), pixels, "openvino", layers=names)
+        torch.testing.assert_close(found, expected, atol=ROUNDING * float(expected.abs().max()), rtol=0)
+
+
 @pytest.mark.slow
 def test_compiled_by_torch_it_reads_the_same(network, pixels):
     with warnings.catch_warnings():

@@ -34,12 +34,28 @@ def compiled_by_openvino(
 
     It computes in `dtype`, and with as many threads as torch does when it is called: each takes chunks of its own.
     """
-    import openvino
-    from openvino.preprocess import PrePostProcessor
-
     finishes = average_by_convolutions(module)
     with torch.no_grad():
         widths = [part.shape[1] for part in module(pixels)]
+    # nothing is left of a network of which the first layer alone is read
+    compiled = _compiled(module, pixels, chunk_size, dtype) if widths else None
+
+    def read(pixels: Tensor) -> Tensor:
+        answers = () if compiled is None else torch.split(compiled(pixels), widths, dim=1)
+        parts = [pixels if number is None else answers[number] for number, _ in finishes]
+        finished = [part if finish is None else finish(part) for part, (_, finish) in zip(parts, finishes, strict=True)]
+        return torch.cat(finished, dim=1)
+
+    return read
+
+
+def _compiled(
+    module: fx.GraphModule, pixels: Tensor, chunk_size: int, dtype: torch.dtype
+) -> Callable[[Tensor], Tensor]:
+    """Return a function from pixels (n, 3, h, w), channels last, to all that the graph answers, side by side."""
+    import openvino
+    from openvino.preprocess import PrePostProcessor
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's about tracing, which is openvino's way to a graph
         try:
@@ -50,15 +66,7 @@ def compiled_by_openvino(
     channels_last = PrePostProcessor(model)  # as pixels are in memory
     channels_last.input().tensor().set_layout(openvino.Layout("NHWC"))
     channels_last.input().model().set_layout(openvino.Layout("NCHW"))
-    compiled = _Compiled(openvino.Core(), channels_last.build(), chunk_size, _PRECISIONS[dtype])
-
-    def read(pixels: Tensor) -> Tensor:
-        answers = torch.split(compiled(pixels), widths, dim=1)
-        parts = [pixels if number is None else answers[number] for number, _ in finishes]
-        finished = [part if finish is None else finish(part) for part, (_, finish) in zip(parts, finishes, strict=True)]
-        return torch.cat(finished, dim=1)
-
-    return read
+    return _Compiled(openvino.Core(), channels_last.build(), chunk_size, _PRECISIONS[dtype])
 
 
 class _Compiled:

@@ -140,7 +140,7 @@ def _unpadded(maps: fx.Node) -> tuple[fx.Node, list[int]]:
     """Return maps without zeros around them, and how many those are: left, right, above and below."""
     arguments: Any = maps.args if maps.target is torch.ops.aten.pad.default else (maps, [])
     source, *how = arguments
-    is_by_zeros = len(how) == 1 and len(how[0]) in (0, 4)
+    is_by_zeros = len(how) == 1 and len(how[0]) in (0, 4) and all(count >= 0 for count in how[0])
     return (source, list(how[0]) or [0] * 4) if is_by_zeros else (maps, [0] * 4)
 
 
