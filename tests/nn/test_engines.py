@@ -160,6 +160,15 @@ def test_openvino_reads_any_choice_of_layers(network, pixels, layers):
         torch.testing.assert_close(found, expected, atol=ROUNDING * float(expected.abs().max()), rtol=0)
 
 
+def test_openvino_reads_what_is_behind_kernels_that_are_no_squares(pixels):
+    pytest.importorskip("openvino")
+    torch.manual_seed(0)
+    sides = {"kernel_size": (3, 5), "padding": (1, 2)}
+    parts = [nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, **sides), nn.ReLU(), nn.Conv2d(8, 8, groups=8, **sides)]
+    expected, found, _ = both(nn.Sequential(*parts, nn.ReLU(), nn.Conv2d(8, 4, 1)).eval(), pixels, "openvino")
+    torch.testing.assert_close(found, expected, atol=ROUNDING * float(expected.abs().max()), rtol=0)
+
+
 @pytest.mark.slow
 def test_compiled_by_torch_it_reads_the_same(network, pixels):
     with warnings.catch_warnings():

@@ -107,7 +107,7 @@ class _Averages:
             met = rows[:, top : rows.shape[1] - bottom], columns[:, left : columns.shape[1] - right]
             how = {"rows": met[0], "columns": met[1], "weight": weight, "bias": bias, "groups": groups}
             return given, partial(mean_behind, **how)
-        if not (_is_same(rows) and _is_same(columns)):
+        if not (len(rows) == len(columns) and _is_same(rows) and _is_same(columns)):
             windows = self._graph.call_function(_window_means, (maps, *constants[:2]))
             return windows, partial(_convolved, weight=weight.flatten(2), bias=bias, groups=groups)
         border = len(rows) // 2
