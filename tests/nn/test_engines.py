@@ -169,6 +169,17 @@ def test_openvino_reads_what_is_behind_kernels_that_are_no_squares(pixels):
     torch.testing.assert_close(found, expected, atol=ROUNDING * float(expected.abs().max()), rtol=0)
 
 
+def test_openvino_runs_any_number_of_pictures_through_a_network_that_counts_them(pixels):
+    pytest.importorskip("openvino")
+    from torchvision.models import shufflenet_v2_x0_5
+
+    torch.manual_seed(0)
+    expected, found, first = both(shufflenet_v2_x0_5().eval(), pixels, "openvino", layers=["stage2", "conv5"])
+    tolerance = ROUNDING * float(expected.abs().max())
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
+    torch.testing.assert_close(first, expected[:3], atol=tolerance, rtol=0)
+
+
 @pytest.mark.slow
 def test_compiled_by_torch_it_reads_the_same(network, pixels):
     with warnings.catch_warnings():
@@ -227,6 +238,22 @@ def test_an_engine_that_answers_something_else_is_refused(network, pixels, monke
         pytest.raises(EngineError, match="than the network, by .* of their norm"),
     ):
         both(network, pixels, "torch", torch.bfloat16)
+
+
+def test_openvino_is_compared_in_float32_before_it_computes_in_half_precision(network, pixels, monkeypatch):
+    pytest.importorskip("openvino")
+
+    def wrong_by_little(module, taps, dtype):
+        fold_and_pool(module, taps, dtype)
+        for value in module.buffers():
+            value.mul_(1.01 if value.ndim == 4 else 1)
+
+    monkeypatch.setattr("sklearn_mm.nn.engines._engines.fold_and_pool", wrong_by_little)
+    with (
+        torch.autocast("cpu", dtype=torch.bfloat16),
+        pytest.raises(EngineError, match="than the network, by .* of the largest"),
+    ):
+        both(network, pixels, "openvino", torch.bfloat16)
 
 
 def test_the_network_of_the_reader_is_left_alone(network, pixels):

@@ -56,13 +56,15 @@ def _compiled(
     import openvino
     from openvino.preprocess import PrePostProcessor
 
+    # as many as in each call: a size that the network computes with becomes a number of the graph
+    example = pixels[:1].expand(chunk_size, *pixels.shape[1:]).contiguous()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's about tracing, which is openvino's way to a graph
         try:
-            model = openvino.convert_model(_SideBySide(module).eval(), example_input=pixels)
+            model = openvino.convert_model(_SideBySide(module).eval(), example_input=example)
+            model.reshape([chunk_size, *pixels.shape[1:]])
         except RuntimeError as error:  # an operator that it does not know
             raise UntraceableError(f"openvino: {error}") from error
-    model.reshape([chunk_size, *pixels.shape[1:]])
     channels_last = PrePostProcessor(model)  # as pixels are in memory
     channels_last.input().tensor().set_layout(openvino.Layout("NHWC"))
     channels_last.input().model().set_layout(openvino.Layout("NCHW"))
