@@ -37,8 +37,7 @@ class NetworkOnDemandMixin(PickleStateMixin):
     """An embedding that builds its network when a picture has to pass it.
 
     It has the parameters `backbone`, `weights`, `layers`, `activation`, `pooling`, `image_size`, `device`, `precision`,
-    `engine`, `cache`, `cache_size` and `cache_dtype`, and the attributes `layers_` and `engine_` once
-    fitted.
+    `engine`, `cache`, `cache_size` and `cache_dtype`, and the attributes `layers_` and `engine_` once fitted.
     """
 
     backbone: Any

@@ -28,7 +28,7 @@ class _SideBySide(nn.Module):
 
 
 def compiled_by_openvino(
-    module: fx.GraphModule, pixels: Tensor, chunk_size: int, dtype: torch.dtype = torch.float32
+    module: fx.GraphModule, pixels: Tensor, chunk_size: int, dtype: torch.dtype
 ) -> Callable[[Tensor], Tensor]:
     """Return a function from pixels (n, 3, h, w) to what is read, float32 (n, d).
 
